@@ -1,0 +1,39 @@
+"""What every source of data offers: samples that can be read, in three lists, with the names of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Sample(Protocol):
+    """One image, read when asked for. Samples are small and picklable: data loader processes carry them."""
+
+    @property
+    def name(self) -> str:
+        """Stem that names the image within its data set."""
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether :meth:`mask` can be read."""
+
+    def image(self) -> Tensor:
+        """(3, H, W) uint8 RGB. Raises :class:`~u2pl.errors.InputError` naming the file when it cannot be read."""
+
+    def mask(self) -> Tensor:
+        """(H, W) uint8 class indices, 255 is ignored. Raises :class:`~u2pl.errors.InputError` naming the file when
+        it is missing, unreadable, RGB, of another size than its image, or holds a value >= the number of classes."""
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data set split for label-efficient training."""
+
+    classes: tuple[str, ...]
+    labeled: Sequence[Sample]  #: masks are read
+    unlabeled: Sequence[Sample]  #: masks are never read, whether there are any or not
+    val: Sequence[Sample]  #: masks are read; may be empty
+    palette: tuple[tuple[int, int, int], ...] = field(default=())  #: RGB per class; empty: a default one is used

@@ -1,0 +1,78 @@
+"""Plain typed containers that travel between the rooms. Nothing here computes more than a softmax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Pixels with this label never train and are never evaluated.
+IGNORE_INDEX = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one training step draws: labeled crops, and two views of unlabeled crops.
+
+    Images are float32 RGB in [0, 1]; the network normalises them. ``weak`` and ``strong`` share their geometry
+    pixel by pixel and differ in photometric jitter only.
+    """
+
+    image: Tensor  #: (B_l, 3, H, W) float32, labeled crops
+    label: Tensor  #: (B_l, H, W) int64, class index or IGNORE_INDEX (crop padding included)
+    weak: Tensor | None = None  #: (B_u, 3, H, W) float32
+    strong: Tensor | None = None  #: (B_u, 3, H, W) float32
+    valid: Tensor | None = None  #: (B_u, H, W) bool, False on crop padding
+
+    def to(self, *args: Any, **kwargs: Any) -> Batch:
+        """The same batch on another device (arguments of :meth:`torch.Tensor.to`)."""
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (called by the data loader)."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, function: Any) -> Batch:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: function(value) for name, value in values.items() if value is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationOutput:
+    """What a network returns for images (B, 3, H, W)."""
+
+    logits: Tensor  #: (B, C, H, W) class scores at the resolution of the image
+    coarse: Tensor  #: (B, C, h, w) class scores at the resolution of the embedding
+    embedding: Tensor | None = None  #: (B, D, h, w) pixel embeddings z = g(h(x)); None without a projection head
+    auxiliary: Tensor | None = None  #: (B, C, H, W) class scores of the auxiliary head, in training only
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoLabel:
+    """The teacher's opinion of unlabeled pixels, and which of it to believe."""
+
+    label: Tensor  #: (B, H, W) int64, the most likely class
+    entropy: Tensor  #: (B, H, W) float32, nats
+    confidence: Tensor  #: (B, H, W) float32, probability of the most likely class
+    valid: Tensor  #: (B, H, W) bool, False on crop padding
+    reliable: Tensor  #: (B, H, W) bool, a subset of valid
+    unreliable: Tensor  #: (B, H, W) bool, a subset of valid, disjoint from reliable
+
+    @classmethod
+    def from_logits(cls, logits: Tensor, valid: Tensor | None = None) -> PseudoLabel:
+        """Label, entropy ``H(p) = -sum_c p_c log p_c`` and confidence of logits (B, C, H, W).
+
+        Before a partition, every valid pixel counts as reliable.
+        """
+        log_probability = logits.float().log_softmax(dim=1)
+        probability = log_probability.exp()
+        confidence, label = probability.max(dim=1)
+        entropy = -(probability * log_probability).sum(dim=1)
+        valid = torch.ones_like(label, dtype=torch.bool) if valid is None else valid
+        return cls(label, entropy, confidence, valid, reliable=valid, unreliable=torch.zeros_like(valid))
+
+    def target(self) -> Tensor:
+        """(B, H, W) int64: the label where it is reliable, IGNORE_INDEX elsewhere."""
+        return self.label.where(self.reliable, torch.full_like(self.label, IGNORE_INDEX))
