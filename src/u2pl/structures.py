@@ -26,6 +26,12 @@ class Batch:
     strong: Tensor | None = None  #: (B_u, 3, H, W) float32
     valid: Tensor | None = None  #: (B_u, H, W) bool, False on crop padding
 
+    def unlabeled_views(self) -> tuple[Tensor, Tensor]:
+        """``(weak, strong)``. Raises ValueError when the batch was drawn without unlabeled images."""
+        if self.weak is None or self.strong is None:
+            raise ValueError("a semi-supervised step needs a batch with unlabeled images")
+        return self.weak, self.strong
+
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """The same batch on another device (arguments of :meth:`torch.Tensor.to`)."""
         return self._map(lambda tensor: tensor.to(*args, **kwargs))
@@ -39,7 +45,7 @@ class Batch:
         return replace(self, **{name: function(value) for name, value in values.items() if value is not None})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass  # neither frozen nor slotted: Lightning Fabric rebuilds it when it converts precision
 class SegmentationOutput:
     """What a network returns for images (B, 3, H, W)."""
 

@@ -37,3 +37,4 @@ class DataSource:
     unlabeled: Sequence[Sample]  #: masks are never read, whether there are any or not
     val: Sequence[Sample]  #: masks are read; may be empty
     palette: tuple[tuple[int, int, int], ...] = field(default=())  #: RGB per class; empty: a default one is used
+    notes: tuple[str, ...] = ()  #: what the reader noticed and left aside, one line each

@@ -1,0 +1,18 @@
+"""The paper's parts: pure functions and small modules on tensors. No network, no file, no configuration."""
+
+from u2pl.pixels.contrast import UnreliableContrast
+from u2pl.pixels.memory_bank import MemoryBank
+from u2pl.pixels.mixing import ClassMix, CutMix, CutOut, Mix, Mixing
+from u2pl.pixels.reliability import entropy_threshold, partition
+
+__all__ = [
+    "ClassMix",
+    "CutMix",
+    "CutOut",
+    "MemoryBank",
+    "Mix",
+    "Mixing",
+    "UnreliableContrast",
+    "entropy_threshold",
+    "partition",
+]

@@ -1,0 +1,165 @@
+"""Batches of training as a pure function of (seed, step, rank): resuming a run needs no state of the data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from u2pl.data.source import Sample
+from u2pl.data.transforms import to_float
+from u2pl.errors import InputError
+from u2pl.structures import Batch
+
+T_co = TypeVar("T_co", covariant=True)
+
+# Which of a step's random streams a seed belongs to.
+_LABELED, _UNLABELED, _TRANSFORMS = range(3)
+
+
+def step_seed(seed: int, *numbers: int) -> int:
+    """A seed in [0, 2**63) that any change of ``seed`` or ``numbers`` changes; the same on every machine."""
+    text = ",".join(str(int(number)) for number in (seed, *numbers))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+class Batches(Dataset["Batch | InputError"]):
+    """The batches one rank draws over a run of ``steps`` steps.
+
+    Labeled and unlabeled samples each follow their own sequence of permutations, one per epoch, which the ranks share
+    out: every sample is drawn once before any is drawn again. ``batches[step]`` does not depend on earlier reads.
+    """
+
+    def __init__(
+        self,
+        *,
+        labeled: Sequence[Sample],
+        unlabeled: Sequence[Sample] | None,
+        labeled_transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        unlabeled_transform: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None,
+        batch_size: int,
+        unlabeled_batch_size: int | None = None,
+        steps: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """``batch_size`` counts the labeled images of one rank, ``unlabeled_batch_size`` (default: the same) the
+        unlabeled ones. Without ``unlabeled``, batches have labeled parts only."""
+        if not labeled:
+            raise InputError("there is no labeled image to train on; label at least one")
+        if unlabeled is not None and (not unlabeled or unlabeled_transform is None):
+            raise InputError("there is no unlabeled image to train on; add some or train supervised")
+        self.labeled, self.unlabeled = labeled, unlabeled
+        self.labeled_transform, self.unlabeled_transform = labeled_transform, unlabeled_transform
+        self.batch_size = batch_size
+        self.unlabeled_batch_size = unlabeled_batch_size or batch_size
+        self.steps, self.seed, self.rank, self.world_size = steps, seed, rank, world_size
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch | InputError:
+        """The batch of a step. An InputError is returned, not raised: a worker process would bury it in a traceback."""
+        if not 0 <= step < self.steps:
+            raise IndexError(step)
+        try:
+            # The transforms draw from the global CPU generator, which is lent and put back. Its own manual_seed is
+            # used because torch.manual_seed would seed the accelerators as well.
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(step_seed(self.seed, _TRANSFORMS, step, self.rank))
+                return self._draw(step)
+        except InputError as error:
+            return error
+
+    def indices(self, step: int) -> tuple[list[int], list[int]]:
+        """Which labeled and which unlabeled samples this rank draws at a step."""
+        labeled = self._positions(step, _LABELED, self.batch_size, len(self.labeled))
+        if self.unlabeled is None:
+            return labeled, []
+        return labeled, self._positions(step, _UNLABELED, self.unlabeled_batch_size, len(self.unlabeled))
+
+    def _positions(self, step: int, stream: int, batch_size: int, count: int) -> list[int]:
+        first = (step * self.world_size + self.rank) * batch_size
+        epochs = range(first // count, (first + batch_size - 1) // count + 1)
+        orders = {epoch: _permutation(count, step_seed(self.seed, stream, epoch)) for epoch in epochs}
+        return [orders[position // count][position % count] for position in range(first, first + batch_size)]
+
+    def _draw(self, step: int) -> Batch:
+        labeled, unlabeled = self.indices(step)
+        pairs = [self.labeled_transform(sample.image(), sample.mask()) for sample in _take(self.labeled, labeled)]
+        image, label = _stack(pairs)
+        if self.unlabeled is None or self.unlabeled_transform is None:
+            return Batch(image=image, label=label)
+        views = [self.unlabeled_transform(sample.image()) for sample in _take(self.unlabeled, unlabeled)]
+        weak, strong, valid = _stack(views)
+        return Batch(image=image, label=label, weak=weak, strong=strong, valid=valid)
+
+
+class Evaluation(Dataset["tuple[Tensor, Tensor] | InputError"]):
+    """Whole images with their masks: (3, H, W) float32 in [0, 1] and (H, W) int64, or an InputError."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | InputError:
+        sample = self.samples[index]
+        try:
+            return to_float(sample.image()), sample.mask().long()
+        except InputError as error:
+            return error
+
+
+class Items(Protocol[T_co]):
+    """What :func:`loader` reads from: the data sets above."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> T_co | InputError: ...
+
+
+def loader(
+    dataset: Items[T_co], *, start: int = 0, stride: int = 1, workers: int = 0, pin_memory: bool = False
+) -> Iterator[T_co]:
+    """Items ``start, start + stride, ...`` in order, read ahead by ``workers`` processes.
+
+    Raises InputError, in this process, when an item is one.
+    """
+    source: Any = dataset
+    loading = DataLoader(
+        source,
+        batch_size=None,
+        sampler=range(start, len(dataset), stride),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        collate_fn=_as_is,
+        # A loader draws a base seed when it starts; the global generator must not notice.
+        generator=torch.Generator(),
+    )
+    for item in loading:
+        if isinstance(item, InputError):
+            raise item
+        yield item
+
+
+def _take(samples: Sequence[Sample], indices: list[int]) -> list[Sample]:
+    return [samples[index] for index in indices]
+
+
+def _stack(rows: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
+    return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+
+def _permutation(count: int, seed: int) -> list[int]:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def _as_is(item: Any) -> Any:
+    return item

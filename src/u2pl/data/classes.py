@@ -1,0 +1,51 @@
+"""Names and colours of classes, and keeping some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from u2pl.data.files import INVALID
+from u2pl.errors import InputError
+from u2pl.structures import IGNORE_INDEX
+
+Palette = tuple[tuple[int, int, int], ...]
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Class names, one per line; BOM, CRLF and blank lines are tolerated. Raises InputError naming the file."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read; write one class name per line in UTF-8") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise InputError(f"{path} names no class; write one class name per line")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{path} names the class {name!r} more than once; make the names unique")
+    if len(names) > IGNORE_INDEX:
+        raise InputError(
+            f"{path} names {len(names)} classes; at most {IGNORE_INDEX} are possible ({IGNORE_INDEX} is ignored)"
+        )
+    return names
+
+
+def keep(known: Sequence[str], kept: Sequence[str] | None) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
+    """Keep some classes by name, in the given order; pixels of the others are ignored.
+
+    Returns the names and the lookup of a mask's raw values (None when nothing changes). Raises InputError for an
+    unknown, repeated or missing name.
+    """
+    if kept is None or tuple(kept) == tuple(known):
+        return tuple(known), None
+    if not kept:
+        raise InputError("classes: the list is empty; name at least one class or leave it out")
+    lookup = [IGNORE_INDEX if value < len(known) else INVALID for value in range(IGNORE_INDEX)] + [IGNORE_INDEX]
+    for index, name in enumerate(kept):
+        if name not in known:
+            raise InputError(f"classes: {name!r} is not a class of this data set; known are {', '.join(known)}")
+        if list(kept).count(name) > 1:
+            raise InputError(f"classes: {name!r} is named more than once; name each class once")
+        lookup[list(known).index(name)] = index
+    return tuple(kept), tuple(lookup)

@@ -1,0 +1,207 @@
+"""One image file with its mask file, read with Pillow into uint8 tensors."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from u2pl.data.source import DataSource, Sample
+from u2pl.errors import InputError
+from u2pl.structures import IGNORE_INDEX
+
+#: Entry of a lookup for a raw value that a mask of this data set must not hold.
+INVALID = -1
+
+_SINGLE_CHANNEL = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
+# Pillow stretches 2- and 4-bit gray to 0..255; class indices have to be squeezed back.
+_GRAY_STEP = {"L;2": 85, "L;4": 17}
+# What Pillow's decoders raise on damaged files.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True)
+class FileSample:
+    """An image on disk and, if there is one, its mask.
+
+    The EXIF orientation is *not* applied: a mask is aligned with the pixels as they are stored, and its png usually
+    carries no orientation to follow.
+    """
+
+    name: str
+    image_path: Path
+    mask_path: Path | None
+    num_classes: int
+    #: 256 entries: raw value of the mask -> class index, IGNORE_INDEX, or INVALID. None: values are class indices.
+    lookup: tuple[int, ...] | None = None
+    #: Image (bilinear, antialiased) and mask (nearest) are resized by this factor when read.
+    scale: float = 1.0
+
+    @property
+    def has_mask(self) -> bool:
+        return self.mask_path is not None
+
+    def image(self) -> Tensor:
+        """(3, H, W) uint8 RGB. Raises InputError naming the file when it cannot be read."""
+        try:
+            with Image.open(self.image_path) as file:
+                if file.mode.startswith(("I", "F")):
+                    raise InputError(f"image {self.image_path} is {file.mode}; convert it to 8 bits per channel")
+                image = file.convert("RGB")
+        except _DAMAGE as error:
+            raise InputError(_unreadable("image", self.image_path, error)) from error
+        if self.scale != 1.0:
+            image = image.resize(self._scaled(image.size), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def mask(self) -> Tensor:
+        """(H, W) uint8 class indices, 255 is ignored.
+
+        Raises InputError naming the file when it is missing, unreadable, not single-channel, of another size than
+        its image, or holds a value that is no class.
+        """
+        values = self._classes(self._stored_mask())
+        if self.scale != 1.0:
+            height, width = values.shape
+            resized = Image.fromarray(values).resize(self._scaled((width, height)), Image.Resampling.NEAREST)
+            values = np.array(resized)
+        return torch.from_numpy(values)
+
+    def mask_values(self) -> frozenset[int]:
+        """Class indices present in the mask, without IGNORE_INDEX. Raises as :meth:`mask`."""
+        counts = np.bincount(self._classes(self._stored_mask()).ravel(), minlength=256)
+        return frozenset(np.flatnonzero(counts).tolist()) - {IGNORE_INDEX}
+
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of :meth:`image`, from the header of the file alone. Raises InputError naming the file."""
+        width, height = self._scaled(self._stored_size())
+        return height, width
+
+    def _stored_size(self) -> tuple[int, int]:
+        try:
+            with Image.open(self.image_path) as file:
+                return file.size
+        except _DAMAGE as error:
+            raise InputError(_unreadable("image", self.image_path, error)) from error
+
+    def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
+        first, second = size
+        return max(1, round(first * self.scale)), max(1, round(second * self.scale))
+
+    def _stored_mask(self) -> npt.NDArray[np.int64] | npt.NDArray[np.uint8]:
+        """(H, W) raw values, before the lookup."""
+        if self.mask_path is None:
+            raise InputError(f"image {self.image_path} has no mask; add one or use the image as unlabeled")
+        try:
+            with Image.open(self.mask_path) as file:
+                if file.mode not in _SINGLE_CHANNEL:
+                    raise InputError(
+                        f"mask {self.mask_path} is {file.mode}; expected single-channel or palette png with class "
+                        "indices; convert it by mapping each colour to its class index"
+                    )
+                raw_mode = file.tile[0].args if file.tile else None
+                values = np.array(file)
+        except _DAMAGE as error:
+            raise InputError(_unreadable("mask", self.mask_path, error)) from error
+        stored = self._stored_size()
+        if values.shape != stored[::-1]:
+            raise InputError(
+                f"mask {self.mask_path} is {values.shape[1]}x{values.shape[0]} but its image {self.image_path.name} is "
+                f"{stored[0]}x{stored[1]} (width x height); give both the same size"
+            )
+        step = _GRAY_STEP.get(raw_mode, 1) if isinstance(raw_mode, str) else 1
+        return values // step if step > 1 else values
+
+    def _classes(self, raw: npt.NDArray[np.int64] | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Raw values (H, W) -> class indices (H, W) uint8."""
+        if raw.dtype.itemsize > 1 and (raw.min() < 0 or raw.max() > 255):
+            self._refuse(int(raw.min() if raw.min() < 0 else raw.max()))
+        values = raw.astype(np.uint8, copy=False)
+        present = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+        if self.lookup is None:
+            bad = present[(present >= self.num_classes) & (present != IGNORE_INDEX)]
+        else:
+            bad = present[np.asarray(self.lookup)[present] == INVALID]
+        if bad.size:
+            self._refuse(int(bad[0]))
+        return values if self.lookup is None else (np.asarray(self.lookup) & 255).astype(np.uint8)[values]
+
+    def _refuse(self, value: int) -> None:
+        known = self.num_classes if self.lookup is None else sum(entry != INVALID for entry in self.lookup[:255])
+        raise InputError(
+            f"mask {self.mask_path} holds the value {value}, but there are {known} classes (0 to {known - 1}, "
+            f"{IGNORE_INDEX} = ignored); correct the mask or the list of classes"
+        )
+
+
+class CachedSample:
+    """A sample that keeps its decoded tensors after the first read.
+
+    Each loader process keeps its own; the kept tensors do not travel when the sample is pickled. Returned tensors are
+    shared between reads: transforms must not write into them.
+    """
+
+    def __init__(self, sample: Sample) -> None:
+        self.sample = sample
+        self._image: Tensor | None = None
+        self._mask: Tensor | None = None
+
+    @property
+    def name(self) -> str:
+        return self.sample.name
+
+    @property
+    def has_mask(self) -> bool:
+        return self.sample.has_mask
+
+    def image(self) -> Tensor:
+        """(3, H, W) uint8, as the wrapped sample reads it."""
+        if self._image is None:
+            self._image = self.sample.image()
+        return self._image
+
+    def mask(self) -> Tensor:
+        """(H, W) uint8, as the wrapped sample reads it."""
+        if self._mask is None:
+            self._mask = self.sample.mask()
+        return self._mask
+
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the image, which is decoded for it unless the wrapped sample knows better."""
+        if self._image is None and isinstance(self.sample, FileSample):
+            return self.sample.image_size()
+        height, width = self.image().shape[-2:]
+        return height, width
+
+    def __reduce__(self) -> tuple[type[CachedSample], tuple[Sample]]:
+        return CachedSample, (self.sample,)
+
+
+def cached(source: DataSource) -> DataSource:
+    """The same data set, each image and mask decoded at most once per process."""
+    labeled, unlabeled, val = (
+        [CachedSample(s) for s in part] for part in (source.labeled, source.unlabeled, source.val)
+    )
+    return replace(source, labeled=labeled, unlabeled=unlabeled, val=val)
+
+
+def _unreadable(kind: str, path: Path, error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{kind} {path} is missing; restore it or take it off the list"
+    return f"{kind} {path} cannot be read ({type(error).__name__}); replace or remove the file"

@@ -1,0 +1,179 @@
+"""Read a data set through before training: what is in it, and everything that is wrong with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from u2pl.data.source import DataSource, Sample
+from u2pl.errors import InputError
+from u2pl.structures import IGNORE_INDEX
+
+Progress = Callable[[int, int], None]
+
+
+@runtime_checkable
+class _HasHeader(Protocol):
+    def image_size(self) -> tuple[int, int]: ...
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a data set holds."""
+
+    labeled: int  #: number of samples
+    unlabeled: int
+    val: int
+    smallest: tuple[int, int] | None  #: (H, W) of the image with the fewest pixels; None when no image can be read
+    largest: tuple[int, int] | None  #: (H, W) of the image with the most pixels
+    labeled_shares: dict[str, float]  #: share of each class in the pixels of the labeled masks that are not ignored
+    val_shares: dict[str, float]  #: the same of the validation masks
+    absent: tuple[str, ...]  #: classes without a pixel in the labeled masks
+    errors: tuple[str, ...] = ()  #: what keeps the data set from being used, one line each
+    warnings: tuple[str, ...] = ()  #: what does not, but is worth a look, one line each
+
+    @property
+    def problems(self) -> list[str]:
+        """Errors, then warnings."""
+        return [*self.errors, *self.warnings]
+
+
+class _Reading(NamedTuple):
+    """What one sample gave away."""
+
+    kind: str
+    size: tuple[int, int] | None
+    counts: npt.NDArray[np.int64] | None  # pixels per mask value
+    errors: list[str]
+    warnings: list[str]
+
+
+@dataclass
+class _Tally:
+    """What accumulates over the readings."""
+
+    sizes: set[tuple[int, int]] = field(default_factory=set)
+    counts: dict[str, npt.NDArray[np.int64]] = field(
+        default_factory=lambda: {kind: np.zeros(256, dtype=np.int64) for kind in ("labeled", "val")}
+    )
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def add(self, reading: _Reading) -> None:
+        if reading.size is not None:
+            self.sizes.add(reading.size)
+        if reading.counts is not None:
+            self.counts[reading.kind] += reading.counts
+        self.errors += reading.errors
+        self.warnings += reading.warnings
+
+
+def inspect(source: DataSource, *, semi_supervised: bool, progress: Progress | None = None) -> Inspection:
+    """Decode every image and every mask that training or evaluation would read, and collect all problems.
+
+    ``progress`` is called with (samples done, samples in all). Never raises InputError.
+    """
+    tally = _Tally(errors=_structure(source, semi_supervised), warnings=list(source.notes))
+    for reading in _readings(source, thorough=True, progress=progress):
+        tally.add(reading)
+    classes = source.classes
+    counted = tally.counts["labeled"]
+    absent = tuple(name for index, name in enumerate(classes) if counted[index] == 0) if source.labeled else ()
+    tally.warnings += [f"class {name!r} is in no labeled mask; label an image that shows it" for name in absent]
+    sizes = sorted(tally.sizes, key=lambda size: (size[0] * size[1], size))
+    return Inspection(
+        labeled=len(source.labeled),
+        unlabeled=len(source.unlabeled),
+        val=len(source.val),
+        smallest=sizes[0] if sizes else None,
+        largest=sizes[-1] if sizes else None,
+        labeled_shares=_shares(counted, classes),
+        val_shares=_shares(tally.counts["val"], classes),
+        absent=absent,
+        errors=tuple(dict.fromkeys(tally.errors)),
+        warnings=tuple(dict.fromkeys(tally.warnings)),
+    )
+
+
+def verify(source: DataSource, *, semi_supervised: bool, thorough: bool) -> None:
+    """Raise InputError on the first error that :func:`inspect` would report.
+
+    ``thorough`` decodes everything; otherwise labeled masks are decoded and of images only the headers are read.
+    """
+    for error in _structure(source, semi_supervised):
+        raise InputError(error)
+    for reading in _readings(source, thorough=thorough, progress=None):
+        for error in reading.errors:
+            raise InputError(error)
+
+
+def _structure(source: DataSource, semi_supervised: bool) -> list[str]:
+    """Errors that show without reading a file."""
+    errors = []
+    if not source.labeled:
+        errors.append("there is no labeled image; add a mask for at least one training image")
+    if semi_supervised and not source.unlabeled:
+        errors.append("there is no unlabeled image; add images without masks, label fewer, or train supervised")
+    validated = {sample.name for sample in source.val}
+    overlap = [sample.name for sample in source.labeled if sample.name in validated]
+    errors += [f"image {name} is in both labeled and val; take it off one of the lists" for name in overlap]
+    return errors
+
+
+def _readings(source: DataSource, *, thorough: bool, progress: Progress | None) -> Iterator[_Reading]:
+    lists: dict[str, Sequence[Sample]] = {"labeled": source.labeled, "val": source.val, "unlabeled": source.unlabeled}
+    jobs = [(kind, sample) for kind, samples in lists.items() for sample in samples]
+    workers = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as threads:
+        # Handed out by the piece: an early error must not wait for the whole data set.
+        for first in range(0, len(jobs), 16 * workers):
+            piece = jobs[first : first + 16 * workers]
+            for index, reading in enumerate(threads.map(lambda job: _read(*job, thorough=thorough), piece)):
+                if progress is not None:
+                    progress(first + index + 1, len(jobs))
+                yield reading
+
+
+def _read(kind: str, sample: Sample, *, thorough: bool) -> _Reading:
+    errors: list[str] = []
+    warnings: list[str] = []
+    size, counts = None, None
+    try:
+        size = _size(sample, thorough)
+    except InputError as error:
+        errors.append(str(error))
+    if kind == "labeled" or (kind == "val" and thorough):
+        try:
+            mask = sample.mask()
+            if size is not None and tuple(mask.shape) != size:
+                errors.append(
+                    f"mask of {sample.name} is {tuple(mask.shape)} but its image is {size}; give both one size"
+                )
+            counts = torch.bincount(mask.flatten(), minlength=256).numpy()
+            if counts[:IGNORE_INDEX].sum() == 0:
+                warnings.append(
+                    f"mask of {sample.name} ({kind}) is ignored ({IGNORE_INDEX}) everywhere; it has no effect"
+                )
+        except InputError as error:
+            errors.append(str(error))
+    return _Reading(kind, size, counts, errors, warnings)
+
+
+def _size(sample: Sample, thorough: bool) -> tuple[int, int]:
+    """(H, W), from the header alone where the sample can and that is enough."""
+    if not thorough and isinstance(sample, _HasHeader):
+        return sample.image_size()
+    height, width = sample.image().shape[-2:]
+    return height, width
+
+
+def _shares(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
+    total = max(1, int(counts[: len(classes)].sum()))
+    return {name: int(counts[index]) / total for index, name in enumerate(classes)}

@@ -1,0 +1,186 @@
+"""Who is labeled: split files as the community shares them, and seeded draws that cover the classes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+from u2pl.data.files import FileSample
+from u2pl.errors import InputError
+
+#: None: everything with a mask; int: a count; float: a fraction in (0, 1]; a path: a split file.
+Labeled = int | float | str | Path | None
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+
+
+def read_split(path: str | Path) -> list[str]:
+    """Image ids of a split file, in its order, each once.
+
+    A line is an id (``2007_000032``), the path of an image, or ``image mask`` separated by white space, of which the
+    image is returned. BOM, CRLF and blank lines are tolerated. Raises InputError when the file is missing or empty.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"split file {path} cannot be read; give a text file with one image id per line") from error
+    ids = list(dict.fromkeys(_image_column(line.strip()) for line in lines if line.strip()))
+    if not ids:
+        raise InputError(f"split file {path} is empty; write one image id per line")
+    return ids
+
+
+def draw_labeled(presence: Mapping[str, frozenset[int]], count: int, seed: int) -> list[str]:
+    """Draw ``count`` names, covering every class that fits, the rarest first; sorted.
+
+    ``presence`` holds the classes of each name. The draw depends on the seed and the names alone, not on their order.
+    Among counts large enough to cover all classes, a larger one contains a smaller one. Names without any class come
+    last.
+    """
+    order = sorted(presence, key=lambda name: (not presence[name], _fingerprint(seed, name)))
+    cover = _cover(presence, order, seed, frugal=False)
+    if len(cover) > count:
+        cover = _cover(presence, order, seed, frugal=True)[:count]
+    rest = [name for name in order if name not in cover]
+    return sorted([*cover, *rest[: count - len(cover)]])
+
+
+def _cover(presence: Mapping[str, frozenset[int]], order: Sequence[str], seed: int, *, frugal: bool) -> list[str]:
+    """Names that hold every class, found for the rarest class first: the first in order that shows it or, if frugal,
+    the one that adds the most classes (which favours crowded images, so that it is left for small counts)."""
+    frequency = Counter(index for classes in presence.values() for index in classes)
+    covered: set[int] = set()
+    cover: list[str] = []
+    for index in sorted(frequency, key=lambda index: (frequency[index], _fingerprint(seed, str(index)))):
+        if index not in covered:
+            holders = [name for name in order if index in presence[name]]
+            best = max(holders, key=lambda name: len(presence[name] - covered)) if frugal else holders[0]
+            cover.append(best)
+            covered |= presence[best]
+    return cover
+
+
+class Pool:
+    """The images of a data set by name, from which split files, counts and fractions pick."""
+
+    def __init__(
+        self, samples: Iterable[FileSample], *, root: Path, folders: Sequence[Path], image_folder: str, ending: str = ""
+    ) -> None:
+        """``folders`` are searched for split files given by a relative path, after the working directory. Of an id
+        that is a path, what leads up to ``image_folder`` and a trailing ``ending`` do not count."""
+        self.root, self.folders, self.image_folder, self.ending = root, folders, image_folder, ending
+        self.samples: dict[str, FileSample] = {}
+        self._bare: dict[str, list[str]] = {}
+        for sample in samples:
+            if sample.name in self.samples:
+                twin = self.samples[sample.name].image_path
+                raise InputError(f"{sample.image_path} and {twin.name} are two images of the same stem; rename one")
+            self.samples[sample.name] = sample
+            self._bare.setdefault(PurePosixPath(sample.name).name, []).append(sample.name)
+
+    def pick(self, names: Iterable[str]) -> list[FileSample]:
+        return [self.samples[name] for name in names]
+
+    def with_mask(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if self.samples[name].has_mask]
+
+    def find(self, path: str | Path) -> Path | None:
+        """The split file meant by ``path``, or None."""
+        candidates = [Path(path).expanduser(), *(folder / path for folder in self.folders)]
+        return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+    def listed(self, path: str | Path, *, key: str, masks: bool) -> list[str]:
+        """Names listed in a split file. Raises InputError for ids that are absent, ambiguous, or lack a mask where
+        ``masks`` asks for one."""
+        file = self.find(path)
+        if file is None:
+            raise InputError(f"{key}: there is no split file {path}; give the path of a text file with one id per line")
+        matches = {identifier: self._match(identifier, file) for identifier in read_split(file)}
+        absent = [identifier for identifier, name in matches.items() if name is None]
+        if absent:
+            raise InputError(
+                f"split file {file} lists {_some(absent)} not found among the images of {self.root}; "
+                "correct the list or add the files"
+            )
+        names = list(dict.fromkeys(name for name in matches.values() if name is not None))
+        bare = [name for name in names if masks and not self.samples[name].has_mask]
+        if bare:
+            raise InputError(f"split file {file} ({key}) lists {_some(bare)} without a mask; add masks or unlist them")
+        return names
+
+    def labeled(self, labeled: Labeled, *, among: Sequence[str], seed: int) -> list[str]:
+        """Names of the labeled images: those of a split file, or a draw among the given names. Raises InputError when
+        nothing is left or the draw asks for more than there is."""
+        if isinstance(labeled, (str, Path)):
+            return self.listed(labeled, key="labeled", masks=True)
+        candidates = self.with_mask(among)
+        if not candidates:
+            raise InputError(f"{self.root} has no labeled image; add masks for at least one training image")
+        count = _count(labeled, len(candidates), self.root)
+        if count == len(candidates):
+            return candidates
+        with ThreadPoolExecutor() as threads:
+            values = list(threads.map(FileSample.mask_values, self.pick(candidates)))
+        return draw_labeled(dict(zip(candidates, values, strict=True)), count, seed)
+
+    def _match(self, identifier: str, file: Path) -> str | None:
+        parts = list(PurePosixPath(identifier.replace("\\", "/").lstrip("/")).parts)
+        if self.image_folder in parts[:-1]:
+            parts = parts[len(parts) - parts[::-1].index(self.image_folder) :]
+        stem = "/".join(parts)
+        for name in (stem.removesuffix(self.ending), _strip_suffix(stem).removesuffix(self.ending)):
+            if name in self.samples:
+                return name
+            twins = self._bare.get(name, [])
+            if len(twins) > 1:
+                raise InputError(
+                    f"split file {file}: {identifier} is ambiguous ({', '.join(twins[:3])}); write one of these"
+                )
+            if twins:
+                return twins[0]
+        return None
+
+
+def refuse_overlap(labeled: Iterable[str], val: Iterable[str], root: Path) -> None:
+    """Raise InputError when an image is both labeled and used for validation."""
+    both = sorted(set(labeled) & set(val))
+    if both:
+        raise InputError(f"{root}: {_some(both)} in both labeled and val; take the images off one of the lists")
+
+
+def _count(labeled: int | float | None, available: int, root: Path) -> int:
+    if labeled is None:
+        return available
+    if isinstance(labeled, float):
+        if not 0 < labeled <= 1:
+            raise InputError(f"labeled: the fraction {labeled} is not in (0, 1]; use an integer for a count")
+        return max(1, round(labeled * available))
+    if not 1 <= labeled <= available:
+        raise InputError(
+            f"labeled: {labeled} images asked for, but {root} has {available} with masks; ask for 1 to {available}"
+        )
+    return labeled
+
+
+def _some(names: Sequence[str]) -> str:
+    """Up to three names and how many there are: ``5 images (a, b, c, ...)``."""
+    listing = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} image{'s' if len(names) > 1 else ''} ({listing})"
+
+
+def _image_column(line: str) -> str:
+    columns = line.split()
+    # File names may hold spaces: only two image paths side by side are two columns.
+    pair = len(columns) == 2 and all(_strip_suffix(column) != column for column in columns)
+    return columns[0] if pair else line
+
+
+def _strip_suffix(name: str) -> str:
+    return name[: name.rindex(".")] if name.lower().endswith(IMAGE_SUFFIXES) else name
+
+
+def _fingerprint(seed: int, name: str) -> bytes:
+    return hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()

@@ -1,0 +1,129 @@
+"""What training does to a sample: random scale, crop and flip; photometric jitter of the strong view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+from u2pl.structures import IGNORE_INDEX
+
+#: Mean of ImageNet in 0..255: about zero once a network has normalised it.
+MEAN_RGB = (124, 116, 104)
+
+
+class RandomScaleCrop(v2.Transform):
+    """Resize by a random factor, then take a random crop, padded on the right and below where the image is smaller.
+
+    Equivalent to resizing the whole image, but the window is chosen in the source first, so that only pixels that are
+    kept get resized. Images are resized bilinearly with antialiasing; masks take the nearest pixel's value and are
+    padded with IGNORE_INDEX.
+    """
+
+    def __init__(
+        self,
+        *,
+        crop_size: int | tuple[int, int],
+        scale: tuple[float, float] = (0.5, 2.0),
+        fill: tuple[int, int, int] = MEAN_RGB,
+    ) -> None:
+        super().__init__()
+        self.crop_size = (crop_size, crop_size) if isinstance(crop_size, int) else tuple(crop_size)
+        self.scale = scale
+        self.fill = list(fill)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """The window (top, left, height, width) in the source, and the size it is resized to."""
+        factor = torch.empty(()).uniform_(*self.scale).item()
+        sides = [
+            _window(side, crop, factor) for side, crop in zip(flat_inputs[0].shape[-2:], self.crop_size, strict=True)
+        ]
+        (top, height, out_height), (left, width, out_width) = sides
+        return {"window": (top, left, height, width), "size": [out_height, out_width]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        window, size = params["window"], params["size"]
+        padding = [0, 0, self.crop_size[1] - size[1], self.crop_size[0] - size[0]]
+        if isinstance(inpt, tv_tensors.Mask):
+            # torchvision resizes masks with NEAREST, which lies up to half a pixel beside the bilinear image.
+            plain = inpt.as_subclass(Tensor)[None]
+            mask = F.resized_crop_image(plain, *window, size, interpolation=InterpolationMode.NEAREST_EXACT)
+            return tv_tensors.wrap(F.pad(mask, padding, fill=IGNORE_INDEX)[0], like=inpt)
+        image = F.resized_crop(inpt, *window, size, interpolation=InterpolationMode.BILINEAR, antialias=True)
+        return F.pad(image, padding, fill=self.fill)
+
+
+def _window(side: int, crop: int, factor: float) -> tuple[int, int, int]:
+    """Start and length in the source, and length after resizing, along one side."""
+    scaled = max(1, round(side * factor))
+    if scaled <= crop:
+        return 0, side, scaled
+    length = min(side, max(1, round(crop / factor)))
+    return int(torch.randint(side - length + 1, ()).item()), length, crop
+
+
+class LabeledTransform:
+    """Training geometry of a labeled sample."""
+
+    def __init__(
+        self,
+        *,
+        crop_size: int | tuple[int, int],
+        scale: tuple[float, float] = (0.5, 2.0),
+        flip: float = 0.5,
+        fill: tuple[int, int, int] = MEAN_RGB,
+    ) -> None:
+        self.geometry = v2.Compose(
+            [RandomScaleCrop(crop_size=crop_size, scale=scale, fill=fill), v2.RandomHorizontalFlip(flip)]
+        )
+
+    def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(3, H, W) uint8 and (H, W) uint8 -> (3, h, w) float32 in [0, 1] and (h, w) int64, 255 on padding."""
+        image, mask = self.geometry(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        return to_float(image), mask.as_subclass(Tensor).long()
+
+
+class UnlabeledTransform:
+    """Two views of an unlabeled image that share their geometry pixel by pixel.
+
+    The strong view adds photometric jitter: ``jitter`` (brightness, contrast, saturation, hue), conversion to gray,
+    and blur, each with its probability.
+    """
+
+    def __init__(
+        self,
+        *,
+        crop_size: int | tuple[int, int],
+        scale: tuple[float, float] = (0.5, 2.0),
+        flip: float = 0.5,
+        fill: tuple[int, int, int] = MEAN_RGB,
+        jitter: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.25),
+        jitter_probability: float = 0.8,
+        gray_probability: float = 0.2,
+        blur_probability: float = 0.5,
+        blur_sigma: tuple[float, float] = (0.1, 2.0),
+        blur_kernel: int = 9,
+    ) -> None:
+        self.geometry = LabeledTransform(crop_size=crop_size, scale=scale, flip=flip, fill=fill).geometry
+        self.photometric = v2.Compose(
+            [
+                v2.RandomApply([v2.ColorJitter(*jitter)], p=jitter_probability),
+                v2.RandomGrayscale(gray_probability),
+                v2.RandomApply([v2.GaussianBlur(blur_kernel, blur_sigma)], p=blur_probability),
+            ]
+        )
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(3, H, W) uint8 -> weak and strong (3, h, w) float32 in [0, 1], and valid (h, w) bool, False on padding."""
+        inside = tv_tensors.Mask(torch.zeros(image.shape[-2:], dtype=torch.uint8))
+        weak, inside = self.geometry(tv_tensors.Image(image), inside)
+        return to_float(weak), to_float(self.photometric(weak)), inside.as_subclass(Tensor) != IGNORE_INDEX
+
+
+def to_float(image: Tensor) -> Tensor:
+    """(3, H, W) uint8 -> contiguous float32 in [0, 1]."""
+    return image.as_subclass(Tensor).contiguous().float().div_(255)

@@ -1,0 +1,66 @@
+"""Files of a run, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from u2pl.errors import InputError
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` make a file beside ``path``, then move it there: a kill leaves the old file or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    write(partial)
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Save ``state`` (objects with a ``state_dict``, and plain values) to be restored by :func:`load_state`."""
+    plain = {name: value.state_dict() if hasattr(value, "state_dict") else value for name, value in state.items()}
+    write_atomically(path, lambda partial: torch.save(plain, partial))
+
+
+def load_state(path: Path, state: dict[str, Any]) -> None:
+    """Restore what :func:`save_state` wrote into the same objects and values. Raises InputError for another file."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        for name, value in state.items():
+            if hasattr(value, "load_state_dict"):
+                value.load_state_dict(saved[name])
+            else:
+                state[name] = saved[name]
+    except Exception as error:  # unpickling a damaged file can raise anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} cannot be resumed from ({reason}); remove it to start this run anew") from error
+
+
+def save_weights(path: Path, network: nn.Module, description: Mapping[str, Any]) -> None:
+    """Save a network's weights with what is needed to build it again, as safetensors."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    metadata = {"u2pl": json.dumps(description)}
+    write_atomically(path, lambda partial: save_file(tensors, partial, metadata=metadata))
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """What :func:`save_weights` was told about the network. Raises InputError for a file it did not write."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads(file.metadata()["u2pl"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} holds no trained network of u2pl; give a run folder made by `u2pl train`") from error
+
+
+def load_weights(path: Path, network: nn.Module) -> None:
+    """Load what :func:`save_weights` saved into a network built alike."""
+    network.load_state_dict(load_file(path))

@@ -1,0 +1,61 @@
+"""One confusion matrix over whole images, and the scores read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from u2pl.structures import IGNORE_INDEX
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a segmentation, in percent."""
+
+    miou: float  #: mean over the classes that occur in masks or predictions
+    iou: dict[str, float | None]  #: None for a class that occurs in neither
+    pixel_accuracy: float
+
+    @classmethod
+    def from_confusion(cls, confusion: Tensor, classes: Iterable[str]) -> Scores:
+        """Scores of a (C, C) matrix of pixel counts, true class by row, predicted class by column."""
+        counts = confusion.double().cpu()
+        hit = counts.diagonal()
+        union = counts.sum(0) + counts.sum(1) - hit
+        iou = [100 * (h / u).item() if u > 0 else None for h, u in zip(hit, union, strict=True)]
+        known = [value for value in iou if value is not None]
+        return cls(
+            miou=sum(known) / len(known) if known else 0.0,
+            iou=dict(zip(classes, iou, strict=True)),
+            pixel_accuracy=100 * (hit.sum() / counts.sum().clamp(min=1)).item(),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """``{"miou": percent, "iou": {class: percent}, "pixel_accuracy": percent}``."""
+        return {"miou": self.miou, "iou": self.iou, "pixel_accuracy": self.pixel_accuracy}
+
+
+@torch.no_grad()
+def evaluate(fabric: Fabric, network: nn.Module, images: Iterable[tuple[Tensor, Tensor]], num_classes: int) -> Tensor:
+    """(C, C) confusion matrix of ``network`` over ``(image (3, H, W), mask (H, W))``, summed over all processes.
+
+    The network goes back to the mode it came in.
+    """
+    training = network.training
+    network.eval()
+    matrix = MulticlassConfusionMatrix(num_classes, ignore_index=IGNORE_INDEX, validate_args=False).to(fabric.device)
+    # Processes are summed below; the metric would do it too, but under every strategy of its own.
+    matrix.sync_on_compute = False
+    for image, mask in images:
+        with fabric.autocast():
+            logits = network(fabric.to_device(image).unsqueeze(0)).logits
+        matrix.update(logits.argmax(dim=1), fabric.to_device(mask).unsqueeze(0))
+    network.train(training)
+    total = matrix.compute() if matrix.update_called else matrix.confmat
+    return fabric.all_reduce(total, reduce_op="sum")  # type: ignore[return-value]

@@ -1,0 +1,194 @@
+"""The training loop: it sums the named losses a method returns and knows no method."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from u2pl.data.batches import step_seed
+from u2pl.engine.checkpoint import load_state, save_state, save_weights
+from u2pl.engine.evaluate import Scores
+from u2pl.engine.journal import Journal
+from u2pl.errors import InputError
+from u2pl.methods.base import Method
+from u2pl.structures import Batch
+
+_STEP_STREAM = 3  # keeps the random numbers of a step apart from those of its batch
+
+
+class Watcher(Protocol):
+    """Told of progress by the main process; a progress bar, for one."""
+
+    def step(self, done: int, losses: Mapping[str, float]) -> None: ...
+
+    def evaluated(self, done: int, scores: Mapping[str, Scores]) -> None: ...
+
+
+@dataclass
+class Run:
+    """What a training run needs besides its parts."""
+
+    folder: Path
+    steps: int
+    seed: int
+    loss_weights: Mapping[str, float]
+    description: Mapping[str, Any]  #: saved with the weights, to build the network again
+    eval_every: int = 0  #: 0: only after the last step
+    save_every: int = 0
+    log_every: int = 10
+    watchers: list[Watcher] = field(default_factory=list)
+
+
+def fit(
+    fabric: Fabric,
+    run: Run,
+    *,
+    student: nn.Module,
+    method: Method,
+    optimizer: Optimizer,
+    scheduler: LambdaLR,
+    batches: Callable[[int], Iterable[Batch]],
+    score: Callable[[nn.Module], Scores] | None,
+    resume: bool = False,
+) -> dict[str, Scores]:
+    """Train to the last step and return the scores of each candidate network at the end.
+
+    Args:
+        student, optimizer: as ``fabric.setup`` returned them; ``method`` is on the device already.
+        batches: the batches from a step on; each depends on its step alone, so resuming needs no state of theirs.
+        score: evaluates a network on the validation set; None without one.
+        resume: go on from ``last.ckpt`` of the run's folder, if it is there.
+    """
+    state = {"student": student, "method": method, "optimizer": optimizer, "scheduler": scheduler, "step": 0, "best": -1.0}
+    if resume and (run.folder / "last.ckpt").exists():
+        load_state(run.folder / "last.ckpt", state)
+    start = state["step"]
+    journal = Journal(run.folder, step=start) if fabric.is_global_zero else None
+    meter = Meter()
+    scores: dict[str, Scores] = {}
+    student.train()
+    method.train()
+
+    for step, batch in enumerate(batches(start) if start < run.steps else (), start=start):
+        torch.manual_seed(step_seed(run.seed, _STEP_STREAM, step, fabric.global_rank))
+        with fabric.autocast():
+            losses = method(student, fabric.to_device(batch), step / run.steps)
+        fabric.backward(sum(run.loss_weights.get(name, 1.0) * loss for name, loss in losses.items()))
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+        share_buffers(fabric, student)
+        method.after_step(student)
+        meter.add(losses)
+
+        done = state["step"] = step + 1
+        if is_due(done, run.log_every, run.steps):
+            report_losses(run, done, meter.read(step), optimizer, journal)
+        if is_due(done, run.eval_every, run.steps) and score is not None:
+            scores = score_candidates(fabric, run, state, score, journal)
+            meter.since = time.perf_counter()  # speed is that of training alone
+        if is_due(done, run.save_every, run.steps):
+            save(fabric, run, state)
+
+    if start >= run.steps and score is not None:  # resumed a finished run: nothing to train, but to answer
+        scores = {name: score(network) for name, network in candidates(state).items()}
+    if journal is not None:
+        journal.close()
+    return scores
+
+
+def is_due(done: int, every: int, steps: int) -> bool:
+    """Whether something done every so many steps, and always after the last, is due now."""
+    return done == steps or (every > 0 and done % every == 0)
+
+
+class Meter:
+    """Mean losses and speed since the last reading. Losses stay on the device until they are read."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count, self.since = 0, time.perf_counter()
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Add the losses of one step."""
+        for name, loss in losses.items():
+            self.sums[name] = self.sums.get(name, 0) + loss.detach()
+        self.count += 1
+
+    def read(self, step: int) -> dict[str, float]:
+        """Means by name and ``steps_per_second``; starts over. Raises InputError when training has diverged."""
+        means = {f"loss/{name}": (total / self.count).item() for name, total in self.sums.items()}
+        if not all(math.isfinite(value) for value in means.values()):
+            raise InputError(f"the loss is not finite at step {step}: training diverged; lower train.lr")
+        means["steps_per_second"] = self.count / (time.perf_counter() - self.since)
+        self.__init__()  # type: ignore[misc]
+        return means
+
+
+def report_losses(
+    run: Run, done: int, losses: dict[str, float], optimizer: Optimizer, journal: Journal | None
+) -> None:
+    """Tell journal and watchers, in the main process."""
+    if journal is None:
+        return
+    journal.write(done, {**losses, "lr": optimizer.param_groups[0]["lr"]})
+    for watcher in run.watchers:
+        watcher.step(done, losses)
+
+
+def score_candidates(
+    fabric: Fabric,
+    run: Run,
+    state: dict[str, Any],
+    score: Callable[[nn.Module], Scores],
+    journal: Journal | None,
+) -> dict[str, Scores]:
+    """Evaluate student and teacher, keep the weights of the model to use when it is the best so far."""
+    networks = candidates(state)
+    scores = {name: score(network) for name, network in networks.items()}
+    chosen, network = list(networks.items())[-1]
+    if scores[chosen].miou > state["best"]:
+        state["best"] = scores[chosen].miou
+        if fabric.is_global_zero:
+            save_weights(run.folder / "best.safetensors", network, run.description)
+    if journal is not None:
+        for name, result in scores.items():
+            values = {"miou": result.miou, "pixel_accuracy": result.pixel_accuracy}
+            values |= {f"iou/{label}": value for label, value in result.iou.items()}
+            journal.write(state["step"], {f"{name}/{key}": value for key, value in values.items()})
+        for watcher in run.watchers:
+            watcher.evaluated(state["step"], scores)
+    return scores
+
+
+def candidates(state: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """The networks worth evaluating, not wrapped for distributed training; the last one is the model to use."""
+    return state["method"].candidates(getattr(state["student"], "module", state["student"]))
+
+
+def save(fabric: Fabric, run: Run, state: Mapping[str, Any]) -> None:
+    """Write ``last.safetensors``, the model to use, and ``last.ckpt``, everything needed to go on."""
+    if fabric.is_global_zero:
+        save_weights(run.folder / "last.safetensors", list(candidates(state).values())[-1], run.description)
+        save_state(run.folder / "last.ckpt", state)
+    fabric.barrier()
+
+
+def share_buffers(fabric: Fabric, student: nn.Module) -> None:
+    """Average the student's batch-norm statistics over processes: each teacher must be the same average."""
+    if fabric.world_size == 1:
+        return
+    buffers = [buffer for buffer in student.buffers() if buffer.is_floating_point()]
+    flat = fabric.all_reduce(torch.cat([buffer.flatten() for buffer in buffers]), reduce_op="mean")
+    for buffer, value in zip(buffers, torch.split(flat, [buffer.numel() for buffer in buffers]), strict=True):
+        buffer.copy_(value.view_as(buffer))

@@ -1,0 +1,48 @@
+"""What a run writes down as it goes: metrics.jsonl and TensorBoard curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from u2pl.engine.checkpoint import write_atomically
+
+
+class Journal:
+    """Appends one line of metrics per call to ``metrics.jsonl`` and the same numbers to TensorBoard.
+
+    Args:
+        folder: of the run.
+        step: lines after this one are of a run that was killed past its last save; they are dropped.
+    """
+
+    def __init__(self, folder: Path, *, step: int) -> None:
+        self.path = folder / "metrics.jsonl"
+        kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
+        write_atomically(self.path, lambda partial: _write(partial, kept))
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def write(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        """Write numbers known after ``step`` steps. Names with a slash are grouped by TensorBoard."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        for name, value in metrics.items():
+            if value is not None:
+                self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush the curves."""
+        self.writer.close()
+
+    def _lines(self) -> list[str]:
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text().splitlines()
+        return [line for line in lines if line.endswith("}")]  # a killed run may have left half a line
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(line + "\n" for line in lines))

@@ -1,0 +1,182 @@
+"""Start an encoder from trained weights: a local file, or ImageNet weights fetched from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import timm
+import torch
+from huggingface_hub import constants as hub
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from u2pl.errors import InputError
+
+#: Prefixes that training scripts put before the encoder's own names.
+_WRAPPERS = ("module.", "encoder.", "backbone.", "model.")
+
+#: Seconds to wait for the hub before concluding that there is no network.
+_CONNECT_TIMEOUT = 5.0
+
+
+def load_encoder_weights(encoder: nn.Module, path: Path | str) -> None:
+    """Load a file of torchvision-style weights into an encoder; all of its tensors or none.
+
+    ``.safetensors``, ``.pt`` and ``.pth`` files are read, the latter without running code from them. The classifier
+    of the file is ignored, and so are wrappers around the names (``module.``, ``encoder.``, ``state_dict``).
+
+    Raises:
+        InputError: one line that names ``network.weights`` and the file, if it cannot be read or is of another network.
+    """
+    _copy_into(encoder, _read(Path(path)), source=f"network.weights: {path}")
+
+
+def fetch_resnet_weights(encoder: nn.Module, name: str) -> None:
+    """ImageNet weights for a :class:`u2pl.networks.resnet.ResNetEncoder`, by the stem that it has.
+
+    The plain stem gets torchvision's weights; the deep one those of GluonCV's ResNet-s (He et al. 2019, arXiv
+    1812.01187), which has the same three convolutions.
+    """
+    deep = isinstance(encoder.conv1, nn.Sequential)
+    if deep and not timm.is_model(f"{name}s"):
+        raise InputError(
+            f"network.pretrained: {name} with a deep stem has no published ImageNet weights; set "
+            "network.deep_stem=false, or give network.weights=PATH"
+        )
+    model = f"{name}s.gluon_in1k" if deep else f"{name}.tv_in1k"
+    with fetching(name):
+        state = timm.create_model(model, pretrained=True).state_dict()
+    _copy_into(encoder, state, source=f"network.pretrained: {model}")
+
+
+@contextmanager
+def fetching(name: str) -> Iterator[None]:
+    """Run a download of the ImageNet weights of ``name``, and say in one line why it failed.
+
+    The hub's client retries for most of a minute when there is no network. One look at the hub first makes that
+    seconds; without it, only weights that were fetched before are used.
+
+    Raises:
+        InputError: if the weights can neither be fetched nor found in the local cache.
+    """
+    offline = hub.HF_HUB_OFFLINE
+    reason = None if offline else _why_unreachable()
+    hub.HF_HUB_OFFLINE = offline or reason is not None
+    try:
+        yield
+    except Exception as error:  # each client has errors of its own: hub, http, timm, safetensors
+        why = reason or _one_line(error)
+        raise InputError(
+            f"network.pretrained: cannot fetch the ImageNet weights of {name} ({why}); check the network, or give "
+            "network.weights=PATH, or set network.pretrained=false"
+        ) from error
+    finally:
+        hub.HF_HUB_OFFLINE = offline
+
+
+def _why_unreachable() -> str | None:
+    """Why no connection to the hub can be made, or None if it can (or if a proxy decides that)."""
+    address = urlsplit(hub.ENDPOINT)
+    if not address.hostname or address.scheme in getproxies():
+        return None
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname, port), timeout=_CONNECT_TIMEOUT).close()
+    except OSError as error:
+        return f"no connection to {address.hostname}: {error.strerror or error}"
+    return None
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    """The state dict in a file, without what is wrapped around it."""
+    if not path.is_file():
+        raise InputError(f"network.weights: no such file: {path}")
+    try:
+        if path.suffix == ".safetensors":
+            content: object = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"network.weights: {path} is not a file of tensors alone (it is damaged, or holds Python objects, which "
+            "are not loaded); save the encoder's state_dict() again"
+        ) from error
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError) as error:
+        raise InputError(
+            f"network.weights: {path} is damaged or no checkpoint ({_one_line(error)}); fetch or save it again"
+        ) from error
+    for wrapper in ("state_dict", "model_state", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if isinstance(content, Mapping):
+        state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+        if state:
+            return state
+    raise InputError(f"network.weights: {path} holds no tensors by name; save the encoder's state_dict()")
+
+
+def _copy_into(encoder: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Copy a state dict into an encoder if it has every tensor of it, in the right shape."""
+    wanted = encoder.state_dict()
+    given = {_canonical(key): (key, value) for key, value in _unwrap(state, wanted).items()}
+    matched, missing, misshapen = {}, [], []
+    for key, tensor in wanted.items():
+        name, value = given.pop(_canonical(key), (key, None))
+        if value is None:
+            if not key.endswith("num_batches_tracked"):  # absent from old checkpoints, and used by nothing here
+                missing.append(key)
+        elif value.shape != tensor.shape:
+            misshapen.append(f"{name} is {tuple(value.shape)}, not {tuple(tensor.shape)}")
+        else:
+            matched[key] = value
+    # A deeper network of the same family has all tensors and more of them: not the same encoder either. Names of
+    # which the encoder has no such part at all are the classifier.
+    parts = {_part(key) for key in wanted}
+    excess = [key for key, _ in given.values() if _part(key) in parts]
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for names, what in ((missing, "tensors missing"), (misshapen, "of another shape"), (excess, "too many"))
+        if names
+    ]
+    if problems:
+        raise InputError(
+            f"{source} does not fit the encoder: {'; '.join(problems)}; choose the network.encoder "
+            "(and network.deep_stem) that these weights are of"
+        )
+    encoder.load_state_dict(matched, strict=False)
+
+
+def _unwrap(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Peel wrappers off the names until they begin as the encoder's do; what lies outside the wrapper goes."""
+    names = dict(state)
+    known = {_part(key) for key in wanted}
+    while not any(_part(key) in known for key in names):
+        wrapper = next((w for w in _WRAPPERS if any(key.startswith(w) for key in names)), None)
+        if wrapper is None:
+            break
+        names = {key.removeprefix(wrapper): value for key, value in names.items() if key.startswith(wrapper)}
+    return names
+
+
+def _canonical(key: str) -> str:
+    """timm names a stage ``stages.0`` in a classifier and ``model.stages_0`` in an encoder: the same tensor."""
+    return key.removeprefix("model.").replace(".", "_")
+
+
+def _part(key: str) -> str:
+    """The part of the network that a tensor is in: ``layer3.6.conv1.weight`` -> ``layer3``."""
+    return re.sub(r"_\d+$", "", key.removeprefix("model.").split(".", maxsplit=1)[0])
+
+
+def _one_line(error: BaseException) -> str:
+    """The first sentence of an error, or its kind if it says nothing."""
+    text = re.split(r"\.\s|\n", str(error).strip(), maxsplit=1)[0]
+    return text[:160] or type(error).__name__

@@ -1,0 +1,191 @@
+"""The contrastive term L_c (U2PL, section 3.2): unreliable pixels are sure not to be most classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from u2pl.pixels.memory_bank import MemoryBank
+from u2pl.pixels.sampling import draw_members
+from u2pl.structures import IGNORE_INDEX
+
+#: Concatenates the (C, K, D) keys and (C, K) bool flags of all processes along K, alike in each of them.
+Gather = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def class_rank(probability: Tensor) -> Tensor:
+    """O(c): rank of each class among (B, C, ...) probabilities, 0 for the most likely; the lower index wins a tie."""
+    order = probability.argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(order.shape[1], device=order.device).view(1, -1, *[1] * (order.dim() - 2))
+    return torch.empty_like(order).scatter_(1, order, places.expand_as(order))
+
+
+def anchor_mask(target: Tensor, probability: Tensor, *, min_probability: float) -> Tensor:
+    """(B, C, h, w) bool: pixel is an anchor of class c when its target is c and p(c) > delta_p.
+
+    Args:
+        target: (B, h, w) int64, the label of labeled pixels and the pseudo-label of reliable ones, else IGNORE_INDEX.
+        probability: (B, C, h, w), the teacher's.
+        min_probability: delta_p.
+    """
+    classes = torch.arange(probability.shape[1], device=target.device).view(1, -1, 1, 1)
+    return (target.unsqueeze(1) == classes) & (probability > min_probability)
+
+
+def negative_mask(
+    rank: Tensor, label: Tensor, unreliable: Tensor, *, low_rank: int, high_rank: int
+) -> Tensor:
+    """(B, C, h, w) bool: pixel is a negative key of class c.
+
+    Args:
+        rank: (B, C, h, w), O(c) of :func:`class_rank`.
+        label: (B, h, w) int64, true labels; IGNORE_INDEX on every unlabeled pixel.
+        unreliable: (B, h, w) bool, unlabeled pixels with H >= gamma_t.
+        low_rank: r_l. A labeled pixel is a hard negative of the other classes ranked below it.
+        high_rank: r_h. An unreliable pixel is a negative of the classes with r_l <= O(c) < r_h.
+    """
+    classes = torch.arange(rank.shape[1], device=rank.device).view(1, -1, 1, 1)
+    labeled = (label != IGNORE_INDEX).unsqueeze(1)
+    hard = labeled & (label.unsqueeze(1) != classes) & (rank < low_rank)
+    unlikely = unreliable.unsqueeze(1) & (rank >= low_rank) & (rank < high_rank)
+    return hard | unlikely
+
+
+def class_centres(embedding: Tensor, members: Tensor) -> Tensor:
+    """(C, D): mean embedding of each class's members; zero without any.
+
+    Args:
+        embedding: (B, D, h, w).
+        members: (B, C, h, w) bool.
+    """
+    weight = members.flatten(2).float()
+    total = torch.bmm(weight, embedding.float().flatten(2).transpose(1, 2)).sum(dim=0)
+    return total / weight.sum(dim=(0, 2)).clamp(min=1).unsqueeze(1)
+
+
+def info_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, *, temperature: float) -> Tensor:
+    """(C,): InfoNCE with cosine similarity, mean over the M anchors of each class (equation 3 of the paper).
+
+    Args:
+        anchors: (C, M, D). positives: (C, D), shared by the anchors of a class. negatives: (C, N, D), shared too.
+        temperature: tau.
+    """
+    anchors = F.normalize(anchors, dim=-1)
+    positive = anchors @ F.normalize(positives, dim=-1).unsqueeze(-1)
+    negative = anchors @ F.normalize(negatives, dim=-1).transpose(1, 2)
+    similarity = torch.cat((positive, negative), dim=-1) / temperature
+    return -similarity.log_softmax(dim=-1)[..., 0].mean(dim=1)
+
+
+def gather_pixels(embedding: Tensor, index: Tensor) -> Tensor:
+    """(C, N, D) float32: the embeddings (B, D, h, w) of the pixels ``index`` (C, N), counted through (B, h, w)."""
+    pixels = embedding.shape[-2] * embedding.shape[-1]
+    return embedding.flatten(2)[index // pixels, :, index % pixels].float()
+
+
+class UnreliableContrast(nn.Module):
+    """L_c and its memory bank.
+
+    Args:
+        num_classes: C.
+        dim: D, length of an embedding.
+        low_rank, high_rank: r_l and r_h, ``0 < r_l < r_h <= C``; defaults ``min(3, max(1, C // 4))``, ``min(20, C)``.
+        min_probability: delta_p.
+        anchors, negatives: M anchors per class, N negatives, drawn afresh in every step.
+        temperature: tau.
+        bank_size: capacity of each class's queue, one number or one per class.
+        keys_per_step: at most so many of a step's negatives enter a queue, drawn evenly among all of them.
+        gather: shares the keys of a step among processes.
+
+    Raises:
+        ValueError: ranks out of order, or more keys per step than a queue holds.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        *,
+        low_rank: int | None = None,
+        high_rank: int | None = None,
+        min_probability: float = 0.3,
+        anchors: int = 50,
+        negatives: int = 256,
+        temperature: float = 0.5,
+        bank_size: int | Sequence[int] = 30_000,
+        keys_per_step: int = 1024,
+        gather: Gather | None = None,
+    ) -> None:
+        super().__init__()
+        self.low_rank = default_low_rank(num_classes) if low_rank is None else low_rank
+        self.high_rank = min(20, num_classes) if high_rank is None else high_rank
+        if not 0 < self.low_rank < self.high_rank <= num_classes:
+            raise ValueError(
+                f"low_rank {self.low_rank} and high_rank {self.high_rank} leave no rank between them: "
+                f"0 < low_rank < high_rank <= {num_classes} (the number of classes)"
+            )
+        sizes = [bank_size] * num_classes if isinstance(bank_size, int) else list(bank_size)
+        if keys_per_step > min(sizes):
+            raise ValueError(f"keys_per_step {keys_per_step} is more than a queue holds ({min(sizes)})")
+        self.bank = MemoryBank(sizes, dim)
+        self.min_probability, self.temperature = min_probability, temperature
+        self.anchors, self.negatives, self.keys_per_step = anchors, negatives, keys_per_step
+        self.gather = gather
+
+    def forward(
+        self,
+        embedding: Tensor,
+        teacher_embedding: Tensor,
+        teacher_probability: Tensor,
+        *,
+        target: Tensor,
+        label: Tensor,
+        unreliable: Tensor,
+    ) -> Tensor:
+        """Push this step's negatives, then contrast anchors with their class centre and with drawn negatives.
+
+        Args:
+            embedding: (B, D, h, w), the student's, with gradient.
+            teacher_embedding: (B, D, h, w). teacher_probability: (B, C, h, w).
+            target, label, unreliable: (B, h, w), see :func:`anchor_mask` and :func:`negative_mask`.
+
+        Returns:
+            Mean loss of the classes that have anchors and negatives; zero, still connected to the graph, without one.
+        """
+        with torch.autocast(embedding.device.type, enabled=False):
+            is_anchor = anchor_mask(target, teacher_probability, min_probability=self.min_probability)
+            anchor_index, anchor_count = draw_members(by_class(is_anchor), self.anchors)
+            self._push(teacher_embedding, teacher_probability, label, unreliable)
+            loss = info_nce(
+                gather_pixels(embedding, anchor_index),
+                class_centres(teacher_embedding, is_anchor),
+                self.bank.draw(self.negatives),
+                temperature=self.temperature,
+            )
+            active = (anchor_count > 0) & (self.bank.fill > 0)
+            return loss.where(active, 0.0).sum() / active.sum().clamp(min=1)
+
+    @torch.no_grad()
+    def _push(self, embedding: Tensor, probability: Tensor, label: Tensor, unreliable: Tensor) -> None:
+        is_negative = negative_mask(
+            class_rank(probability), label, unreliable, low_rank=self.low_rank, high_rank=self.high_rank
+        )
+        index, count = draw_members(by_class(is_negative), self.keys_per_step)
+        keys = gather_pixels(embedding, index)
+        keep = torch.arange(self.keys_per_step, device=count.device) < count.unsqueeze(1)
+        if self.gather is not None:
+            keys, keep = self.gather(keys, keep)
+        self.bank.push(keys, keep)
+
+
+def by_class(mask: Tensor) -> Tensor:
+    """(B, C, h, w) -> (C, B * h * w)."""
+    return mask.transpose(0, 1).flatten(1)
+
+
+def default_low_rank(num_classes: int) -> int:
+    """r_l for C classes: 3 as in the paper, less with few classes, so that ranks remain beyond it."""
+    return min(3, max(1, num_classes // 4))

@@ -1,0 +1,36 @@
+"""Losses over pixels that may be ignored. Without a pixel to learn from they are zero, never NaN."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from u2pl.structures import IGNORE_INDEX
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy of (B, C, H, W) logits over the pixels of (B, H, W) ``target`` that are not ignored."""
+    total = F.cross_entropy(logits.float(), target, ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / (target != IGNORE_INDEX).sum().clamp(min=1)
+
+
+@dataclass(frozen=True, slots=True)
+class OhemCrossEntropy:
+    """Mean cross-entropy over hard pixels: true-class probability at most ``threshold``, and never fewer than
+    ``min_kept`` of them (online hard example mining, Shrivastava et al. 2016; the paper's Cityscapes recipe)."""
+
+    threshold: float = 0.7
+    min_kept: int = 100_000
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss of (B, C, H, W) logits and a (B, H, W) int64 target."""
+        loss = F.cross_entropy(logits.float(), target, ignore_index=IGNORE_INDEX, reduction="none")
+        valid = target != IGNORE_INDEX
+        # Cross-entropy is -log of the true-class probability, so hardest first is largest loss first.
+        ranked = loss.detach().masked_fill(~valid, -1.0).flatten().sort(descending=True).values
+        at_least = ranked[(valid.sum().clamp(max=self.min_kept) - 1).clamp(min=0)]
+        hard = valid & (loss.detach() >= at_least.clamp(max=-math.log(self.threshold)))
+        return (loss * hard).sum() / hard.sum().clamp(min=1)

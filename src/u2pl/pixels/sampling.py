@@ -1,0 +1,37 @@
+"""Random draws from sets of unknown size, without asking the device how large they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def stratified(count: Tensor, number: int) -> Tensor:
+    """(C, N) int64: N indices into each set of ``count[c]`` elements.
+
+    A set of N elements or more gives one index from each of N equal slices: distinct, and every element as likely.
+    A smaller set is gone through in turn, so its first ``count[c]`` indices are distinct. An empty set gives zeros.
+    """
+    steps = torch.arange(number, device=count.device)
+    size = count.unsqueeze(1)
+    position = (steps + torch.rand(len(count), number, device=count.device)) / number
+    slices = torch.minimum((position * size).long(), size - 1)  # rounding must not step past the last element
+    return torch.where(size > number, slices, steps % size.clamp(min=1))
+
+
+def draw_members(mask: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Draw N members of each row's set.
+
+    Args:
+        mask: (C, P) bool, which of P pixels belong to each of C sets.
+        number: N.
+
+    Returns:
+        (C, N) int64 pixel indices in [0, P), drawn as :func:`stratified` does (zeros for an empty set), and
+        (C,) int64, the size of each set.
+    """
+    running = mask.cumsum(dim=1, dtype=torch.int32)
+    count = running[:, -1].long()
+    wanted = stratified(count, number).int() + 1  # the k-th member is where the running count first reaches k
+    index = torch.searchsorted(running, wanted)
+    return index.clamp(max=mask.shape[1] - 1), count

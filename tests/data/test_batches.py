@@ -1,0 +1,180 @@
+from dataclasses import dataclass, fields
+
+import pytest
+import torch
+from torch import Tensor
+
+from u2pl.data.batches import Batches, Evaluation, loader, step_seed
+from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
+from u2pl.errors import InputError
+from u2pl.structures import Batch
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A sample of noise made from its number; the mask is the number. ``masked=False`` forbids reading the mask."""
+
+    number: int
+    masked: bool = True
+    broken: bool = False
+
+    @property
+    def name(self) -> str:
+        return str(self.number)
+
+    @property
+    def has_mask(self) -> bool:
+        return self.masked
+
+    def image(self) -> Tensor:
+        if self.broken:
+            raise InputError(f"image {self.number}.png cannot be read")
+        generator = torch.Generator().manual_seed(self.number)
+        return torch.randint(256, (3, 20, 24), dtype=torch.uint8, generator=generator)
+
+    def mask(self) -> Tensor:
+        assert self.masked, "the mask of an unlabeled image was read"
+        return torch.full((20, 24), self.number, dtype=torch.uint8)
+
+
+def batches(**options) -> Batches:
+    defaults = {
+        "labeled": [Numbered(i) for i in range(7)],
+        "unlabeled": [Numbered(100 + i, masked=False) for i in range(11)],
+        "labeled_transform": LabeledTransform(crop_size=16),
+        "unlabeled_transform": UnlabeledTransform(crop_size=16),
+        "batch_size": 3,
+        "steps": 12,
+        "seed": 5,
+    }
+    return Batches(**defaults | options)
+
+
+def same(first: Batch, second: Batch) -> bool:
+    pairs = [(getattr(first, field.name), getattr(second, field.name)) for field in fields(Batch)]
+    return all(a is b is None or torch.equal(a, b) for a, b in pairs)
+
+
+def test_shapes():
+    batch = batches(unlabeled_batch_size=2)[0]
+    assert (batch.image.shape, batch.image.dtype) == ((3, 3, 16, 16), torch.float32)
+    assert (batch.label.shape, batch.label.dtype) == ((3, 16, 16), torch.int64)
+    assert batch.weak.shape == batch.strong.shape == (2, 3, 16, 16)
+    assert (batch.valid.shape, batch.valid.dtype) == ((2, 16, 16), torch.bool)
+    assert len(batches()) == 12
+
+
+def test_without_unlabeled_the_labeled_half_is_unchanged():
+    alone = batches(unlabeled=None, unlabeled_transform=None)[4]
+    assert alone.weak is alone.strong is alone.valid is None
+    both = batches()[4]
+    assert torch.equal(alone.image, both.image)
+    assert torch.equal(alone.label, both.label)
+
+
+def test_a_batch_is_a_function_of_seed_step_and_rank():
+    first, second = batches(), batches()
+    forwards = [first[step] for step in range(12)]
+    torch.manual_seed(123)
+    for step in (7, 3, 11, 0, 7):
+        assert same(second[step], forwards[step])
+    assert not same(forwards[0], forwards[1])
+    assert not same(batches(seed=6)[0], forwards[0])
+    assert not same(batches(world_size=2, rank=0)[0], batches(world_size=2, rank=1)[0])
+
+
+def test_transforms_differ_between_steps_and_ranks():
+    """With a single image only the crop can differ."""
+    one = {"labeled": [Numbered(1)], "unlabeled": None, "batch_size": 1}
+    images = [batches(**one)[step].image for step in range(3)] + [batches(**one, rank=1, world_size=2)[0].image]
+    assert all(not torch.equal(images[i], images[j]) for i in range(4) for j in range(i))
+
+
+def test_the_global_generator_does_not_notice():
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    batches()[3]
+    first = torch.rand(1)
+    list(loader(batches(steps=1)))
+    assert torch.equal(torch.cat((first, torch.rand(1))), expected)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_every_sample_appears_once_per_epoch(world_size):
+    ranks = [batches(rank=rank, world_size=world_size, steps=77) for rank in range(world_size)]
+    drawn = [[rank.indices(step) for rank in ranks] for step in range(77)]
+    for part, count in ((0, 7), (1, 11)):
+        order = [index for step in drawn for rank in step for index in rank[part]]
+        epochs = [order[i : i + count] for i in range(0, len(order) - count + 1, count)]
+        assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
+        assert len({tuple(epoch) for epoch in epochs}) > len(epochs) // 2  # reshuffled
+
+
+def test_ranks_are_disjoint_within_an_epoch():
+    ranks = [batches(labeled=[Numbered(i) for i in range(12)], rank=rank, world_size=4) for rank in range(4)]
+    drawn = [index for rank in ranks for index in rank.indices(0)[0]]
+    assert sorted(drawn) == list(range(12))
+
+
+def test_lists_of_equal_length_are_shuffled_independently():
+    drawn = batches(unlabeled=[Numbered(100 + i) for i in range(7)], batch_size=7)
+    labeled, unlabeled = drawn.indices(0)
+    assert labeled != unlabeled
+
+
+def test_labels_belong_to_the_indices():
+    drawn = batches(labeled_transform=LabeledTransform(crop_size=16, scale=(1, 1)))
+    for step in range(3):
+        assert drawn[step].label[:, 0, 0].tolist() == drawn.indices(step)[0]
+
+
+def test_batch_larger_than_the_list():
+    drawn = batches(labeled=[Numbered(0), Numbered(1)], batch_size=5)
+    assert sorted(drawn.indices(0)[0] + drawn.indices(1)[0]) == [0] * 5 + [1] * 5
+
+
+def test_workers_deliver_the_same_batches_in_order():
+    expected = batches()
+    got = list(loader(batches(), start=8, workers=2))
+    assert len(got) == 4
+    assert all(same(batch, expected[8 + i]) for i, batch in enumerate(got))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_input_error_is_raised_by_the_loader_as_it_was(workers):
+    broken = batches(labeled=[Numbered(i, broken=i == 3) for i in range(7)], steps=3)
+    assert any(isinstance(broken[step], InputError) for step in range(3))
+    with pytest.raises(InputError) as caught:
+        list(loader(broken, workers=workers))
+    assert str(caught.value) == "image 3.png cannot be read"
+
+
+@pytest.mark.parametrize("missing", [{"labeled": []}, {"unlabeled": []}])
+def test_empty_lists_are_refused(missing):
+    with pytest.raises(InputError, match="there is no"):
+        batches(**missing)
+
+
+def test_steps_end():
+    with pytest.raises(IndexError):
+        batches()[12]
+
+
+def test_evaluation_gives_whole_images():
+    evaluation = Evaluation([Numbered(4), Numbered(9), Numbered(2, broken=True), Numbered(6)])
+    assert len(evaluation) == 4
+    image, mask = evaluation[1]
+    assert torch.equal(image, Numbered(9).image().float() / 255)
+    assert (mask.dtype, mask.shape, mask.unique().tolist()) == (torch.int64, (20, 24), [9])
+    assert isinstance(evaluation[2], InputError)
+    shared = [mask[0, 0].item() for _, mask in loader(evaluation, start=1, stride=2)]
+    assert shared == [9, 6]
+    with pytest.raises(InputError, match=r"2\.png"):
+        list(loader(evaluation, stride=2))
+
+
+def test_step_seed_is_stable_and_sensitive():
+    assert step_seed(0, 1, 2) == 4727102316523150270
+    assert len({step_seed(*numbers) for numbers in ((0,), (0, 0), (0, 1), (1, 0), (0, 1, 2), (0, 12), (0, 2, 1))}) == 7
+    assert all(0 <= step_seed(0, i) < 2**63 for i in range(100))

@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from u2pl.data.transforms import MEAN_RGB, LabeledTransform, UnlabeledTransform
+
+COLOURS = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8)
+
+
+def blobs(height: int = 60, width: int = 80) -> tuple[torch.Tensor, torch.Tensor]:
+    """An image whose colour tells the class, (3, H, W) uint8, and its mask (H, W) uint8."""
+    cells = np.random.default_rng(0).integers(0, 3, (height // 10, width // 10), dtype=np.uint8)
+    mask = torch.from_numpy(np.kron(cells, np.ones((10, 10), dtype=np.uint8)))
+    return COLOURS[mask.long()].permute(2, 0, 1).contiguous(), mask
+
+
+def smooth(height: int = 60, width: int = 80) -> torch.Tensor:
+    """(3, H, W) uint8: red grows to the right, green grows downwards."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack((x * 3, y * 4, torch.full_like(x, 60))).to(torch.uint8)
+
+
+@pytest.mark.parametrize("crop", [32, (24, 48), 200])
+def test_shapes_and_types(crop):
+    height, width = (crop, crop) if isinstance(crop, int) else crop
+    image, mask = LabeledTransform(crop_size=crop)(*blobs())
+    assert type(image) is torch.Tensor
+    assert type(mask) is torch.Tensor
+    assert (image.shape, image.dtype) == ((3, height, width), torch.float32)
+    assert (mask.shape, mask.dtype) == ((height, width), torch.int64)
+    assert 0 <= image.min() <= image.max() <= 1
+
+
+@pytest.mark.parametrize("scale", [(0.5, 2.0), (0.5, 0.5), (1.0, 1.0), (2.0, 2.0), (1.37, 1.37)])
+def test_image_and_mask_move_alike(scale):
+    transform = LabeledTransform(crop_size=50, scale=scale)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        image, mask = transform(*blobs())
+        pure = (image.amax(0) > 0.9) & (mask != 255)  # away from the blended borders of blobs
+        assert pure.float().mean() > 0.2
+        assert torch.equal(image.argmax(0)[pure], mask[pure])
+        # Blended pixels lie on both sides of a border alike: a shift by half a pixel would show as a majority.
+        inside = mask != 255
+        assert (image.argmax(0)[inside] == mask[inside]).float().mean() > 0.97
+
+
+def test_enlarged_masks_are_centred_on_the_image():
+    """A border in the middle stays in the middle; torchvision's own resizing of masks would shift it."""
+    mask = torch.zeros(30, 30, dtype=torch.uint8)
+    mask[:, 15:] = 1
+    image = (mask * 255).expand(3, 30, 30).contiguous()
+    image, mask = LabeledTransform(crop_size=46, scale=(46 / 30, 46 / 30), flip=0)(image, mask)
+    assert torch.equal(mask, (image[0] > 0.5).long())
+
+
+def test_mask_holds_no_invented_class():
+    mask = torch.zeros(60, 80, dtype=torch.uint8)
+    mask[:, 40:] = 2
+    for seed in range(10):
+        torch.manual_seed(seed)
+        _, out = LabeledTransform(crop_size=40)(blobs()[0], mask)
+        assert set(out.unique().tolist()) <= {0, 2, 255}
+
+
+def test_padding_is_ignored_and_gray():
+    image, mask = LabeledTransform(crop_size=(50, 70), scale=(0.5, 0.5), flip=0)(*blobs())
+    assert (mask[:30, :40] != 255).all()
+    assert (mask[30:] == 255).all()
+    assert (mask[:, 40:] == 255).all()
+    assert torch.allclose(image[:, 30:], torch.tensor(MEAN_RGB)[:, None, None] / 255)
+    assert torch.allclose(image[:, :, 40:], torch.tensor(MEAN_RGB)[:, None, None] / 255)
+
+
+def test_crop_first_equals_resizing_the_whole_image():
+    torch.manual_seed(0)
+    source = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 60, 60), dtype=np.uint8))
+    image, _ = LabeledTransform(crop_size=30, scale=(0.5, 0.5), flip=0)(source, torch.zeros(60, 60, dtype=torch.uint8))
+    whole = Image.fromarray(source.permute(1, 2, 0).numpy()).resize((30, 30), Image.Resampling.BILINEAR)
+    assert (image * 255 - torch.from_numpy(np.array(whole)).permute(2, 0, 1)).abs().max() <= 1
+
+
+def test_scale_and_place_cover_their_ranges():
+    transform = LabeledTransform(crop_size=20, flip=0)
+    source, mask = smooth(), torch.zeros(60, 80, dtype=torch.uint8)
+    factors, lefts, tops = [], [], []
+    for seed in range(200):
+        torch.manual_seed(seed)
+        image, _ = transform(source, mask)
+        step = (image[0, 10, 17] - image[0, 10, 2]) * 255 / 15 / 3  # source pixels per pixel
+        factors.append(float(1 / step))
+        lefts.append(float(image[0, 10, 0]) * 255 / 3)
+        tops.append(float(image[1, 0, 10]) * 255 / 4)
+    assert 0.45 < min(factors) < 0.6
+    assert 1.8 < max(factors) < 2.2
+    assert min(lefts) < 3
+    assert max(lefts) > 55
+    assert min(tops) < 3
+    assert max(tops) > 40
+
+
+@pytest.mark.parametrize(("probability", "share"), [(0.0, 0.0), (1.0, 1.0), (0.5, 0.5)])
+def test_flip(probability, share):
+    transform = LabeledTransform(crop_size=(60, 80), scale=(1, 1), flip=probability)
+    source, mask = smooth(), torch.zeros(60, 80, dtype=torch.uint8)
+    torch.manual_seed(0)
+    flipped = [bool(image[0, 0, 0] > image[0, 0, -1]) for image, _ in (transform(source, mask) for _ in range(100))]
+    assert abs(np.mean(flipped) - share) < 0.12
+
+
+def test_weak_and_strong_share_their_geometry():
+    """Gray levels survive jitter in order, so that the position can be read off the strong view as well."""
+    transform = UnlabeledTransform(crop_size=40, gray_probability=0, jitter=(0.3, 0.3, 0.0, 0.0), blur_probability=0)
+    differ = 0
+    for seed in range(20):
+        torch.manual_seed(seed)
+        weak, strong, _ = transform(blobs()[0])
+        pure = weak.amax(0) > 0.95
+        assert torch.equal(weak.argmax(0)[pure], strong.argmax(0)[pure])
+        differ += not torch.equal(weak, strong)
+    assert differ > 10
+
+
+def test_views_without_jitter_are_equal():
+    transform = UnlabeledTransform(crop_size=40, jitter_probability=0, gray_probability=0, blur_probability=0)
+    weak, strong, _ = transform(blobs()[0])
+    assert torch.equal(weak, strong)
+
+
+def test_valid_is_false_on_padding_only():
+    weak, strong, valid = UnlabeledTransform(crop_size=(50, 70), scale=(0.5, 0.5), flip=0)(blobs()[0])
+    assert weak.dtype == strong.dtype == torch.float32
+    assert weak.shape == strong.shape == (3, 50, 70)
+    assert (valid.shape, valid.dtype) == ((50, 70), torch.bool)
+    assert valid[:30, :40].all()
+    assert int(valid.sum()) == 30 * 40
+    _, _, flipped = UnlabeledTransform(crop_size=(50, 70), scale=(0.5, 0.5), flip=1)(blobs()[0])
+    assert torch.equal(flipped, valid.flip(-1))
+
+
+def test_each_photometric_part_can_be_asked_for():
+    nothing = {"jitter_probability": 0.0, "gray_probability": 0.0, "blur_probability": 0.0}
+    image = blobs()[0]
+    _, gray, _ = UnlabeledTransform(crop_size=40, **nothing | {"gray_probability": 1.0})(image)
+    assert torch.allclose(gray[0], gray[1])
+    assert torch.allclose(gray[0], gray[2])
+    options = nothing | {"blur_probability": 1.0}
+    weak, blurred, _ = UnlabeledTransform(crop_size=40, blur_sigma=(2.0, 2.0), **options)(image)
+    assert blurred.diff(dim=-1).abs().max() < weak.diff(dim=-1).abs().max()
+    weak, jittered, _ = UnlabeledTransform(crop_size=40, **nothing | {"jitter_probability": 1.0})(image)
+    assert not torch.equal(weak, jittered)
+
+
+def test_source_is_left_alone():
+    image, mask = blobs()
+    before = image.clone(), mask.clone()
+    LabeledTransform(crop_size=40)(image, mask)
+    UnlabeledTransform(crop_size=40)(image)
+    assert torch.equal(image, before[0])
+    assert torch.equal(mask, before[1])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3)])
+def test_odd_sizes(size):
+    image = torch.zeros(3, *size, dtype=torch.uint8)
+    out, mask = LabeledTransform(crop_size=32)(image, torch.zeros(size, dtype=torch.uint8))
+    assert out.shape == (3, 32, 32)
+    assert (mask == 0).any()
