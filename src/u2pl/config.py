@@ -163,7 +163,8 @@ def _read(source: str | Path) -> dict[str, Any]:
         try:
             text, where = path.read_text(), str(path)
         except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}); give a YAML file or a preset's name") from error
+            why = error.strerror or "unreadable"
+            raise InputError(f"{path} cannot be read ({why}); give a YAML file or a preset's name") from error
     elif str(source) in preset_names():
         text, where = preset_text(str(source)), f"preset {source}"
     else:

@@ -46,7 +46,12 @@ class Trained:
 
 
 def train(
-    config: Config, out: Path, *, resume: bool = False, watchers: tuple[Watcher, ...] = (), say: Callable[[str], None] = print
+    config: Config,
+    out: Path,
+    *,
+    resume: bool = False,
+    watchers: tuple[Watcher, ...] = (),
+    say: Callable[[str], None] = print,
 ) -> Trained:
     """Train ``config`` into the folder ``out``.
 
@@ -207,9 +212,10 @@ def describe(config: Config, source: DataSource, network: nn.Module) -> str:
     """One line on what is about to be trained."""
     parameters = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     return (
-        f"{config.method.name} on {config.data.name}: {len(source.labeled)} labeled, {len(source.unlabeled)} unlabeled, "
-        f"{len(source.val)} validation images, {len(source.classes)} classes; {config.network.name} "
-        f"{config.network.encoder}, {parameters:.1f} M parameters; {config.train.steps} steps in {config.train.precision}"
+        f"{config.method.name} on {config.data.name}: {len(source.labeled)} labeled, {len(source.unlabeled)} "
+        f"unlabeled, {len(source.val)} validation images, {len(source.classes)} classes; "
+        f"{config.network.name} {config.network.encoder}, {parameters:.1f} M parameters; "
+        f"{config.train.steps} steps in {config.train.precision}"
     )
 
 

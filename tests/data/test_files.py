@@ -186,6 +186,14 @@ def test_scale_resizes_image_and_mask_alike(tmp_path):
     assert set(sample.mask().unique().tolist()) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("scale", [0.3, 1.7])
+def test_scaled_mask_holds_no_invented_value(tmp_path, scale):
+    values = np.zeros((40, 60), dtype=np.uint8)
+    values[:, 25:] = 255
+    sample = sample_of(tmp_path, Image.fromarray(values), num_classes=255, scale=scale)
+    assert sample.mask().unique().tolist() == [0, 255]
+
+
 def test_scaled_image_is_antialiased(tmp_path):
     stripes = np.zeros((32, 32, 3), dtype=np.uint8)
     stripes[:, ::2] = 255

@@ -69,7 +69,8 @@ def fit(
         score: evaluates a network on the validation set; None without one.
         resume: go on from ``last.ckpt`` of the run's folder, if it is there.
     """
-    state = {"student": student, "method": method, "optimizer": optimizer, "scheduler": scheduler, "step": 0, "best": -1.0}
+    state: dict[str, Any] = {"student": student, "method": method, "optimizer": optimizer, "scheduler": scheduler}
+    state |= {"step": 0, "best": -1.0}
     if resume and (run.folder / "last.ckpt").exists():
         load_state(run.folder / "last.ckpt", state)
     start = state["step"]
@@ -135,9 +136,7 @@ class Meter:
         return means
 
 
-def report_losses(
-    run: Run, done: int, losses: dict[str, float], optimizer: Optimizer, journal: Journal | None
-) -> None:
+def report_losses(run: Run, done: int, losses: dict[str, float], optimizer: Optimizer, journal: Journal | None) -> None:
     """Tell journal and watchers, in the main process."""
     if journal is None:
         return
@@ -163,7 +162,7 @@ def score_candidates(
             save_weights(run.folder / "best.safetensors", network, run.description)
     if journal is not None:
         for name, result in scores.items():
-            values = {"miou": result.miou, "pixel_accuracy": result.pixel_accuracy}
+            values: dict[str, float | None] = {"miou": result.miou, "pixel_accuracy": result.pixel_accuracy}
             values |= {f"iou/{label}": value for label, value in result.iou.items()}
             journal.write(state["step"], {f"{name}/{key}": value for key, value in values.items()})
         for watcher in run.watchers:
@@ -189,6 +188,6 @@ def share_buffers(fabric: Fabric, student: nn.Module) -> None:
     if fabric.world_size == 1:
         return
     buffers = [buffer for buffer in student.buffers() if buffer.is_floating_point()]
-    flat = fabric.all_reduce(torch.cat([buffer.flatten() for buffer in buffers]), reduce_op="mean")
+    flat: Any = fabric.all_reduce(torch.cat([buffer.flatten() for buffer in buffers]), reduce_op="mean")
     for buffer, value in zip(buffers, torch.split(flat, [buffer.numel() for buffer in buffers]), strict=True):
         buffer.copy_(value.view_as(buffer))

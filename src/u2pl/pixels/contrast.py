@@ -35,9 +35,7 @@ def anchor_mask(target: Tensor, probability: Tensor, *, min_probability: float) 
     return (target.unsqueeze(1) == classes) & (probability > min_probability)
 
 
-def negative_mask(
-    rank: Tensor, label: Tensor, unreliable: Tensor, *, low_rank: int, high_rank: int
-) -> Tensor:
+def negative_mask(rank: Tensor, label: Tensor, unreliable: Tensor, *, low_rank: int, high_rank: int) -> Tensor:
     """(B, C, h, w) bool: pixel is a negative key of class c.
 
     Args:

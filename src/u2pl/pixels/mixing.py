@@ -91,4 +91,3 @@ class ClassMix:
         place = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=device).expand_as(order))
         chosen = place < (present.sum(dim=1, keepdim=True) / 2).ceil()
         return Mix(chosen.gather(1, label).view_as(pseudo.label))
-

@@ -9,14 +9,17 @@ from torch import Tensor
 def stratified(count: Tensor, number: int) -> Tensor:
     """(C, N) int64: N indices into each set of ``count[c]`` elements.
 
-    A set of N elements or more gives one index from each of N equal slices: distinct, and every element as likely.
-    A smaller set is gone through in turn, so its first ``count[c]`` indices are distinct. An empty set gives zeros.
+    A set of N elements or more gives one index from each of N slices, equal but for rounding, of the set turned by a
+    random offset: distinct, and every element as likely. A smaller set is gone through in turn, so its first
+    ``count[c]`` indices are distinct. An empty set gives zeros.
     """
     steps = torch.arange(number, device=count.device)
     size = count.unsqueeze(1)
-    position = (steps + torch.rand(len(count), number, device=count.device)) / number
-    slices = torch.minimum((position * size).long(), size - 1)  # rounding must not step past the last element
-    return torch.where(size > number, slices, steps % size.clamp(min=1))
+    random = torch.rand(len(count), number + 1, device=count.device)
+    first, after = steps * size // number, (steps + 1) * size // number
+    inside = first + (random[:, 1:] * (after - first)).long()
+    turned = inside + (random[:, :1] * size).long()
+    return torch.where(size > number, turned, steps) % size.clamp(min=1)
 
 
 def draw_members(mask: Tensor, number: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,138 @@
+"""The command line: typer commands that call the library. No logic lives here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from u2pl.errors import InputError
+
+app = typer.Typer(
+    help="Label-efficient semantic segmentation: U2PL. Start with `u2pl demo`, then `u2pl train folder data.root=DIR`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+
+ConfigArgument = Annotated[str, typer.Argument(help="A preset's name (see `u2pl presets`) or a YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides, such as data.root=DIR train.steps=2000.")]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder made by `u2pl train`.")]
+Weights = Annotated[str, typer.Option(help="`last` (end of training) or `best` (highest validation mIoU).")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for both runs, the table and the pictures.")] = Path("runs/demo"),
+    steps: Annotated[int | None, typer.Option(help="Training steps of each run; fewer is faster and worse.")] = None,
+    seed: Annotated[int, typer.Option(help="Chooses the scenes, the initial weights and every random draw.")] = 0,
+) -> None:
+    """Train on a few labeled street scenes, without and with unlabeled ones, and compare. Needs no data."""
+    from u2pl.demo import run_demo
+
+    run_demo(out, console, steps=steps, seed=seed)
+
+
+@app.command()
+def train(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/CONFIG-METHOD-SEED unless given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the killed run in --out.")] = False,
+) -> None:
+    """Train a model into a run folder."""
+    from u2pl.config import load_config
+    from u2pl.report.progress import ProgressBar
+    from u2pl.run import train as run_training
+
+    settings = load_config(config, overrides or ())
+    folder = out or Path("runs") / f"{Path(config).stem}-{settings.method.name}-{settings.seed}"
+    with ProgressBar(console, title=settings.method.name, steps=settings.train.steps) as bar:
+        trained = run_training(settings, folder, resume=resume, watchers=(bar,), say=_say)
+    _finish(trained.folder, trained.scores)
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    overrides: Overrides = None,
+    images: Annotated[Path | None, typer.Option(help="Score these images instead of the run's validation set.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Their masks, matched by stem.")] = None,
+    weights: Weights = "last",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Score a trained model: mIoU, IoU of each class, pixel accuracy, all in percent."""
+    from u2pl.report.table import score_table
+    from u2pl.score import score_run
+
+    scores = score_run(run, overrides or (), images=images, masks=masks, weights=weights)
+    if as_json:
+        sys.stdout.write(json.dumps(scores.as_json()) + "\n")
+    else:
+        console.print(score_table({"IoU %": scores}, title=str(run)))
+
+
+@app.command()
+def predict(
+    run: RunArgument,
+    inputs: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    out: Annotated[Path, typer.Option(help="Folder for STEM.png (class indices) and STEM_overlay.jpg.")],
+    weights: Weights = "last",
+) -> None:
+    """Segment images: index masks of the original size, and overlays."""
+    from u2pl.predict import predict_files
+
+    written = predict_files(run, inputs, out, console=console, weights=weights)
+    console.print(f"{written} masks and overlays in {out}", highlight=False)
+
+
+@app.command()
+def check(config: ConfigArgument, overrides: Overrides = None) -> None:
+    """Read the whole data set of a configuration: counts, sizes, class shares, and every problem."""
+    from u2pl.report.inspection import print_inspection
+
+    if not print_inspection(config, overrides or (), console):
+        raise typer.Exit(2)
+
+
+@app.command()
+def presets(name: Annotated[str | None, typer.Argument(help="Print this preset's YAML.")] = None) -> None:
+    """List the presets, or print one."""
+    from u2pl.config import preset_names, preset_text
+
+    if name is not None:
+        if name not in preset_names():
+            raise InputError(f"no preset {name!r} (known: {', '.join(preset_names())})")
+        sys.stdout.write(preset_text(name))
+        return
+    for each in preset_names():
+        console.print(f"[bold]{each:<12}[/bold] {preset_text(each).splitlines()[0].removeprefix('#').strip()}")
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False)
+
+
+def _finish(folder: Path, scores: dict) -> None:  # type: ignore[type-arg]
+    from u2pl.report.table import score_table
+
+    if scores:
+        console.print(score_table(scores, title="validation, IoU %"))
+    console.print(f"weights, metrics and curves in {folder}", highlight=False)
+
+
+def main() -> None:
+    """Entry point: bad input is one line on stderr and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"u2pl: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("u2pl: stopped; `--resume` goes on from the last save", err=True)
+        sys.exit(130)

@@ -1,0 +1,53 @@
+"""Image files -> mask files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from u2pl.data.files import FileSample
+from u2pl.data.splits import IMAGE_SUFFIXES
+from u2pl.errors import InputError
+from u2pl.predictor import Predictor
+from u2pl.report.pictures import overlay, save_image, save_mask
+
+
+def predict_files(
+    run: Path, inputs: Sequence[Path], out: Path, *, console: Console, weights: str = "last", device: str = "cpu"
+) -> int:
+    """Write ``STEM.png`` (palette png of class indices) and ``STEM_overlay.jpg`` for each image, at its own size.
+
+    A folder is searched through; its files keep their place below it. Returns the number of images. Raises InputError
+    before anything is written when an input is missing, holds no image, or two images would get the same mask.
+    """
+    targets = _targets(inputs)
+    predictor = Predictor.from_run(run, weights=weights, device=device)
+    for stem, path in track(targets.items(), "predicting", console=console, disable=not console.is_terminal):
+        image = FileSample(stem, path, None, len(predictor.classes)).image()
+        prediction = predictor(image)
+        mask_path = out / f"{stem}.png"
+        mask_path.parent.mkdir(parents=True, exist_ok=True)
+        save_mask(mask_path, prediction.mask, predictor.palette)
+        save_image(out / f"{stem}_overlay.jpg", overlay(image, prediction.mask, predictor.palette))
+    return len(targets)
+
+
+def _targets(inputs: Sequence[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for given in inputs:
+        if not given.exists():
+            raise InputError(f"{given} is missing; give images or folders of images")
+        base = given if given.is_dir() else given.parent
+        files = sorted(base.rglob("*")) if given.is_dir() else [given]
+        images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+        if not images:
+            raise InputError(f"{given} holds no image (known: {', '.join(sorted(IMAGE_SUFFIXES))})")
+        for path in images:
+            stem = str(path.relative_to(base).with_suffix(""))
+            if stem in found and found[stem] != path:
+                raise InputError(f"{path} and {found[stem]} would get the same mask; predict them into two folders")
+            found[stem] = path
+    return found

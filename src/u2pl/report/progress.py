@@ -1,0 +1,60 @@
+"""Progress of a training run in the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from u2pl.engine.evaluate import Scores
+
+
+class ProgressBar:
+    """A bar with losses, mIoU, speed and time left; plain lines where the output is no terminal.
+
+    Use as a context manager around the training it watches.
+    """
+
+    def __init__(self, console: Console, *, title: str, steps: int) -> None:
+        self.console, self.title, self.steps = console, title, steps
+        self.scores, self.started, self.last_line = "", time.perf_counter(), 0.0
+        self.first: int | None = None
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[now]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task(title, total=steps, now="")
+
+    def __enter__(self) -> ProgressBar:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def step(self, done: int, losses: Mapping[str, float]) -> None:
+        """Losses by name and speed, as of ``done`` steps."""
+        shown = [f"{name.removeprefix('loss/')} {value:.2f}" for name, value in losses.items() if "/" in name]
+        text = f"{' '.join(shown)} {losses['steps_per_second']:.1f} steps/s{self.scores}"
+        self.bar.update(self.task, completed=done, now=text)
+        self.first = done if self.first is None else self.first
+        if not self.console.is_terminal and time.perf_counter() - self.last_line > 30:
+            self.last_line = time.perf_counter()
+            left = (self.last_line - self.started) * (self.steps - done) / max(1, done - self.first + 10)
+            self.console.print(f"{self.title} {done}/{self.steps} {text}, {left / 60:.0f} min left", highlight=False)
+
+    def evaluated(self, done: int, scores: Mapping[str, Scores]) -> None:
+        """Scores by network, as of ``done`` steps."""
+        self.scores = "".join(f", {name} {score.miou:.1f} mIoU" for name, score in scores.items())
+        self.console.print(f"{self.title} step {done}{self.scores}", highlight=False)

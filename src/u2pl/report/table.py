@@ -1,0 +1,38 @@
+"""Scores as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.table import Table
+
+from u2pl.engine.evaluate import Scores
+
+
+def percent(value: float | None) -> str:
+    """One decimal; a dash for a class that does not occur."""
+    return "-" if value is None else f"{value:.1f}"
+
+
+def score_table(scores: Mapping[str, Scores], *, title: str) -> Table:
+    """A column a model, a row a class; with two models a column for the gain."""
+    columns = list(scores)
+    table = Table(title=title)
+    table.add_column("class")
+    for name in columns:
+        table.add_column(name, justify="right")
+    gain = len(columns) == 2
+    if gain:
+        table.add_column("gain", justify="right")
+
+    def row(label: str, values: list[float | None], style: str | None = None) -> None:
+        first, last = values[0], values[-1]
+        extra = [f"{last - first:+.1f}" if first is not None and last is not None else "-"] if gain else []
+        table.add_row(label, *map(percent, values), *extra, style=style)
+
+    for label in next(iter(scores.values())).iou:
+        row(label, [scores[name].iou[label] for name in columns])
+    table.add_section()
+    row("mIoU", [scores[name].miou for name in columns], style="bold")
+    row("pixel accuracy", [scores[name].pixel_accuracy for name in columns])
+    return table

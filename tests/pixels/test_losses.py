@@ -1,0 +1,78 @@
+import math
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from u2pl.pixels.losses import OhemCrossEntropy, cross_entropy
+from u2pl.structures import IGNORE_INDEX
+
+
+def random_pixels(seed: int, scale: float = 2.0) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(seed)
+    target = torch.randint(0, 4, (2, 3, 5))
+    target[torch.rand(2, 3, 5) < 0.25] = IGNORE_INDEX
+    return torch.randn(2, 4, 3, 5) * scale, target
+
+
+def pixel_losses(logits: Tensor, target: Tensor) -> list[float]:
+    losses = []
+    for b, y, x in product(*map(range, target.shape)):
+        if target[b, y, x] != IGNORE_INDEX:
+            weights = [math.exp(value) for value in logits[b, :, y, x].tolist()]
+            losses.append(-math.log(weights[int(target[b, y, x])] / sum(weights)))
+    return losses
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cross_entropy(seed: int) -> None:
+    logits, target = random_pixels(seed)
+    losses = pixel_losses(logits, target)
+    assert cross_entropy(logits, target).item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("threshold", [0.3, 0.7])
+@pytest.mark.parametrize("min_kept", [1, 6, 15, 1000])
+def test_ohem(seed: int, threshold: float, min_kept: int) -> None:
+    logits, target = random_pixels(seed)
+    losses = sorted(pixel_losses(logits, target), reverse=True)
+    hard = [loss for loss in losses if math.exp(-loss) <= threshold]
+    kept = hard if len(hard) >= min_kept else losses[:min_kept]
+    loss = OhemCrossEntropy(threshold=threshold, min_kept=min_kept)(logits, target)
+    assert loss.item() == pytest.approx(sum(kept) / len(kept), rel=1e-5)
+
+
+def test_ohem_of_easy_pixels_keeps_the_hardest_of_them() -> None:
+    target = torch.zeros(1, 1, 4, dtype=torch.long)
+    logits = torch.zeros(1, 2, 1, 4)
+    logits[0, 0, 0] = torch.tensor([5.0, 6.0, 7.0, 8.0])
+    losses = pixel_losses(logits, target)
+    assert OhemCrossEntropy(0.7, min_kept=2)(logits, target).item() == pytest.approx(sum(losses[:2]) / 2, rel=1e-4)
+    assert OhemCrossEntropy(0.7, min_kept=9)(logits, target).item() == pytest.approx(sum(losses) / 4, rel=1e-4)
+
+
+def test_ohem_sends_gradient_to_hard_pixels_only() -> None:
+    logits, target = random_pixels(0)
+    logits.requires_grad_()
+    OhemCrossEntropy(0.5, min_kept=1)(logits, target).backward()
+    assert logits.grad is not None
+    moved = logits.grad.abs().sum(dim=1) > 0
+    probability = logits.detach().softmax(dim=1).gather(1, target.clamp(max=3).unsqueeze(1)).squeeze(1)
+    assert torch.equal(moved, (target != IGNORE_INDEX) & (probability <= 0.5))
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, OhemCrossEntropy(), OhemCrossEntropy(min_kept=1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_to_learn_from_is_zero_with_zero_gradient(
+    loss: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype
+) -> None:
+    logits = torch.randn(2, 3, 4, 4, dtype=dtype, requires_grad=True)
+    value = loss(logits, torch.full((2, 4, 4), IGNORE_INDEX))
+    value.backward()
+    assert value.item() == 0
+    assert value.dtype == torch.float32
+    assert logits.grad is not None
+    assert not logits.grad.any()

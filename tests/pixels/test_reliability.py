@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from u2pl.pixels.reliability import entropy_threshold, partition
+from u2pl.structures import PseudoLabel
+
+
+def random_pseudo_label(seed: int, size: tuple[int, int, int] = (2, 6, 7)) -> PseudoLabel:
+    torch.manual_seed(seed)
+    return PseudoLabel.from_logits(torch.randn(size[0], 5, *size[1:]), torch.rand(size) > 0.3)
+
+
+def sets(pseudo: PseudoLabel) -> tuple[int, int, int]:
+    return tuple(int(mask.sum()) for mask in (pseudo.valid, pseudo.reliable, pseudo.unreliable))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("alpha", [0.0, 0.05, 0.2, 0.5, 1 / 3, 1.0])
+def test_threshold_is_the_quantile_of_valid_pixels(seed: int, alpha: float) -> None:
+    torch.manual_seed(seed)
+    entropy, valid = torch.rand(2, 5, 7), torch.rand(2, 5, 7) > 0.4
+    expected = np.quantile(entropy[valid].double().numpy(), 1 - alpha)
+    assert entropy_threshold(entropy, valid, alpha).item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_threshold_of_few_valid_pixels(number: int) -> None:
+    entropy, valid = torch.arange(6.0).view(1, 2, 3), torch.zeros(1, 2, 3, dtype=torch.bool)
+    valid.view(-1)[2 : 2 + number] = True
+    expected = np.quantile(np.arange(2.0, 2 + number), 0.8)
+    assert entropy_threshold(entropy, valid, 0.2).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_no_valid_pixel() -> None:
+    entropy, valid = torch.rand(1, 3, 3), torch.zeros(1, 3, 3, dtype=torch.bool)
+    assert entropy_threshold(entropy, valid, 0.2) == torch.inf
+    pseudo = PseudoLabel.from_logits(torch.randn(1, 4, 3, 3), valid)
+    assert sets(partition(pseudo, alpha=0.2)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("alpha", "floor"), [(0.2, 0.0), (0.5, 0.0), (0.1, 0.5), (0.3, 0.99)])
+def test_partition_pixel_by_pixel(seed: int, alpha: float, floor: float) -> None:
+    before = random_pseudo_label(seed)
+    after = partition(before, alpha=alpha, min_confidence=floor)
+    gamma = np.quantile(before.entropy[before.valid].numpy(), 1 - alpha)
+    for place in np.ndindex(*before.label.shape):
+        believed = before.entropy[place] < gamma and before.confidence[place] >= floor
+        assert after.reliable[place] == (before.valid[place] and believed)
+        assert after.unreliable[place] == (before.valid[place] and not believed)
+    for name in ("label", "entropy", "confidence", "valid"):
+        assert torch.equal(getattr(after, name), getattr(before, name))
+
+
+def test_alpha_one_holds_all_valid_pixels_unreliable() -> None:
+    pseudo = partition(random_pseudo_label(0), alpha=1.0)
+    assert sets(pseudo) == (int(pseudo.valid.sum()), 0, int(pseudo.valid.sum()))
+
+
+def test_alpha_zero_holds_only_the_least_certain_pixel_unreliable() -> None:
+    pseudo = partition(random_pseudo_label(0), alpha=0.0)
+    assert int(pseudo.unreliable.sum()) == 1
+    assert pseudo.entropy[pseudo.unreliable] == pseudo.entropy[pseudo.valid].max()
+
+
+def with_entropy(entropy: Tensor) -> PseudoLabel:
+    label = torch.zeros(entropy.shape, dtype=torch.long)
+    valid = torch.ones_like(label, dtype=torch.bool)
+    return PseudoLabel(label, entropy, torch.ones_like(entropy), valid, valid, ~valid)
+
+
+def test_a_tie_at_the_threshold_is_unreliable() -> None:
+    assert sets(partition(with_entropy(torch.full((1, 2, 5), 0.4)), alpha=0.2)) == (10, 0, 10)
+    assert sets(partition(with_entropy(torch.tensor([[[0.1, 0.2, 0.3, 0.3, 0.3]]])), alpha=0.5)) == (5, 2, 3)
+
+
+def test_a_confidence_at_the_floor_is_reliable() -> None:
+    pseudo = partition(with_entropy(torch.tensor([[[0.1, 0.2, 0.3]]])), alpha=0.0, min_confidence=1.0)
+    assert pseudo.reliable.tolist() == [[[True, True, False]]]
