@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -43,6 +44,8 @@ def test_target_ignores_what_is_not_reliable() -> None:
     pseudo = PseudoLabel.from_logits(torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, -1.0]]).view(1, 2, 1, 3), valid)
     assert not pseudo.unreliable.any()
     assert pseudo.target().tolist() == [[[1, IGNORE_INDEX, 0]]]
+    partitioned = replace(pseudo, reliable=torch.tensor([[[False, False, True]]]))
+    assert partitioned.target().tolist() == [[[IGNORE_INDEX, IGNORE_INDEX, 0]]]
 
 
 def test_batch_moves_every_tensor_and_names_a_missing_view() -> None:

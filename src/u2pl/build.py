@@ -44,6 +44,8 @@ def build_source(data: DataConfig, *, seed: int) -> DataSource:
         raise InputError(f"data.root: is needed for data.name={data.name}; give the folder of the data set")
     reader = _READERS[data.name]
     options = data.model_dump(exclude={"name", "cache", "workers"}, exclude_none=True)
+    if data.name != "scenes" and data.val is not None:
+        options["val"] = str(data.val)  # a folder may have a number for its name
     source = reader(**_accepted(reader, options, f"data.name={data.name}", "data"), seed=seed)
     return cached(source) if data.cache else source
 
@@ -58,9 +60,15 @@ def build_network(config: Config, num_classes: int) -> nn.Module:
 
 
 def build_method(
-    method: MethodConfig, network: nn.Module, *, num_classes: int, embedding_dim: int, gather: Gather | None = None
+    method: MethodConfig,
+    network: nn.Module,
+    *,
+    num_classes: int,
+    embedding_dim: int,
+    gather: Gather | None = None,
+    processes: int = 1,
 ) -> Method:
-    """The method around a freshly built student."""
+    """The method around a freshly built student. ``gather`` shares the keys of so many processes."""
     loss: PixelLoss = cross_entropy
     if method.loss == "ohem":
         loss = OhemCrossEntropy(threshold=method.ohem_threshold, min_kept=method.ohem_min_kept)
@@ -79,7 +87,7 @@ def build_method(
     }
     if method.name == "mean_teacher":
         return MeanTeacher(network, **options)
-    return U2PL(network, contrast=build_contrast(method, num_classes, embedding_dim, gather), **options)
+    return U2PL(network, contrast=build_contrast(method, num_classes, embedding_dim, gather, processes), **options)
 
 
 def build_mixing(method: MethodConfig, num_classes: int) -> Mixing:
@@ -90,15 +98,17 @@ def build_mixing(method: MethodConfig, num_classes: int) -> Mixing:
 
 
 def build_contrast(
-    method: MethodConfig, num_classes: int, embedding_dim: int, gather: Gather | None = None
+    method: MethodConfig, num_classes: int, embedding_dim: int, gather: Gather | None = None, processes: int = 1
 ) -> UnreliableContrast:
     """The contrastive term and its bank."""
     check_ranks(method, num_classes)
     sizes = [method.bank_size] * num_classes
     sizes[0] = method.background_bank_size or method.bank_size
-    if method.keys_per_step > min(sizes):
+    if method.keys_per_step * processes > min(sizes):
+        shared = f" of each of {processes} processes" if processes > 1 else ""
         raise InputError(
-            f"method.keys_per_step: {method.keys_per_step} is more than method.bank_size {min(sizes)}; lower it"
+            f"method.keys_per_step: {method.keys_per_step}{shared} are more than the {min(sizes)} of method.bank_size "
+            "or background_bank_size; lower it"
         )
     return UnreliableContrast(
         num_classes,

@@ -48,8 +48,10 @@ def train(
     """Train a model into a run folder."""
     from u2pl.config import load_config
     from u2pl.report.progress import ProgressBar
+    from u2pl.run import is_main_process
     from u2pl.run import train as run_training
 
+    console.quiet = not is_main_process()
     settings = load_config(config, overrides or ())
     folder = out or Path("runs") / f"{Path(config).stem}-{settings.method.name}-{settings.seed}"
     with ProgressBar(console, title=settings.method.name, steps=settings.train.steps) as bar:

@@ -9,17 +9,33 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
+)
 
 from u2pl.errors import InputError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
+Side = Annotated[int, Field(ge=16)]
 
 
 def _names(value: Any) -> Any:
     """``background,cat`` on the command line is a list of names."""
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def _ascending(value: list[float]) -> list[float]:
+    if not 0 < value[0] <= value[1]:
+        raise ValueError("two positive numbers, the smaller first")
+    return value
 
 
 class _Section(BaseModel):
@@ -31,7 +47,8 @@ class DataConfig(_Section):
 
     name: Literal["scenes", "folder", "pascal_voc", "cityscapes"] = "scenes"
     root: str | None = None  #: folder of the data set
-    labeled: Annotated[int | float | str | None, Field(union_mode="left_to_right")] = None
+    #: a count, a fraction (1.0 is all of them, 1 is one image), or a split file; numbers may come as text
+    labeled: Annotated[StrictInt | StrictFloat | int | float | str | None, Field(union_mode="left_to_right")] = None
     unlabeled: str | None = None  #: split file (pascal_voc, cityscapes)
     val: int | str | None = None  #: subfolder or split file; a number of scenes
     classes: Annotated[list[str] | None, BeforeValidator(_names)] = None  #: keep these classes by name
@@ -98,8 +115,8 @@ class TrainConfig(_Section):
 
     steps: Positive = 1000
     batch_size: Positive = 8  #: labeled images of a process; as many unlabeled
-    crop_size: Annotated[int, Field(ge=16)] | Annotated[list[int], Field(min_length=2, max_length=2)] = 160
-    scale_range: list[float] = Field([0.5, 2.0], min_length=2, max_length=2)
+    crop_size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] = 160
+    scale_range: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)] = [0.5, 2.0]
     flip: Share = 0.5
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(0.01, gt=0)  #: of the encoder
@@ -162,8 +179,8 @@ def _read(source: str | Path) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml") or path.is_file():
         try:
             text, where = path.read_text(), str(path)
-        except OSError as error:
-            why = error.strerror or "unreadable"
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "no text in UTF-8"
             raise InputError(f"{path} cannot be read ({why}); give a YAML file or a preset's name") from error
     elif str(source) in preset_names():
         text, where = preset_text(str(source)), f"preset {source}"
@@ -171,7 +188,7 @@ def _read(source: str | Path) -> dict[str, Any]:
         raise InputError(f"no preset {str(source)!r}{_nearest(str(source), preset_names())}; `u2pl presets` lists them")
     try:
         tree = yaml.safe_load(text) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise InputError(f"{where} must hold sections such as `data:` and `train:`, not {type(tree).__name__}")
@@ -194,7 +211,9 @@ def _set(tree: dict[str, Any], override: str) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
+    errors = error.errors()
+    same_key = [each for each in errors if each["loc"][:2] == errors[0]["loc"][:2]]
+    first = max(same_key, key=lambda each: len(each["loc"]))  # the branch of a union that came furthest
     # A union reports one error per branch; the branch's name follows the key and is no part of it.
     path = [str(part) for part in first["loc"]]
     fields: Any = Config.model_fields
@@ -209,9 +228,9 @@ def _explain(error: ValidationError) -> str:
             break
         fields = nested.model_fields
     name = ".".join(key)
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "invalid_key"):
         return f"unknown key {name}{_nearest(key[-1], list(fields))}"
-    reason = first["msg"].removeprefix("Input should be ")
+    reason = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"{name}: should be {reason}, not {first['input']!r}"
 
 

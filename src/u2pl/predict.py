@@ -29,9 +29,12 @@ def predict_files(
         image = FileSample(stem, path, None, len(predictor.classes)).image()
         prediction = predictor(image)
         mask_path = out / f"{stem}.png"
-        mask_path.parent.mkdir(parents=True, exist_ok=True)
-        save_mask(mask_path, prediction.mask, predictor.palette)
-        save_image(out / f"{stem}_overlay.jpg", overlay(image, prediction.mask, predictor.palette))
+        try:
+            mask_path.parent.mkdir(parents=True, exist_ok=True)
+            save_mask(mask_path, prediction.mask, predictor.palette)
+            save_image(out / f"{stem}_overlay.jpg", overlay(image, prediction.mask, predictor.palette))
+        except OSError as error:
+            raise InputError(f"--out {out}: cannot write there ({error.strerror})") from error
     return len(targets)
 
 

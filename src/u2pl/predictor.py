@@ -50,12 +50,14 @@ class Predictor:
 
         Raises InputError when the folder holds no such weights.
         """
+        if weights not in ("last", "best"):
+            raise InputError(f"--weights {weights}: should be last or best")
         path = Path(run) / f"{weights}.safetensors"
         if not path.exists():
             raise InputError(f"{path} is missing; give a run folder made by `u2pl train` that has saved its weights")
         description = read_description(path)
-        network = network_of(description)
         try:
+            network = network_of(description)
             load_weights(path, network)
         except Exception as error:
             raise InputError(f"{path} does not fit the network it describes; train again") from error

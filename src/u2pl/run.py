@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from u2pl.build import (
@@ -59,7 +61,6 @@ def train(
     InputError before training where the data, the configuration or the folder cannot be used.
     """
     fabric = make_fabric(config)
-    fabric.launch()
     config = resolve(config, fabric)
     source = build_source(config.data, seed=config.seed)
     semi_supervised = config.method.name != "supervised"
@@ -76,20 +77,24 @@ def train(
     require_memory(network, fabric.device, images=count, height=height, width=width)
     if config.train.channels_last:
         network.to(memory_format=torch.channels_last)
+    check_folder(out, config, resume=resume)
+    fabric.launch()  # other processes begin here: bad input is told once, by the first
     method = build_method(
         config.method,
         network,
         num_classes=len(source.classes),
         embedding_dim=config.network.embedding_dim,
         gather=share_keys(fabric) if fabric.world_size > 1 else None,
+        processes=fabric.world_size,
     )
     if fabric.is_global_zero:
-        prepare_folder(out, config, resume=resume)
+        make_folder(out, config)
     fabric.barrier()
     fabric.to_device(method)
     optimizer = build_optimizer(config.train, network)
     student, optimizer = fabric.setup(network, optimizer)
-    say(describe(config, source, network))
+    if fabric.is_global_zero:
+        say(describe(config, source, network))
     run = Run(
         folder=out,
         steps=config.train.steps,
@@ -128,6 +133,11 @@ def train(
     return Trained(out, source, scores)
 
 
+def is_main_process() -> bool:
+    """Whether this process speaks for the run; the others of a distributed one keep quiet."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 def make_fabric(config: Config) -> Fabric:
     """Devices and precision."""
     train = config.train
@@ -137,6 +147,10 @@ def make_fabric(config: Config) -> Fabric:
     if on_cpu and train.precision == "fp16":
         raise InputError("train.precision: fp16 needs a GPU; use bf16 or fp32")
     precision: Any = _PRECISION[train.precision if train.precision != "auto" else best_precision(on_cpu)]
+    # What Fabric tells of precision and processes is no warning, but goes to stderr.
+    for name in ("lightning_fabric", "lightning_fabric.utilities.rank_zero", "lightning_fabric.utilities.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")  # a call of Fabric's own
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Fabric(
@@ -169,8 +183,8 @@ def resolve(config: Config, fabric: Fabric) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update={"precision": chosen})})
 
 
-def prepare_folder(out: Path, config: Config, *, resume: bool) -> None:
-    """Make the run folder. Raises InputError when it holds a run that is not to be, or cannot be, resumed."""
+def check_folder(out: Path, config: Config, *, resume: bool) -> None:
+    """Raise InputError when the folder holds a run that is not to be, or cannot be, resumed."""
     saved = out / "config.yaml"
     if saved.exists():
         if not resume:
@@ -185,6 +199,12 @@ def prepare_folder(out: Path, config: Config, *, resume: bool) -> None:
                     )
         if before["seed"] != now["seed"]:
             raise InputError(f"seed: is {now['seed']} now but {before['seed']} in {saved}; resume with the same seed")
+
+
+def make_folder(out: Path, config: Config) -> None:
+    """Make the run folder with the configuration in it, unless it is there. Raises InputError when it cannot be."""
+    saved = out / "config.yaml"
+    if saved.exists():
         return
     try:
         out.mkdir(parents=True, exist_ok=True)

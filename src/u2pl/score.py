@@ -32,15 +32,15 @@ def score_run(
     ``overrides`` change the configuration of the run, its data first of all. Raises InputError when there is nothing
     to score or a mask does not fit.
     """
-    if weights not in ("last", "best"):
-        raise InputError(f"--weights {weights}: should be last or best")
     if not (run / "config.yaml").exists():
         raise InputError(f"{run} is no run folder: config.yaml is missing; give one made by `u2pl train`")
     if (images is None) != (masks is None):
         raise InputError("--images and --masks belong together; give both or neither")
-    config = load_config(run / "config.yaml", overrides)
+    config = load_config(run / "config.yaml", ["train.devices=1", "train.nodes=1", *overrides])
     fabric = make_fabric(config)
     predictor = Predictor.from_run(run, weights=weights, device=fabric.device)
+    if config.train.channels_last:  # as in training: another memory format rounds otherwise
+        predictor.network.to(memory_format=torch.channels_last)
     samples: Sequence[Sample]
     if images is not None and masks is not None:
         samples = pair_files(images, masks, num_classes=len(predictor.classes), scale=predictor.scale)
@@ -51,7 +51,6 @@ def score_run(
         samples = source.val
     if not samples:
         raise InputError("data.val: the run has no validation set; give one, or --images and --masks")
-    torch.set_grad_enabled(False)
     pairs = loader(Evaluation(samples), workers=config.data.workers)
     return Scores.from_confusion(evaluate(fabric, predictor.network, pairs, len(predictor.classes)), predictor.classes)
 

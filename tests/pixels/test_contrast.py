@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from u2pl.pixels import contrast as module
 from u2pl.pixels.contrast import (
     UnreliableContrast,
     anchor_mask,
@@ -66,42 +65,32 @@ def is_negative(step: dict[str, Tensor], c: int, place: tuple[int, ...], low: in
     return bool(step["label"][place] not in (IGNORE_INDEX, c)) and rank < low
 
 
-def loop_contrast(step: dict[str, Tensor], low: int, high: int, tau: float = 0.5) -> float:
-    """L_c with every anchor and every negative of the step."""
+def loop_contrast(step: dict[str, Tensor], low: int, high: int, number: int = B * H * W, tau: float = 0.5) -> float:
+    """L_c where every set is at most ``number`` pixels large, so that all its members are gone through in turn."""
     losses = []
     for c in range(C):
         anchors = [place for place in PLACES if is_anchor(step, c, place)]
         negatives = [place for place in PLACES if is_negative(step, c, place, low, high)]
         if not anchors or not negatives:
             continue
-        at = lambda name, place: step[name][place[0], :, place[1], place[2]].detach()  # noqa: E731
-        centre = sum(at("teacher_embedding", place) for place in anchors) / len(anchors)
+        teacher = {place: step["teacher_embedding"][place[0], :, place[1], place[2]] for place in PLACES}
+        centre = sum(teacher[place] for place in anchors) / len(anchors)
+        keys = [centre, *(teacher[negatives[k % len(negatives)]] for k in range(number))]
         total = 0.0
-        for place in anchors:
-            z = at("embedding", place)
-            positive = math.exp(F.cosine_similarity(z, centre, dim=0).item() / tau)
-            others = [F.cosine_similarity(z, at("teacher_embedding", n), dim=0).item() for n in negatives]
-            total -= math.log(positive / (positive + sum(math.exp(other / tau) for other in others)))
-        losses.append(total / len(anchors))
+        for k in range(number):
+            b, y, x = anchors[k % len(anchors)]
+            z = step["embedding"][b, :, y, x].detach()
+            scores = [math.exp(F.cosine_similarity(z, key, dim=0).item() / tau) for key in keys]
+            total -= math.log(scores[0] / sum(scores))
+        losses.append(total / number)
     return sum(losses) / max(1, len(losses))
 
 
-def draw_whole_set(mask: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """Stands in for the random draw: the members in order, cyclically."""
-    index = torch.zeros(len(mask), number, dtype=torch.long)
-    for c in range(len(mask)):
-        members = mask[c].nonzero().flatten().tolist()
-        for k in range(number):
-            index[c, k] = members[k % len(members)] if members else 0
-    return index, mask.sum(dim=1)
-
-
-#: The loss is a mean over drawn pixels: sets of 1..8 members are seen evenly in a multiple of 840 draws.
-EVEN = 840
-
-
 def whole_set_contrast(**options: object) -> UnreliableContrast:
-    return UnreliableContrast(C, D, anchors=EVEN, negatives=EVEN, bank_size=EVEN, keys_per_step=EVEN, **options)
+    number = B * H * W
+    return UnreliableContrast(
+        C, D, **{"anchors": number, "negatives": number, "bank_size": number, "keys_per_step": number, **options}
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -156,7 +145,8 @@ def test_negatives_are_not_gated_by_the_pixels_own_label() -> None:
 def test_class_centres(seed: int) -> None:
     torch.manual_seed(seed)
     embedding, members = torch.randn(B, D, H, W), torch.rand(B, C, H, W) < 0.3
-    members[:, 2] = False
+    members[:, 2:4] = False
+    members[1, 3, 2, 1] = True
     centres = class_centres(embedding, members)
     for c in range(C):
         own = [embedding[b, :, y, x] for b, y, x in PLACES if members[b, c, y, x]]
@@ -187,45 +177,189 @@ def test_info_nce(temperature: float) -> None:
         assert loss[c].item() == pytest.approx(total / 4, rel=1e-4)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("absent", [None, 1])
 @pytest.mark.parametrize(("low", "high"), [(1, 5), (2, 4)])
-def test_contrast_of_whole_sets(
-    monkeypatch: pytest.MonkeyPatch, seed: int, absent: int | None, low: int, high: int
-) -> None:
-    monkeypatch.setattr(module, "draw_members", draw_whole_set)
-    # every negative of the step sits in the bank equally often, and so does every anchor in the mean
+def test_contrast_of_whole_sets(seed: int, absent: int | None, low: int, high: int) -> None:
     step = random_step(seed, absent)
     contrast = whole_set_contrast(low_rank=low, high_rank=high)
-    counts = [sum(is_negative(step, c, place, low, high) for place in PLACES) for c in range(C)]
-    contrast.negatives = math.lcm(*(count for count in counts if count))
-    anchors = [sum(is_anchor(step, c, place) for place in PLACES) for c in range(C)]
-    contrast.anchors = math.lcm(*(count for count in anchors if count))
     loss = contrast(**step)
-    assert contrast.bank.fill.tolist() == counts
-    # the loop counts every negative once, the draw repeats each of n negatives N / n times
-    expected = loop_contrast_of_draw(step, low, high, contrast.negatives)
+    held = [sum(is_negative(step, c, place, low, high) for place in PLACES) for c in range(C)]
+    assert contrast.bank.fill.tolist() == held
+    assert loss.item() == pytest.approx(loop_contrast(step, low, high), rel=1e-4)
+    assert loss.item() > 0
+
+
+def test_contrast_of_a_batch_of_one() -> None:
+    step = {name: tensor[:1].detach() for name, tensor in random_step(0).items()}
+    contrast = whole_set_contrast(low_rank=2)
+    padded = {name: torch.cat((tensor, torch.zeros_like(tensor))) for name, tensor in step.items()}
+    padded["target"][1], padded["label"][1] = IGNORE_INDEX, IGNORE_INDEX
+    assert contrast(**step).item() == pytest.approx(loop_contrast(padded, 2, C), rel=1e-4)
+
+
+@pytest.mark.parametrize("absent", [0, 1, 3])
+def test_anchors_positives_and_negatives_of_a_class_belong_together(absent: int) -> None:
+    # Class c points along axis c. Its anchors fit its centre, and only the keys of other classes are its negatives.
+    axes = torch.eye(4)
+    present = [c for c in range(4) if c != absent]
+    label = torch.tensor(present).view(1, 1, 3)
+    embedding = axes[label].permute(0, 3, 1, 2)
+    probability = F.one_hot(label, 4).permute(0, 3, 1, 2).float().clamp(min=0.1)
+    probability[:, absent] = 0.01
+    contrast = UnreliableContrast(
+        4, 4, low_rank=3, high_rank=4, anchors=6, negatives=6, bank_size=6, keys_per_step=6, min_probability=0.3
+    )
+    nothing = torch.zeros_like(label, dtype=torch.bool)
+    loss = contrast(embedding, embedding, probability, target=label, label=label, unreliable=nothing)
+    expected = -math.log(math.exp(2) / (math.exp(2) + 6))  # all six negatives are orthogonal to the anchor
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_queues_remember_earlier_steps() -> None:
+    first, second = random_step(0), random_step(1)
+    contrast = whole_set_contrast(low_rank=1, high_rank=5, bank_size=100)
+    contrast(**first)
+    contrast(**second)
+    both = [sum(is_negative(step, c, p, 1, 5) for step in (first, second) for p in PLACES) for c in range(C)]
+    assert contrast.bank.fill.tolist() == both
+
+
+def test_at_most_keys_per_step_enter_a_queue() -> None:
+    step = random_step(0)
+    contrast = whole_set_contrast(low_rank=1, high_rank=5, keys_per_step=2)
+    contrast(**step)
+    counts = [sum(is_negative(step, c, place, 1, 5) for place in PLACES) for c in range(C)]
+    assert max(counts) > 2
+    assert contrast.bank.fill.tolist() == [min(2, count) for count in counts]
+
+
+@pytest.mark.parametrize("number", [2, 50])
+def test_gradient_reaches_drawn_anchors_only(number: int) -> None:
+    step = random_step(2)
+    step["teacher_embedding"].requires_grad_()
+    step["teacher_probability"].requires_grad_()
+    contrast = whole_set_contrast(low_rank=1, high_rank=5, anchors=number)
+    contrast(**step).backward()
+    assert step["teacher_embedding"].grad is None
+    assert step["teacher_probability"].grad is None
+    gradient = step["embedding"].grad
+    assert gradient is not None
+    moved = gradient.abs().sum(dim=1) > 0
+    counts = []
+    for c in range(C):
+        anchors = [place for place in PLACES if is_anchor(step, c, place)]
+        counts.append(sum(bool(moved[place]) for place in anchors))
+        assert counts[-1] == min(number, len(anchors))
+    assert int(moved.sum()) == sum(counts)
+    assert max(counts) > 1
+
+
+@pytest.mark.parametrize("without", ["anchors", "negatives", "both"])
+def test_without_a_class_to_contrast_the_loss_is_zero_and_connected(without: str) -> None:
+    step = random_step(0)
+    if without != "negatives":
+        step["target"] = torch.full_like(step["target"], IGNORE_INDEX)
+    if without != "anchors":
+        step["label"] = torch.full_like(step["label"], IGNORE_INDEX)
+        step["unreliable"] = torch.zeros_like(step["unreliable"])
+    loss = whole_set_contrast()(**step)
+    loss.backward()
+    assert loss.item() == 0
+    gradient = step["embedding"].grad
+    assert gradient is not None
+    assert not gradient.any()
+
+
+def test_two_classes_of_which_one_appears() -> None:
+    contrast = UnreliableContrast(2, D, anchors=4, negatives=4, bank_size=12, keys_per_step=12)
+    assert (contrast.low_rank, contrast.high_rank) == (1, 2)
+    zeros = torch.zeros(1, H, W, dtype=torch.long)
+    unreliable = torch.zeros(1, H, W, dtype=torch.bool)
+    probability = torch.tensor([0.8, 0.2]).view(1, 2, 1, 1).expand(1, 2, H, W)
+    embedding = torch.randn(1, D, H, W, requires_grad=True)
+    loss = contrast(embedding, embedding.detach(), probability, target=zeros, label=zeros, unreliable=unreliable)
+    assert contrast.bank.fill.tolist() == [0, 0]  # nothing is mistaken: no hard negative
+    assert loss.item() == 0
+    ignored = torch.full_like(zeros, IGNORE_INDEX)
+    contrast(embedding, embedding.detach(), probability, target=ignored, label=ignored, unreliable=~unreliable)
+    assert contrast.bank.fill.tolist() == [0, 12]  # unreliable pixels are negatives of their unlikely class
+
+
+def test_everything_and_nothing_unreliable() -> None:
+    step = random_step(3)
+    ignored, everything = torch.full_like(step["label"], IGNORE_INDEX), torch.ones_like(step["unreliable"])
+    contrast = whole_set_contrast(low_rank=2, high_rank=4)
+    contrast(**{**step, "label": ignored, "target": ignored, "unreliable": everything})
+    held = [0] * C
+    for b, y, x in PLACES:
+        for c, rank in enumerate(ranks_of(step["teacher_probability"][b, :, y, x].tolist())):
+            held[c] += 2 <= rank < 4
+    assert contrast.bank.fill.tolist() == held
+    contrast = whole_set_contrast(low_rank=2, high_rank=4)
+    nothing = torch.zeros_like(step["unreliable"])
+    loss = contrast(**{**step, "unreliable": nothing})
+    expected = loop_contrast({**step, "unreliable": nothing}, 2, 4)
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
-def loop_contrast_of_draw(step: dict[str, Tensor], low: int, high: int, number: int, tau: float = 0.5) -> float:
+def test_keys_are_shared_among_processes() -> None:
+    shapes = []
+
+    def gather(keys: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        shapes.append((keys.shape, keep.shape))
+        return torch.cat((keys, keys + 1), dim=1), torch.cat((keep, keep), dim=1)
+
+    step = random_step(0)
+    alone = whole_set_contrast(low_rank=1, bank_size=100)
+    together = whole_set_contrast(low_rank=1, bank_size=100, gather=gather)
+    alone(**step)
+    together(**step)
+    number = B * H * W
+    assert shapes == [((C, number, D), (C, number))]
+    assert torch.equal(together.bank.fill, 2 * alone.bank.fill)
+
+
+def test_bfloat16_is_contrasted_in_single_precision() -> None:
+    step = random_step(0)
+    half = {name: tensor.detach().bfloat16() if tensor.is_floating_point() else tensor for name, tensor in step.items()}
+    back = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in half.items()}
+    half["embedding"].requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = whole_set_contrast(low_rank=2)(**half)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(loop_contrast(back, 2, C), rel=1e-4)
+    assert half["embedding"].grad is not None
+    assert half["embedding"].grad.isfinite().all()
+
+
+def test_state_round_trip() -> None:
+    contrast, copy = whole_set_contrast(), whole_set_contrast()
+    contrast(**random_step(0))
+    copy.load_state_dict(contrast.state_dict())
     losses = []
-    for c in range(C):
-        anchors = [place for place in PLACES if is_anchor(step, c, place)]
-        negatives = [place for place in PLACES if is_negative(step, c, place, low, high)]
-        if not anchors or not negatives:
-            continue
-        embeddings = {
-            name: {place: step[name][place[0], :, place[1], place[2]].detach() for place in PLACES}
-            for name in ("embedding", "teacher_embedding")
-        }
-        centre = sum(embeddings["teacher_embedding"][place] for place in anchors) / len(anchors)
-        total = 0.0
-        for place in anchors:
-            z = embeddings["embedding"][place]
-            positive = math.exp(F.cosine_similarity(z, centre, dim=0).item() / tau)
-            others = [F.cosine_similarity(z, embeddings["teacher_embedding"][n], dim=0).item() for n in negatives]
-            repeated = number / len(negatives) * sum(math.exp(other / tau) for other in others)
-            total -= math.log(positive / (positive + repeated))
-        losses.append(total / len(anchors))
-    return sum(losses) / max(1, len(losses))
+    for one in (contrast, copy):
+        torch.manual_seed(4)
+        losses.append(one(**random_step(1)).item())
+    assert losses[0] == losses[1]
+
+
+def test_defaults_leave_ranks_between_them_whatever_the_number_of_classes() -> None:
+    assert [default_low_rank(number) for number in (2, 3, 4, 8, 11, 12, 19, 21, 150)] == [1, 1, 1, 2, 2, 3, 3, 3, 3]
+    for number in range(2, 30):
+        contrast = UnreliableContrast(number, 2, bank_size=4, keys_per_step=4)
+        assert contrast.high_rank == min(20, number)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 3), (3, 3), (4, 3), (1, 6)])
+def test_ranks_out_of_order(low: int, high: int) -> None:
+    with pytest.raises(ValueError, match="0 < low_rank < high_rank <= 5"):
+        UnreliableContrast(5, 2, low_rank=low, high_rank=high)
+
+
+def test_sizes_of_the_queues() -> None:
+    contrast = UnreliableContrast(3, 2, bank_size=[50, 30, 40], keys_per_step=30)
+    assert contrast.bank.capacity.tolist() == [50, 30, 40]
+    with pytest.raises(ValueError, match="keys_per_step 31"):
+        UnreliableContrast(3, 2, bank_size=[50, 30, 40], keys_per_step=31)

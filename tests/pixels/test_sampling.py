@@ -42,6 +42,9 @@ def test_every_pair_of_elements_can_meet() -> None:
 def test_a_small_set_is_gone_through_evenly() -> None:
     index = stratified(torch.tensor([3]), 8)
     assert sorted(torch.bincount(index[0], minlength=3).tolist()) == [2, 3, 3]
+    for size in range(1, 9):
+        first = stratified(torch.tensor([size]), 8)[0, :size]
+        assert sorted(first.tolist()) == list(range(size))
 
 
 @pytest.mark.parametrize("seed", range(4))

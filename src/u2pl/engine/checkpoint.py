@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from u2pl.errors import InputError
@@ -49,7 +49,12 @@ def save_weights(path: Path, network: nn.Module, description: Mapping[str, Any])
     """Save a network's weights with what is needed to build it again, as safetensors."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {"u2pl": json.dumps(description)}
-    write_atomically(path, lambda partial: save_file(tensors, partial, metadata=metadata))
+    data = save(tensors, metadata=metadata)  # save_file would write a file that only its owner can read
+    write_atomically(path, lambda partial: _write_bytes(partial, data))
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
 
 
 def read_description(path: Path) -> dict[str, Any]:

@@ -70,12 +70,12 @@ def fit(
         resume: go on from ``last.ckpt`` of the run's folder, if it is there.
     """
     state: dict[str, Any] = {"student": student, "method": method, "optimizer": optimizer, "scheduler": scheduler}
-    state |= {"step": 0, "best": -1.0}
+    meter = Meter()
+    state |= {"meter": meter, "precision": fabric._precision, "step": 0, "best": -1.0}
     if resume and (run.folder / "last.ckpt").exists():
         load_state(run.folder / "last.ckpt", state)
     start = state["step"]
     journal = Journal(run.folder, step=start) if fabric.is_global_zero else None
-    meter = Meter()
     scores: dict[str, Scores] = {}
     student.train()
     method.train()
@@ -96,9 +96,11 @@ def fit(
         if is_due(done, run.log_every, run.steps):
             report_losses(run, done, meter.read(step), optimizer, journal)
         if is_due(done, run.eval_every, run.steps) and score is not None:
+            meter.check(step)
             scores = score_candidates(fabric, run, state, score, journal)
             meter.since = time.perf_counter()  # speed is that of training alone
         if is_due(done, run.save_every, run.steps):
+            meter.check(step)
             save(fabric, run, state)
 
     if start >= run.steps and score is not None:  # resumed a finished run: nothing to train, but to answer
@@ -118,22 +120,36 @@ class Meter:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.count, self.since = 0, time.perf_counter()
+        self.counts: dict[str, int] = {}  # a loss need not be there in every step
+        self.steps, self.since = 0, time.perf_counter()
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         """Add the losses of one step."""
         for name, loss in losses.items():
             self.sums[name] = self.sums.get(name, 0) + loss.detach()
-        self.count += 1
+            self.counts[name] = self.counts.get(name, 0) + 1
+        self.steps += 1
 
     def read(self, step: int) -> dict[str, float]:
         """Means by name and ``steps_per_second``; starts over. Raises InputError when training has diverged."""
-        means = {f"loss/{name}": (total / self.count).item() for name, total in self.sums.items()}
-        if not all(math.isfinite(value) for value in means.values()):
-            raise InputError(f"the loss is not finite at step {step}: training diverged; lower train.lr")
-        means["steps_per_second"] = self.count / (time.perf_counter() - self.since)
+        self.check(step)
+        means = {f"loss/{name}": (total / self.counts[name]).item() for name, total in self.sums.items()}
+        means["steps_per_second"] = self.steps / (time.perf_counter() - self.since)
         self.__init__()  # type: ignore[misc]
         return means
+
+    def check(self, step: int) -> None:
+        """Raise InputError when training has diverged: such weights are not worth saving."""
+        if not all(math.isfinite(total.item()) for total in self.sums.values()):
+            raise InputError(f"the loss is not finite at step {step}: training diverged; lower train.lr")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has not been read yet: a resumed run reports the same means."""
+        return {"sums": self.sums, "counts": self.counts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
 
 
 def report_losses(run: Run, done: int, losses: dict[str, float], optimizer: Optimizer, journal: Journal | None) -> None:

@@ -64,7 +64,7 @@ class U2PL(Method):
         self.supervised_loss = supervised_loss
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Returns ``supervised``, ``unsupervised`` (lambda_u L_u), ``contrastive``, and with such a head ``auxiliary``."""
+        """Returns ``supervised``, ``unsupervised`` (lambda_u L_u), ``contrastive``; with such a head ``auxiliary``."""
         if progress < self.warmup:
             return self.warmup_step(student, batch)
         self.teacher.start(student)

@@ -27,7 +27,8 @@ def entropy_threshold(entropy: Tensor, valid: Tensor, alpha: float) -> Tensor:
     ordered = entropy.masked_fill(~valid, torch.inf).flatten().sort().values  # invalid pixels go last
     position = (1.0 - alpha) * (valid.sum() - 1).clamp(min=0)
     lower = position.floor()
-    below, above = ordered[lower.long()], ordered[position.ceil().long()]
+    last = len(ordered) - 1  # single precision rounds a position past 16 million, perhaps beyond the end
+    below, above = (ordered[place.long().clamp(max=last)] for place in (lower, position.ceil()))
     return torch.where(position > lower, below.lerp(above, (position - lower).to(below.dtype)), below)
 
 

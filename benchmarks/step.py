@@ -1,0 +1,205 @@
+"""How much a step of U2PL costs beyond its network passes, and its contrastive term beside a plain one.
+
+Prints two small tables, medians of runs that alternate in one process:
+
+1. *contrast*: forward and backward of ``UnreliableContrast`` with full queues, next to the same term written class by
+   class with boolean masks, every negative gathered, queues concatenated and cut, and negatives drawn per anchor. Two
+   shapes: VOC (21 classes, 8 + 8 crops of 513) and small (11 classes, 8 + 8 crops of 160).
+2. *step*: a whole step (losses, backward, optimizer, teacher update) over its network passes alone (the teacher's, the
+   student's forward and backward under a trivial loss, optimizer), for one and for two passes of the teacher. The VOC
+   shape runs a ResNet-50 and needs CUDA; the small shape runs a ResNet-18.
+
+    python benchmarks/step.py [--small] [--device cuda] [--precision bf16] [--repeats 10]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from u2pl.methods import U2PL
+from u2pl.networks import deeplabv3plus
+from u2pl.pixels import UnreliableContrast
+from u2pl.pixels.reliability import entropy_threshold
+from u2pl.structures import IGNORE_INDEX, Batch
+
+LABELED = UNLABELED = 8
+ANCHORS, NEGATIVES, TEMPERATURE, MIN_PROBABILITY = 50, 256, 0.5, 0.3
+
+
+@dataclass(frozen=True)
+class Shape:
+    name: str
+    classes: int
+    crop: int
+    features: int
+    dim: int
+    bank_size: list[int]
+    network: dict[str, object]
+
+
+VOC = Shape("voc", 21, 513, 129, 256, [50_000] + 20 * [30_000], {"encoder": "resnet50", "output_stride": 8})
+SMALL = Shape("small", 11, 160, 40, 128, 11 * [30_000], {"encoder": "resnet18", "channels": 128, "embedding_dim": 128})
+
+
+class PlainContrast:
+    """The same term in the manner of the released code, with the paper's sets."""
+
+    def __init__(self, shape: Shape, *, low_rank: int, high_rank: int, device: str) -> None:
+        self.sizes, self.low_rank, self.high_rank = shape.bank_size, low_rank, high_rank
+        self.queues = [torch.randn(size, shape.dim, device=device) for size in shape.bank_size]
+
+    def __call__(self, embedding: Tensor, keys: Tensor, probability: Tensor, **sets: Tensor) -> Tensor:
+        embedding, keys = embedding.float().permute(0, 2, 3, 1), keys.float().permute(0, 2, 3, 1)
+        order = probability.sort(dim=1, descending=True).indices
+        label, labeled = sets["label"], sets["label"] != IGNORE_INDEX
+        losses = []
+        for c in range(len(self.queues)):
+            is_anchor = (sets["target"] == c) & (probability[:, c] > MIN_PROBABILITY)
+            hard = labeled & (label != c) & (order[:, : self.low_rank] == c).any(dim=1)
+            unlikely = sets["unreliable"] & (order[:, self.low_rank : self.high_rank] == c).any(dim=1)
+            queue = torch.cat((self.queues[c], keys[hard | unlikely].detach()))[-self.sizes[c] :]
+            self.queues[c] = queue
+            anchors = embedding[is_anchor]
+            if not len(anchors) or not len(queue):
+                continue
+            anchors = anchors[torch.randint(len(anchors), (ANCHORS,), device=anchors.device)]
+            positive = keys[is_anchor].mean(dim=0).expand(ANCHORS, 1, -1)
+            drawn = torch.randint(len(queue), (ANCHORS * NEGATIVES,), device=queue.device)
+            contrasted = torch.cat((positive, queue[drawn].unflatten(0, (ANCHORS, NEGATIVES))), dim=1)
+            scores = torch.cosine_similarity(anchors.unsqueeze(1), contrasted, dim=2) / TEMPERATURE
+            losses.append(F.cross_entropy(scores, torch.zeros(ANCHORS, dtype=torch.long, device=scores.device)))
+        return torch.stack(losses).mean() if losses else 0 * embedding.sum()
+
+
+def full_contrast(shape: Shape, device: str) -> UnreliableContrast:
+    """The contrastive term of the library, all of its queues full."""
+    contrast = UnreliableContrast(shape.classes, shape.dim, bank_size=shape.bank_size).to(device)
+    contrast.bank.keys.normal_()
+    contrast.bank.pushed.copy_(contrast.bank.capacity)
+    return contrast
+
+
+def synthetic_pixels(shape: Shape, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Blocks of classes that a teacher mostly recognises, half of them labeled."""
+    batch, size = LABELED + UNLABELED, (shape.features, shape.features)
+    blocks = torch.randint(shape.classes, (batch, 1, 6, 6), device=device)
+    truth = F.interpolate(blocks.float(), size=size).squeeze(1).long()
+    logits = torch.randn(batch, shape.classes, *size, device=device)
+    probability = (logits + 3 * F.one_hot(truth, shape.classes).permute(0, 3, 1, 2)).softmax(dim=1)
+    entropy = torch.special.entr(probability).sum(dim=1)
+    unlabeled = (torch.arange(batch, device=device) >= LABELED).view(-1, 1, 1)
+    gamma = entropy_threshold(entropy, unlabeled.expand_as(entropy), alpha=0.2)
+    unreliable = unlabeled & (entropy >= gamma)
+    pseudo_label = probability.argmax(dim=1).masked_fill(unreliable, IGNORE_INDEX)
+    return {
+        "embedding": torch.randn(batch, shape.dim, *size, device=device, dtype=dtype, requires_grad=True),
+        "keys": torch.randn(batch, shape.dim, *size, device=device, dtype=dtype),
+        "probability": probability,
+        "target": torch.where(unlabeled, pseudo_label, truth),
+        "label": truth.masked_fill(unlabeled, IGNORE_INDEX),
+        "unreliable": unreliable,
+    }
+
+
+def alternate(runs: dict[str, Callable[[], object]], *, repeats: int, device: str) -> dict[str, float]:
+    """Median milliseconds of each run, after one of each that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name, run in runs.items():
+            if device == "cuda":
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            if repeat:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: 1000 * statistics.median(values) for name, values in seconds.items()}
+
+
+def compare_contrast(shape: Shape, *, device: str, dtype: torch.dtype, repeats: int) -> None:
+    ours = full_contrast(shape, device)
+    plain = PlainContrast(shape, low_rank=ours.low_rank, high_rank=ours.high_rank, device=device)
+    pixels = synthetic_pixels(shape, device, dtype)
+    inputs = [pixels.pop(name) for name in ("embedding", "keys", "probability")]
+
+    def run(contrast: Callable[..., Tensor]) -> None:
+        inputs[0].grad = None
+        contrast(*inputs, **pixels).backward()
+
+    runs = {"plain": lambda: run(plain), "ours": lambda: run(ours)}
+    ms = alternate(runs, repeats=repeats, device=device)
+    report("contrast", shape, "plain / ours", ms["plain"], ms["ours"], target=">= 8")
+
+
+def compare_step(shape: Shape, *, passes: int, device: str, dtype: torch.dtype, repeats: int) -> None:
+    student = deeplabv3plus(num_classes=shape.classes, **shape.network).to(device).train()  # type: ignore[arg-type]
+    method = U2PL(student, contrast=full_contrast(shape, device), teacher_passes=passes).to(device)
+    optimizer = torch.optim.SGD(student.parameters(), lr=1e-4, momentum=0.9)
+    image, weak, strong = torch.rand(3, LABELED, 3, shape.crop, shape.crop, device=device)
+    label = torch.randint(shape.classes, (LABELED, shape.crop, shape.crop), device=device)
+    batch = Batch(image, label, weak, strong, torch.ones_like(label, dtype=torch.bool))
+    autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+    def whole_step() -> None:
+        with autocast:
+            losses = method(student, batch, 0.5)
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step(student)
+
+    def network_passes() -> None:
+        both = torch.cat((image, strong))
+        with autocast:
+            for images in (weak, both) if passes == 2 else (both,):
+                method.teacher(images)
+            output = student(both)
+        (output.logits.mean() + output.embedding.mean()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    ms = alternate({"whole": whole_step, "passes": network_passes}, repeats=repeats, device=device)
+    report(f"step, {passes} teacher pass(es)", shape, "whole / passes", ms["whole"], ms["passes"], target="<= 1.15")
+
+
+def report(what: str, shape: Shape, names: str, first: float, second: float, *, target: str) -> None:
+    print(f"{what:26} {shape.name:6} {names:15} {first:9.1f} / {second:8.1f} ms = {first / second:6.2f}  ({target})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="the small shape only")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="fp32")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=None, help="threads of the CPU")
+    arguments = parser.parse_args()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    options = {
+        "device": arguments.device,
+        "dtype": torch.bfloat16 if arguments.precision == "bf16" else torch.float32,
+        "repeats": arguments.repeats,
+    }
+    print(f"torch {torch.__version__}, {arguments.device}, {arguments.precision}, {arguments.repeats} repeats, medians")
+    for shape in (SMALL,) if arguments.small else (VOC, SMALL):
+        compare_contrast(shape, **options)
+        if shape is VOC and arguments.device == "cpu":
+            print(f"{'step':26} {shape.name:6} left out: its network passes take minutes on a CPU")
+            continue
+        for passes in (1, 2):
+            compare_step(shape, passes=passes, **options)
+
+
+if __name__ == "__main__":
+    main()

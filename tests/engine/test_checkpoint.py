@@ -1,0 +1,178 @@
+"""Files of a run are whole or not there, and run no code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.optim import SGD
+
+from u2pl.engine.checkpoint import (
+    load_state,
+    load_weights,
+    read_description,
+    save_state,
+    save_weights,
+    write_atomically,
+)
+from u2pl.errors import InputError
+
+
+class Trap:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def trained(seed: int = 0) -> dict[str, Any]:
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    optimizer = SGD(network.parameters(), lr=0.1, momentum=0.9)
+    network(torch.randn(2, 3, 4, 4)).square().sum().backward()
+    optimizer.step()
+    return {"student": network, "optimizer": optimizer, "step": 7 + seed, "best": 12.5}
+
+
+def test_a_write_that_fails_halfway_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    path.write_text("old")
+
+    def fail(partial: Path) -> None:
+        partial.write_text("half of the ne")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    # What is left over is hidden and has another ending: nothing takes it for a checkpoint.
+    assert list(tmp_path.glob("[!.]*")) == [path]
+    assert all(file.name.startswith(".") for file in tmp_path.iterdir() if file != path)
+
+    write_atomically(path, lambda partial: partial.write_text("new") and None)
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+    assert path.read_text() == "new"
+
+
+def test_a_failed_first_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(value: Any, partial: Path) -> None:
+        partial.write_bytes(b"half")
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(RuntimeError, match="killed"):
+        save_state(tmp_path / "last.ckpt", {"step": 1})
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_state_comes_back_into_the_same_objects(tmp_path: Path) -> None:
+    saved, other = trained(0), trained(1)
+    save_state(tmp_path / "last.ckpt", saved)
+    load_state(tmp_path / "last.ckpt", other)
+    for name, tensor in saved["student"].state_dict().items():
+        assert torch.equal(other["student"].state_dict()[name], tensor)
+    momenta = [
+        [entry["momentum_buffer"] for entry in each["optimizer"].state_dict()["state"].values()]
+        for each in (saved, other)
+    ]
+    assert momenta[0]
+    assert all(torch.equal(a, b) for a, b in zip(*momenta, strict=True))
+    assert (other["step"], other["best"]) == (7, 12.5)
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _text(path: Path) -> None:
+    path.write_text("not a checkpoint\n")
+
+
+def _list(path: Path) -> None:
+    torch.save([1, 2], path)
+
+
+def _lacking(path: Path) -> None:
+    torch.save({"student": trained()["student"].state_dict()}, path)
+
+
+def _other_network(path: Path) -> None:
+    torch.save({**trained(), "student": nn.Linear(2, 2).state_dict(), "optimizer": {}}, path)
+
+
+@pytest.mark.parametrize("damage", [_truncate, _empty, _text, _list, _lacking, _other_network])
+def test_a_damaged_or_foreign_file_is_refused_in_one_line(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    path = tmp_path / "last.ckpt"
+    save_state(path, trained())
+    damage(path)
+    with pytest.raises(InputError, match="cannot be resumed from") as caught:
+        load_state(path, trained(1))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_code_of_a_checkpoint_runs(tmp_path: Path) -> None:
+    path, made = tmp_path / "last.ckpt", tmp_path / "made"
+    torch.save({**dict.fromkeys(trained()), "step": Trap(made)}, path)
+    with pytest.raises(InputError):
+        load_state(path, trained())
+    path.write_bytes(pickle.dumps(Trap(made), protocol=2))
+    with pytest.raises(InputError):
+        load_state(path, trained())
+    assert not made.exists()
+
+
+DESCRIPTION = {"classes": ["sky", "röad"], "palette": [[1, 2, 3]], "scale": 0.5, "network": {"multi_grid": [1, 2, 4]}}
+
+
+def test_weights_carry_their_description(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    network = trained()["student"].to(memory_format=torch.channels_last)
+    save_weights(path, network, DESCRIPTION)
+    assert read_description(path) == DESCRIPTION
+    other = trained(1)["student"]
+    load_weights(path, other)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor)
+    with safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["u2pl"]) == DESCRIPTION
+
+
+def test_weights_can_be_read_by_whoever_reads_other_files(tmp_path: Path) -> None:
+    save_weights(tmp_path / "last.safetensors", trained()["student"], DESCRIPTION)
+    (tmp_path / "plain").write_text("")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("last.safetensors", "plain")]
+    assert modes[0] == modes[1]
+
+
+@pytest.mark.parametrize("kind", ["foreign", "text", "truncated", "missing"])
+def test_weights_of_something_else_are_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "last.safetensors"
+    if kind == "foreign":
+        save_file({"a": torch.zeros(2)}, path)
+    elif kind == "text":
+        path.write_text("weights")
+    elif kind == "truncated":
+        save_weights(path, trained()["student"], DESCRIPTION)
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(InputError, match="holds no trained network") as caught:
+        read_description(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,106 @@
+"""Two processes on one machine: one run, and the same state in both."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from u2pl.config import load_config
+from u2pl.errors import InputError
+from u2pl.predictor import Predictor
+from u2pl.score import score_run
+
+pytestmark = pytest.mark.slow
+
+TWO = ("train.devices=2", "train.steps=8", "train.save_every=4", "train.log_every=1")
+
+#: Keeps what each process ends with.
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import torch
+
+import u2pl.run
+from u2pl.config import load_config
+
+fit = u2pl.run.fit
+
+
+def keeping(fabric, run, *, student, method, **parts):
+    scores = fit(fabric, run, student=student, method=method, **parts)
+    kept = {"student": student.state_dict(), "method": method.state_dict()}
+    torch.save(kept, run.folder / f"process{fabric.global_rank}.pt")
+    return scores
+
+
+u2pl.run.fit = keeping
+u2pl.run.train(load_config("scenes", sys.argv[2:]), Path(sys.argv[1]))
+"""
+
+
+def launch(*command: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = tuple(map(str, command))
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+
+
+def test_processes_end_with_the_same_student_teacher_and_banks(tmp_path: Path, tiny_overrides: tuple[str, ...]) -> None:
+    script, out = tmp_path / "script.py", tmp_path / "run"
+    script.write_text(SCRIPT)
+    done = launch(sys.executable, script, out, *tiny_overrides, *TWO)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(out / f"process{rank}.pt", weights_only=True) for rank in range(2))
+    for part in ("student", "method"):
+        assert list(first[part]) == list(second[part])
+        for name, value in first[part].items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(value, second[part][name]), name
+            else:
+                assert value == second[part][name], name
+    method = first["method"]
+    assert method["teacher._extra_state"]["updates"] == 6
+    assert method["contrast.bank.pushed"].sum() > 0
+    # A teacher is an average of students, its statistics included: neither the student nor where it began.
+    name = next(key for key in first["student"] if key.endswith("running_mean"))
+    assert not torch.equal(method[f"teacher.network.{name}"], first["student"][name])
+
+
+def test_a_run_of_two_processes_is_like_any_other_afterwards(tmp_path: Path, tiny_overrides: tuple[str, ...]) -> None:
+    out = tmp_path / "run"
+    done = launch(Path(sys.executable).with_name("u2pl"), "train", "scenes", *tiny_overrides, *TWO, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.count("weights, metrics and curves in") == 1  # one process speaks
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "lr" in line] == list(range(1, 9))
+    scores = score_run(out)
+    assert scores.miou == pytest.approx([line for line in lines if "teacher/miou" in line][-1]["teacher/miou"])
+    prediction = Predictor.from_run(out)(torch.zeros(3, 40, 56, dtype=torch.uint8))
+    assert prediction.mask.shape == (40, 56)
+    assert load_config(out / "config.yaml").train.devices == 2
+
+
+def test_bad_input_is_told_once(tmp_path: Path, tiny_overrides: tuple[str, ...]) -> None:
+    command = (Path(sys.executable).with_name("u2pl"), "train", "scenes", *tiny_overrides, *TWO)
+    done = launch(*command, "method.low_rank=10", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "method.low_rank" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_keys_of_all_processes_have_to_fit_a_queue(tiny_overrides: tuple[str, ...]) -> None:
+    from u2pl.build import build_contrast
+
+    method = load_config("scenes", [*tiny_overrides, "method.keys_per_step=20"]).method
+    build_contrast(method, 10, 8)
+    with pytest.raises(InputError, match=r"method\.keys_per_step: 20 of each of 2 processes"):
+        build_contrast(method, 10, 8, processes=2)

@@ -1,0 +1,56 @@
+"""A step that cannot fit is refused before training, and at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from u2pl.engine import memory
+from u2pl.engine.memory import activation_bytes, require_memory
+from u2pl.errors import InputError
+from u2pl.networks import deeplabv3plus
+
+
+def test_activations_of_layers_are_counted() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.Sequential(nn.Conv2d(4, 5, 1)))
+    # (4 + 5) channels of 2 images of 6 x 8 pixels, two bytes a number; what works in place takes nothing
+    assert activation_bytes(network, 2, 6, 8) == (4 + 5) * 2 * 6 * 8 * 2
+
+
+def test_the_network_is_left_as_it_was() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1)).eval()
+    activation_bytes(network, 1, 4, 4)
+    assert next(network.parameters()).device.type == "cpu"
+    assert not network.training
+    assert not network[0]._forward_hooks
+
+
+def test_what_fits_passes_and_what_does_not_names_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Conv2d(3, 4, 1)
+    needed = activation_bytes(network, 1, 8, 8)
+    monkeypatch.setattr(memory, "total_memory", lambda device: needed)
+    require_memory(network, torch.device("cpu"), images=1, height=8, width=8)
+    with pytest.raises(InputError, match=r"^train\.crop_size: 2 crops of 8x8 need .* lower train\.crop_size"):
+        require_memory(network, torch.device("cpu"), images=2, height=8, width=8)
+    monkeypatch.setattr(memory, "total_memory", lambda device: None)  # unknown: try
+    require_memory(network, torch.device("cpu"), images=2, height=8, width=8)
+
+
+def test_a_huge_crop_is_refused_quickly() -> None:
+    network = deeplabv3plus(num_classes=3, encoder="resnet18", channels=16, embedding_dim=8)
+    started = time.perf_counter()
+    with pytest.raises(InputError, match=r"100000x100000 .* lower train\.crop_size or train\.batch_size"):
+        require_memory(network, torch.device("cpu"), images=8, height=100_000, width=100_000)
+    assert time.perf_counter() - started < 5
+
+
+def test_training_never_begins(tmp_path: Path, tiny_train: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match=r"train\.crop_size"):
+        tiny_train(tmp_path / "run", "train.crop_size=1000000")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,50 @@
+"""A network small enough to follow by hand."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from u2pl.structures import SegmentationOutput
+
+CLASSES, DIM = 4, 3
+
+
+class TinyNetwork(nn.Module):
+    """One convolution with batch norm at half the resolution, a classifier, a projection, perhaps an auxiliary head."""
+
+    def __init__(self, *, projection: bool = True, auxiliary: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.Tanh())
+        self.classifier = nn.Conv2d(6, CLASSES, 1)
+        self.projection = nn.Conv2d(6, DIM, 1) if projection else None
+        self.auxiliary = nn.Conv2d(6, CLASSES, 1) if auxiliary else None
+        self.calls: list[tuple[bool, int]] = []
+        with torch.no_grad():
+            self.classifier.weight.mul_(6)
+
+    def forward(self, image: Tensor) -> SegmentationOutput:
+        self.calls.append((self.training, len(image)))
+        features = self.stem(image)
+        coarse = self.classifier(features)
+        return SegmentationOutput(
+            logits=F.interpolate(coarse, size=image.shape[-2:], mode="bilinear", align_corners=True),
+            coarse=coarse,
+            embedding=None if self.projection is None else self.projection(features),
+            auxiliary=None
+            if self.auxiliary is None
+            else F.interpolate(self.auxiliary(features), size=image.shape[-2:], mode="bilinear"),
+        )
+
+
+@pytest.fixture
+def tiny_network() -> Callable[..., TinyNetwork]:
+    """``tiny_network(seed=0, projection=True, auxiliary=False)``: a network of 4 classes, embeddings of length 3."""
+
+    def build(seed: int = 0, **options: bool) -> TinyNetwork:
+        torch.manual_seed(seed)
+        return TinyNetwork(**options)
+
+    return build

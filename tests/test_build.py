@@ -1,0 +1,247 @@
+"""What the keys of a configuration become."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW
+
+from u2pl.build import (
+    build_batches,
+    build_contrast,
+    build_method,
+    build_mixing,
+    build_network,
+    build_optimizer,
+    build_scheduler,
+    build_source,
+    check_ranks,
+)
+from u2pl.config import Config, load_config
+from u2pl.data.files import CachedSample
+from u2pl.errors import InputError
+from u2pl.methods import U2PL, MeanTeacher, Supervised
+from u2pl.networks.adapter import SmpNetwork
+from u2pl.networks.deeplabv3plus import DeepLabV3Plus
+from u2pl.pixels import ClassMix, CutMix, CutOut
+from u2pl.pixels.losses import OhemCrossEntropy
+
+SCENES = ("data.train=6", "data.val=2", "data.labeled=2", "data.height=48", "data.width=64", "data.workers=0")
+NETWORK = ("network.channels=8", "network.low_level_channels=8", "network.embedding_dim=6")
+
+
+def config(*overrides: str) -> Config:
+    return load_config("scenes", [*SCENES, *NETWORK, *overrides])
+
+
+class Two(nn.Module):
+    """An encoder and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.head = nn.Linear(2, 3), nn.Linear(3, 2)
+        self.encoder_parameters, self.head_parameters = self.encoder.parameters, self.head.parameters
+
+
+def test_source_gets_its_keys() -> None:
+    source = build_source(config("data.cache=false").data, seed=0)
+    assert (len(source.labeled), len(source.unlabeled), len(source.val)) == (2, 4, 2)
+    assert source.labeled[0].image().shape == (3, 48, 64)
+    other = build_source(config("data.cache=false").data, seed=1)
+    assert not torch.equal(source.labeled[0].image(), other.labeled[0].image())
+    assert isinstance(build_source(config("data.cache=true").data, seed=0).labeled[0], CachedSample)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("data.root=here",), r"^data\.root: has no meaning with data\.name=scenes"),
+        (("data.name=folder",), r"^data\.root: is needed for data\.name=folder"),
+        (("data.name=folder", "data.root=x"), r"^data\.\w+: has no meaning with data\.name=folder"),
+    ],
+)
+def test_keys_without_meaning_are_refused(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_source(config(*overrides).data, seed=0)
+
+
+def test_a_validation_folder_may_have_a_number_for_its_name(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("2011/a", "2012/b"):
+        for kind, mode in {"images": "RGB", "masks": "L"}.items():
+            path = tmp_path / kind / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new(mode, (8, 8)).save(path)
+    data = Config.model_validate({"data": {"name": "folder", "root": str(tmp_path), "val": 2012}}).data
+    assert [sample.name for sample in build_source(data, seed=0).val] == ["2012/b"]
+
+
+def test_networks() -> None:
+    paper = build_network(config("network.output_stride=8", "network.auxiliary=true"), 5)
+    assert isinstance(paper, DeepLabV3Plus)
+    output = paper.train()(torch.rand(2, 3, 32, 48))
+    assert output.logits.shape == (2, 5, 32, 48)
+    assert output.embedding.shape[1] == 6
+    assert output.auxiliary.shape == (2, 5, 32, 48)
+
+    plain = Config.model_validate(
+        {
+            "network": {"name": "smp", "architecture": "FPN", "encoder": "resnet18", "embedding_dim": 7},
+            "method": {"name": "u2pl"},
+        }
+    )
+    network = build_network(plain, 3)
+    assert isinstance(network, SmpNetwork)
+    assert network.eval()(torch.rand(1, 3, 32, 32)).embedding.shape[1] == 7
+
+
+@pytest.mark.parametrize("method", ["supervised", "mean_teacher"])
+def test_no_projection_head_where_no_method_trains_it(method: str) -> None:
+    network = build_network(config(f"method.name={method}"), 4)
+    assert network.eval()(torch.rand(1, 3, 32, 32)).embedding is None
+
+
+def test_network_keys_without_meaning_are_refused() -> None:
+    with pytest.raises(InputError, match=r"^network\.architecture: has no meaning with network\.name=deeplabv3plus"):
+        build_network(config("network.architecture=Unet"), 4)
+    with pytest.raises(InputError, match=r"^network\.\w+: has no meaning|^network\.\w+: no option"):
+        build_network(config("network.name=smp", "network.deep_stem=true"), 4)
+
+
+def test_methods() -> None:
+    network = build_network(config(), 4)
+    built = {
+        name: build_method(config(f"method.name={name}").method, network, num_classes=4, embedding_dim=6)
+        for name in ("supervised", "mean_teacher", "u2pl")
+    }
+    assert type(built["supervised"]) is Supervised
+    assert type(built["mean_teacher"]) is MeanTeacher
+    assert built["mean_teacher"].contrast is None
+    assert type(built["u2pl"]) is U2PL
+    assert built["u2pl"].contrast is not None
+
+
+def test_method_options_arrive() -> None:
+    overrides = (
+        *("method.alpha=0.3", "method.min_confidence=0.6", "method.warmup=0.1", "method.ramp=0.4"),
+        *("method.max_lambda_u=3", "method.ema_decay=0.9", "method.teacher_passes=2", "method.loss=ohem"),
+        *("method.ohem_threshold=0.6", "method.ohem_min_kept=5", "method.mixing=classmix"),
+    )
+    method = build_method(config(*overrides).method, Two(), num_classes=4, embedding_dim=6)
+    assert isinstance(method, U2PL)
+    assert (method.alpha_0, method.min_confidence, method.warmup, method.ramp) == (0.3, 0.6, 0.1, 0.4)
+    assert (method.max_lambda_u, method.teacher.decay, method.teacher_passes) == (3.0, 0.9, 2)
+    assert isinstance(method.mixing, ClassMix)
+    loss = method.supervised_loss
+    assert isinstance(loss, OhemCrossEntropy)
+    assert (loss.threshold, loss.min_kept) == (0.6, 5)
+    unbounded = build_method(config("method.max_lambda_u=null").method, Two(), num_classes=4, embedding_dim=6)
+    assert unbounded.max_lambda_u == math.inf
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cutmix", CutMix), ("classmix", ClassMix), ("cutout", CutOut)])
+def test_mixing(name: str, kind: type) -> None:
+    assert type(build_mixing(config(f"method.mixing={name}").method, 4)) is kind
+
+
+def test_contrast_options_arrive() -> None:
+    overrides = (
+        *("method.low_rank=2", "method.high_rank=6", "method.min_probability=0.4", "method.anchors=7"),
+        *("method.negatives=9", "method.temperature=0.2", "method.bank_size=40", "method.background_bank_size=60"),
+        "method.keys_per_step=8",
+    )
+
+    def gather(keys: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return keys, keep
+
+    contrast = build_contrast(config(*overrides).method, 8, 6, gather)
+    assert (contrast.low_rank, contrast.high_rank, contrast.min_probability) == (2, 6, 0.4)
+    assert (contrast.anchors, contrast.negatives, contrast.temperature, contrast.keys_per_step) == (7, 9, 0.2, 8)
+    assert contrast.bank.capacity.tolist() == [60, *[40] * 7]
+    assert contrast.bank.keys.shape[1] == 6
+    assert contrast.gather is gather
+
+
+def test_more_keys_than_a_queue_holds_are_refused() -> None:
+    with pytest.raises(InputError, match=r"method\.keys_per_step: 50 are more than the 40 of method\.bank_size"):
+        build_contrast(config("method.bank_size=40", "method.keys_per_step=50").method, 8, 6)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "low", "high", "fits"),
+    [
+        (2, None, None, True),
+        (21, None, None, True),
+        (4, 3, 4, True),
+        (4, 4, 4, False),
+        (4, 1, 5, False),
+        (4, 0, 3, False),
+    ],
+)
+def test_ranks(num_classes: int, low: int | None, high: int | None, fits: bool) -> None:
+    method = config().method.model_copy(update={"low_rank": low, "high_rank": high})
+    if fits:
+        check_ranks(method, num_classes)
+        build_contrast(method, num_classes, 4)
+    else:
+        with pytest.raises(InputError, match=r"^method\.low_rank and method\.high_rank"):
+            check_ranks(method, num_classes)
+
+
+def test_parameter_groups() -> None:
+    network = Two()
+    train = config("train.lr=0.1", "train.head_lr_factor=10", "train.optimizer=sgd", "train.weight_decay=0.5").train
+    optimizer = build_optimizer(train, network)
+    assert isinstance(optimizer, SGD)
+    encoder, head = optimizer.param_groups
+    assert {id(p) for p in encoder["params"]} == {id(p) for p in network.encoder.parameters()}
+    assert {id(p) for p in head["params"]} == {id(p) for p in network.head.parameters()}
+    assert (encoder["lr"], head["lr"]) == (0.1, 1.0)
+    assert all((group["momentum"], group["weight_decay"]) == (0.9, 0.5) for group in optimizer.param_groups)
+    adamw = build_optimizer(config("train.optimizer=adamw", "train.weight_decay=0.25").train, network)
+    assert isinstance(adamw, AdamW)
+    assert all(group["weight_decay"] == 0.25 for group in adamw.param_groups)
+
+
+@pytest.mark.parametrize("name", ["deeplabv3plus", "smp"])
+def test_every_parameter_is_in_one_group(name: str) -> None:
+    keys = {"name": name, "encoder": "resnet18", "embedding_dim": 6}
+    network = build_network(Config.model_validate({"network": keys}), 4)
+    groups = build_optimizer(Config().train, network).param_groups
+    grouped = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(grouped) == sorted(id(parameter) for parameter in network.parameters())
+
+
+def test_poly_schedule_with_a_rise() -> None:
+    train = config("train.steps=20", "train.lr=0.2", "train.lr_warmup=3", "train.power=0.9", "train.head_lr_factor=10")
+    optimizer = build_optimizer(train.train, Two())
+    scheduler = build_scheduler(train.train, optimizer)
+    seen = []
+    for _ in range(20):
+        seen.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    for step, (encoder, head) in enumerate(seen):
+        rise = (1 / 4, 2 / 4, 3 / 4)[step] if step < 3 else 1
+        assert encoder == pytest.approx(0.2 * rise * (1 - step / 20) ** 0.9)
+        assert head == pytest.approx(10 * encoder)
+    assert optimizer.param_groups[0]["lr"] == 0  # after the last step
+
+
+def test_batches_follow_the_keys() -> None:
+    chosen = config("train.batch_size=3", "train.crop_size=[32, 40]", "train.steps=4", "train.scale_range=[1,1]")
+    source = build_source(chosen.data, seed=0)
+    batches = build_batches(chosen, source, semi_supervised=True, rank=0, world_size=1)
+    drawn = list(batches(1))
+    assert len(drawn) == 3  # from step 1 on
+    assert drawn[0].image.shape == (3, 3, 32, 40)
+    assert drawn[0].weak is not None
+    supervised = build_batches(chosen, source, semi_supervised=False, rank=0, world_size=1)
+    assert next(iter(supervised(0))).weak is None
+    other = build_batches(chosen, source, semi_supervised=True, rank=1, world_size=2)
+    assert not torch.equal(next(iter(other(1))).image, drawn[0].image)
