@@ -47,8 +47,8 @@ def train(
 ) -> None:
     """Train a model into a run folder."""
     from u2pl.config import load_config
+    from u2pl.engine.machine import is_main_process
     from u2pl.report.progress import ProgressBar
-    from u2pl.run import is_main_process
     from u2pl.run import train as run_training
 
     console.quiet = not is_main_process()

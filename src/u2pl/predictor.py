@@ -33,16 +33,24 @@ class Predictor:
     Args:
         network: trained, returns a :class:`~u2pl.structures.SegmentationOutput`.
         classes: names. palette: RGB per class; empty for the colours of PASCAL VOC.
+        lookup: raw value of a mask -> class, for masks kept as the training data had them.
         scale: images are resized by this factor before the network sees them, as in training.
     """
 
     def __init__(
-        self, network: nn.Module, *, classes: tuple[str, ...], palette: Palette = (), scale: float = 1.0
+        self,
+        network: nn.Module,
+        *,
+        classes: tuple[str, ...],
+        palette: Palette = (),
+        scale: float = 1.0,
+        lookup: tuple[int, ...] | None = None,
     ) -> None:
         self.network = network.eval()
         self.classes = classes
         self.palette = palette or voc_palette(len(classes))
         self.scale = scale
+        self.lookup = lookup
 
     @classmethod
     def from_run(cls, run: Path | str, *, weights: str = "last", device: str | torch.device = "cpu") -> Predictor:
@@ -66,6 +74,7 @@ class Predictor:
             classes=tuple(description["classes"]),
             palette=tuple((int(r), int(g), int(b)) for r, g, b in description["palette"]),
             scale=description["scale"],
+            lookup=tuple(description["lookup"]) if description.get("lookup") else None,
         )
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from u2pl.data.splits import IMAGE_SUFFIXES
 from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
-from u2pl.run import make_fabric
+from u2pl.run import fabric_of
 
 
 def score_run(
@@ -37,13 +37,15 @@ def score_run(
     if (images is None) != (masks is None):
         raise InputError("--images and --masks belong together; give both or neither")
     config = load_config(run / "config.yaml", ["train.devices=1", "train.nodes=1", *overrides])
-    fabric = make_fabric(config)
+    fabric = fabric_of(config.train)
     predictor = Predictor.from_run(run, weights=weights, device=fabric.device)
     if config.train.channels_last:  # as in training: another memory format rounds otherwise
         predictor.network.to(memory_format=torch.channels_last)
     samples: Sequence[Sample]
     if images is not None and masks is not None:
-        samples = pair_files(images, masks, num_classes=len(predictor.classes), scale=predictor.scale)
+        samples = pair_files(
+            images, masks, num_classes=len(predictor.classes), lookup=predictor.lookup, scale=predictor.scale
+        )
     else:
         source = build_source(config.data, seed=config.seed)
         if source.classes != predictor.classes:
@@ -55,8 +57,12 @@ def score_run(
     return Scores.from_confusion(evaluate(fabric, predictor.network, pairs, len(predictor.classes)), predictor.classes)
 
 
-def pair_files(images: Path, masks: Path, *, num_classes: int, scale: float) -> list[FileSample]:
+def pair_files(
+    images: Path, masks: Path, *, num_classes: int, lookup: tuple[int, ...] | None, scale: float
+) -> list[FileSample]:
     """Images and masks matched by their path below the two folders, without suffix.
+
+    Masks hold what the masks of the run's training data held: ``lookup`` maps it to classes, where there was a mapping.
 
     Raises InputError for a folder without images and for an image without a mask.
     """
@@ -72,5 +78,5 @@ def pair_files(images: Path, masks: Path, *, num_classes: int, scale: float) -> 
         mask = masks / f"{stem}.png"
         if not mask.exists():
             raise InputError(f"{path} has no mask {mask}; every image to score needs one")
-        samples.append(FileSample(str(stem), path, mask, num_classes, None, scale))
+        samples.append(FileSample(str(stem), path, mask, num_classes, lookup, scale))
     return samples

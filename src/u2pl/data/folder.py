@@ -67,6 +67,7 @@ def folder(
         unlabeled=pool.pick(name for name in train if name not in chosen),
         val=pool.pick(val_names),
         notes=_notes(pool, by_stem, train, without_mask),
+        lookup=lookup,
     )
 
 

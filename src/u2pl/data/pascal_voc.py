@@ -65,6 +65,7 @@ def pascal_voc(
         unlabeled=pool.pick(unlabeled_names),
         val=pool.pick(val_names),
         palette=tuple(voc_palette(len(CLASSES))[CLASSES.index(name)] for name in names),
+        lookup=lookup,
     )
 
 

@@ -38,3 +38,4 @@ class DataSource:
     val: Sequence[Sample]  #: masks are read; may be empty
     palette: tuple[tuple[int, int, int], ...] = field(default=())  #: RGB per class; empty: a default one is used
     notes: tuple[str, ...] = ()  #: what the reader noticed and left aside, one line each
+    lookup: tuple[int, ...] | None = None  #: raw mask value -> class index or 255; None: masks hold class indices

@@ -1,0 +1,83 @@
+"""Devices, processes and precision: what Lightning Fabric is told, and what it is asked."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.utilities import rank_zero_only
+from torch import Tensor
+
+from u2pl.errors import InputError
+
+_PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
+
+
+def make_fabric(*, accelerator: str, devices: int, nodes: int, precision: str) -> Fabric:
+    """Fabric on ``devices`` of each of ``nodes``. Raises InputError for what this machine cannot do.
+
+    Args:
+        accelerator: auto, cpu, cuda or mps.
+        precision: auto, bf16, fp16 or fp32; auto is bf16 where the processor multiplies it natively.
+    """
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise InputError("train.accelerator: no CUDA device here; use train.accelerator=auto")
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not _has_accelerator())
+    if on_cpu and precision == "fp16":
+        raise InputError("train.precision: fp16 needs a GPU; use bf16 or fp32")
+    chosen: Any = _PRECISION[best_precision(on_cpu) if precision == "auto" else precision]
+    # What Fabric tells of precision and processes is no warning, but goes to stderr.
+    for name in ("lightning_fabric", "lightning_fabric.utilities.rank_zero", "lightning_fabric.utilities.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")  # a call of Fabric's own
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            strategy="ddp" if devices * nodes > 1 else "auto",
+            precision=chosen,
+        )
+
+
+def _has_accelerator() -> bool:
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def best_precision(on_cpu: bool) -> str:
+    """bf16 where the processor multiplies it natively, else fp32."""
+    if on_cpu:
+        tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        native = any(getattr(torch.cpu, test, lambda: False)() for test in tests)
+    else:
+        native = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return "bf16" if native else "fp32"
+
+
+def precision_of(fabric: Fabric) -> str:
+    """The precision in use, by the name :func:`make_fabric` takes."""
+    names = {value: name for name, value in _PRECISION.items()}
+    return names[str(fabric._precision.precision)]
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks for the run; the others of a distributed one keep quiet."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def share_keys(fabric: Fabric) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Concatenates the keys of all processes, so that every bank is the same."""
+
+    def gather(keys: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        all_keys, all_keep = fabric.all_gather(keys), fabric.all_gather(keep)
+        return (
+            all_keys.transpose(0, 1).flatten(1, 2),  # type: ignore[union-attr]
+            all_keep.transpose(0, 1).flatten(1, 2),  # type: ignore[union-attr]
+        )
+
+    return gather
