@@ -113,9 +113,9 @@ def populate(canvas: Canvas, rng: np.random.Generator, street: Street) -> None:
         for _ in range(int(rng.integers(4))):
             things.append((float(rng.uniform(4.5, 15)), draw_sign, curb + sign * float(rng.uniform(-0.1, 0.6))))
         for _ in range(int(rng.integers(6))):
-            things.append((float(rng.uniform(3.5, 12)), draw_pedestrian, sign * float(rng.uniform(road + 0.4, walk))))
-        for _ in range(int(rng.integers(3))):
-            things.append((float(rng.uniform(3.5, 9)), draw_bicycle, sign * float(rng.uniform(road, walk))))
+            things.append((float(rng.uniform(3.0, 8)), draw_pedestrian, sign * float(rng.uniform(road + 0.4, walk))))
+        for _ in range(int(rng.integers(4))):
+            things.append((float(rng.uniform(3.0, 6)), draw_bicycle, sign * float(rng.uniform(road, walk))))
     for _ in range(int(rng.integers(4))):
         lane = float(rng.uniform(1.2 - street.road[0], street.road[1] - 1.2))
         kind = (draw_car, draw_car, draw_crossing_car, draw_pedestrian, draw_cyclist)[int(rng.integers(5))]

@@ -29,7 +29,7 @@ def draw_tree(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> N
 
 def draw_lamp(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     """A street lamp: a pole with an arm over the road."""
-    height, thick, gray = float(rng.uniform(4, 8)), float(rng.uniform(0.22, 0.36)), paint(rng, 0.4, 25, 130)
+    height, thick, gray = float(rng.uniform(4, 8)), float(rng.uniform(0.4, 0.65)), paint(rng, 0.4, 25, 130)
     arm = -float(np.sign(x)) * float(rng.uniform(0, 2))
     canvas.line((x, 0, z), (x, height, z), thick, gray, POLE)
     canvas.line((x, height, z), (x + arm, height + 0.2, z), 0.6 * thick, gray, POLE)
@@ -115,7 +115,7 @@ def draw_pedestrian(canvas: Canvas, rng: np.random.Generator, x: float, z: float
     coat, trousers = paint(rng, 1.6, 60), paint(rng, 0.7, 20, 120)
     skin = scaled((235, 190, 160), float(rng.uniform(0.35, 1.0)))
     broad, stride, step = (
-        tall * float(rng.uniform(0.1, 0.15)),
+        tall * float(rng.uniform(0.16, 0.22)),
         tall * float(rng.uniform(0, 0.14)),
         float(rng.uniform(-1, 1)),
     )
@@ -124,16 +124,16 @@ def draw_pedestrian(canvas: Canvas, rng: np.random.Generator, x: float, z: float
         canvas.shadow(x, z, 0.5 * tall)
     for leg in (-1, 1):
         foot = 0.45 * lift if lift else 0.0
-        canvas.line((x + leg * 0.4 * broad, hip, z), (x + leg * stride, foot, z), 0.085 * tall, trousers, PEDESTRIAN)
+        canvas.line((x + leg * 0.4 * broad, hip, z), (x + leg * stride, foot, z), 0.14 * tall, trousers, PEDESTRIAN)
     skirt = broad * float(rng.uniform(0.8, 1.2))
     low = hip - tall * float(rng.uniform(0, 0.2)) * (lift == 0)
     torso = ((x - broad, neck, z), (x + broad, neck, z), (x + skirt, low, z), (x - skirt, low, z))
     canvas.polygon(torso, coat, PEDESTRIAN)
     for arm in (-1, 1):
         hand = (x + arm * broad * 1.3 + step * stride, hip + 0.02, z)
-        canvas.line((x + arm * broad, neck - 0.05, z), hand, 0.06 * tall, scaled(coat, 0.8), PEDESTRIAN)
-    canvas.disc(x, lift + 0.92 * tall, z, (0.065 * tall, 0.08 * tall), skin, PEDESTRIAN)
-    canvas.disc(x, lift + 0.965 * tall, z, (0.065 * tall, 0.05 * tall), paint(rng, 0.8, 20, 150), PEDESTRIAN)
+        canvas.line((x + arm * broad, neck - 0.05, z), hand, 0.1 * tall, scaled(coat, 0.8), PEDESTRIAN)
+    canvas.disc(x, lift + 0.92 * tall, z, (0.1 * tall, 0.11 * tall), skin, PEDESTRIAN)
+    canvas.disc(x, lift + 0.965 * tall, z, (0.1 * tall, 0.06 * tall), paint(rng, 0.8, 20, 150), PEDESTRIAN)
     if not lift and rng.random() < 0.3:
         canvas.face(x + broad, x + broad + 0.3, hip - 0.25, hip + 0.1, z, paint(rng), PEDESTRIAN)
 
@@ -141,15 +141,15 @@ def draw_pedestrian(canvas: Canvas, rng: np.random.Generator, x: float, z: float
 def draw_bicycle(canvas: Canvas, rng: np.random.Generator, x: float, z: float, *, rider: bool = False) -> None:
     """A bicycle, seen from its side or at an angle, parked or ridden."""
     turn, frame, dark = float(rng.uniform(0.5, 1.0)), paint(rng, 1.2), paint(rng, 0.3, 15, 60)
-    reach, radius = 0.62 * turn, 0.42
-    ring = max(1, round(canvas.camera.focal * 0.07 / z))
+    reach, radius = 0.7 * turn, 0.5
+    ring = max(1, round(canvas.camera.focal * 0.16 / z))
     for wheel in (-reach, reach):
         canvas.disc(x + wheel, radius, z, (radius * turn, radius), dark, BICYCLE, ring=ring)
     seat, pedal, bar = (x - 0.5 * reach, 0.95, z), (x, radius, z), (x + 0.8 * reach, 1.0, z)
     back, fore = (x - reach, radius, z), (x + reach, radius, z)
     canvas.polygon((seat, bar, pedal), scaled(frame, 0.8), BICYCLE)
     for start, end in ((seat, pedal), (seat, back), (pedal, back), (seat, bar), (bar, pedal), (bar, fore)):
-        canvas.line(start, end, 0.07, frame, BICYCLE)
+        canvas.line(start, end, 0.16, frame, BICYCLE)
     if rider:
         draw_pedestrian(canvas, rng, x - 0.2 * reach, z, lift=0.25)
 
