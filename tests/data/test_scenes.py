@@ -50,9 +50,9 @@ def test_painting_again_gives_the_same_scene_and_leaves_the_global_generator_alo
 
 
 def test_another_process_paints_the_same_scene():
-    sample = scenes(seed=5).unlabeled[7]
+    sample = scenes(labeled=12, seed=5).unlabeled[7]
     code = (
-        "from u2pl.data.scenes import scenes; s = scenes(seed=5).unlabeled[7]; "
+        "from u2pl.data.scenes import scenes; s = scenes(labeled=12, seed=5).unlabeled[7]; "
         "print(int(s.image().long().sum()) * 1_000_003 + int(s.mask().long().sum()))"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
