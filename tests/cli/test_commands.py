@@ -59,6 +59,8 @@ def test_a_run_folder_holds_what_it_should(run_folder: Path, files: Path, yaml: 
     names = {path.name for path in run_folder.iterdir()}
     assert {"config.yaml", "metrics.jsonl", "best.safetensors", "last.safetensors", "last.ckpt"} <= names
     assert any("tfevents" in name for name in names)
+    with Image.open(run_folder / "pictures" / "validation.png") as picture:
+        assert picture.width > picture.height / 2  # three columns
     assert not any("partial" in name for name in names)
     resolved = load_config(run_folder / "config.yaml")
     assert resolved == load_config(yaml, [f"data.root={files}", *small, "data.scale=0.5", "train.log_every=1"])

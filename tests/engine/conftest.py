@@ -73,6 +73,7 @@ def tiny_train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         return TinyNetwork(num_classes=num_classes, embedding_dim=8 if config.method.name == "u2pl" else None)
 
     monkeypatch.setattr("u2pl.run.build_network", build)
+    monkeypatch.setattr("u2pl.predictor.build_network", build)  # the pictures of a run are made from its saved weights
 
     def train(out: Path, *overrides: str, **options: Any) -> Any:
         from u2pl.run import train as run_training

@@ -105,7 +105,7 @@ def test_other_methods_resume_too(tmp_path: Path, tiny_train: Train, method: str
 
 def test_a_finished_run_just_answers(tmp_path: Path, tiny_train: Train) -> None:
     first = tiny_train(tmp_path, "train.steps=6")
-    before = {path: path.read_bytes() for path in tmp_path.iterdir() if "tfevents" not in path.name}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "tfevents" not in path.name}
     again = tiny_train(tmp_path, "train.steps=6", resume=True)
     assert again.scores == first.scores
     assert {path: path.read_bytes() for path in before} == before
@@ -137,10 +137,10 @@ def test_the_number_of_loader_processes_may_change(tmp_path: Path, tiny_train: T
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path, tiny_train: Train) -> None:
     tiny_train(tmp_path, "train.steps=2")
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match=r"already holds a run; add --resume"):
         tiny_train(tmp_path, "train.steps=2")
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_a_damaged_last_save_is_told(tmp_path: Path, tiny_train: Train) -> None:
