@@ -13,7 +13,7 @@ from torch import Tensor
 from u2pl.config import Config, load_config
 from u2pl.data.classes import Palette
 from u2pl.data.source import DataSource, Sample
-from u2pl.engine.checkpoint import write_atomically
+from u2pl.engine.checkpoint import write_text_atomically
 from u2pl.engine.evaluate import Scores
 from u2pl.pixels import partition
 from u2pl.predictor import Prediction, Predictor
@@ -42,7 +42,7 @@ def run_demo(out: Path, console: Console, *, steps: int | None = None, seed: int
     path.parent.mkdir(parents=True, exist_ok=True)
     save_comparison(path, source, {name: Predictor.from_run(run.folder) for name, run in trained.items()})
     table = json.dumps({name: score.as_json() for name, score in scores.items()}, indent=1)
-    write_atomically(out / "table.json", lambda partial: _write(partial, table))
+    write_text_atomically(out / "table.json", table)
     gain = scores["u2pl"].miou - scores["supervised"].miou
     minutes = (time.perf_counter() - started) / 60
     console.print(f"u2pl gains {gain:+.1f} mIoU; {minutes:.1f} min; pictures in {path.parent}", highlight=False)
@@ -91,7 +91,3 @@ def _tell(sample: Sample, predictions: dict[str, Prediction], palette: Palette) 
         heat(last.entropy, largest=largest),
         trust(pseudo.reliable[0], pseudo.unreliable[0]),
     ]
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)

@@ -7,7 +7,7 @@ from typing import Any
 
 from u2pl.config import Config, load_config
 from u2pl.data.source import DataSource
-from u2pl.engine.checkpoint import write_atomically
+from u2pl.engine.checkpoint import write_text_atomically
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
 from u2pl.report.pictures import coloured, overlay, save_panels
@@ -40,13 +40,9 @@ def make_folder(out: Path, config: Config) -> None:
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(saved, lambda partial: _write_text(partial, config.to_yaml()))
+        write_text_atomically(saved, config.to_yaml())
     except OSError as error:
         raise InputError(f"--out {out}: cannot write there ({error.strerror})") from error
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)
 
 
 def network_description(config: Config, source: DataSource) -> dict[str, Any]:

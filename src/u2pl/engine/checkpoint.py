@@ -25,6 +25,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     os.replace(partial, path)
 
 
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a text file as :func:`write_atomically` does."""
+
+    def write(partial: Path) -> None:
+        partial.write_text(text)
+
+    write_atomically(path, write)
+
+
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Save ``state`` (objects with a ``state_dict``, and plain values) to be restored by :func:`load_state`."""
     plain = {name: value.state_dict() if hasattr(value, "state_dict") else value for name, value in state.items()}

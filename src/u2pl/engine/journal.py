@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from u2pl.engine.checkpoint import write_atomically
+from u2pl.engine.checkpoint import write_text_atomically
 
 
 class Journal:
@@ -22,7 +22,7 @@ class Journal:
     def __init__(self, folder: Path, *, step: int) -> None:
         self.path = folder / "metrics.jsonl"
         kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
-        write_atomically(self.path, lambda partial: _write(partial, kept))
+        write_text_atomically(self.path, "".join(line + "\n" for line in kept))
         self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def write(self, step: int, metrics: Mapping[str, float | None]) -> None:
@@ -42,7 +42,3 @@ class Journal:
             return []
         lines = self.path.read_text().splitlines()
         return [line for line in lines if line.endswith("}")]  # a killed run may have left half a line
-
-
-def _write(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(line + "\n" for line in lines))
