@@ -19,9 +19,9 @@ from u2pl.build import (
     build_optimizer,
     build_scheduler,
     build_source,
-    check_ranks,
+    ranks,
 )
-from u2pl.config import Config, load_config
+from u2pl.config import Config
 from u2pl.data.files import CachedSample
 from u2pl.errors import InputError
 from u2pl.methods import U2PL, MeanTeacher, Supervised
@@ -29,6 +29,7 @@ from u2pl.networks.adapter import SmpNetwork
 from u2pl.networks.deeplabv3plus import DeepLabV3Plus
 from u2pl.pixels import ClassMix, CutMix, CutOut
 from u2pl.pixels.losses import OhemCrossEntropy
+from u2pl.recipes import load_config
 
 SCENES = ("data.train=6", "data.val=2", "data.labeled=2", "data.height=48", "data.width=64", "data.workers=0")
 NETWORK = ("network.channels=8", "network.low_level_channels=8", "network.embedding_dim=6")
@@ -186,11 +187,11 @@ def test_more_keys_than_a_queue_holds_are_refused() -> None:
 def test_ranks(num_classes: int, low: int | None, high: int | None, fits: bool) -> None:
     method = config().method.model_copy(update={"low_rank": low, "high_rank": high})
     if fits:
-        check_ranks(method, num_classes)
+        ranks(method, num_classes)
         build_contrast(method, num_classes, 4)
     else:
         with pytest.raises(InputError, match=r"^method\.low_rank and method\.high_rank"):
-            check_ranks(method, num_classes)
+            ranks(method, num_classes)
 
 
 def test_parameter_groups() -> None:

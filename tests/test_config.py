@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from u2pl.config import Config, load_config, preset_names, preset_text
+from u2pl.config import Config
 from u2pl.errors import InputError
+from u2pl.recipes import load_config, preset_names, preset_text
 
 
 def get(config: Config, key: str) -> Any:
@@ -39,8 +40,8 @@ def test_every_preset_resolves_and_survives_a_round_trip(name: str, tmp_path: Pa
 
 def test_the_saved_file_holds_every_key() -> None:
     saved = yaml.safe_load(load_config("scenes").to_yaml())
-    assert list(saved) == ["data", "network", "method", "train", "seed"]
-    for section in ("data", "network", "method", "train"):
+    assert list(saved) == ["data", "network", "method", "train", "evaluation", "seed"]
+    for section in ("data", "network", "method", "train", "evaluation"):
         assert list(saved[section]) == list(getattr(Config(), section).model_dump())
 
 
@@ -99,9 +100,9 @@ def test_a_file_of_some_keys_keeps_the_other_defaults(tmp_path: Path) -> None:
     ("override", "parts"),
     [
         ("train.stepps=1", ("unknown key train.stepps", "did you mean steps?")),
-        ("train.zzz=1", ("unknown key train.zzz", "known: steps, batch_size")),
+        ("train.zzz=1", ("unknown key train.zzz", "known: steps, epochs, batch_size")),
         ("methods.name=u2pl", ("unknown key methods", "did you mean method?")),
-        ("zzz=1", ("unknown key zzz", "known: data, network, method, train, seed")),
+        ("zzz=1", ("unknown key zzz", "known: data, network, method, train, evaluation, seed")),
         ("train.steps=x", ("train.steps: should be a valid integer", "not 'x'")),
         ("train.steps=1.5", ("train.steps: should be a valid integer", "not 1.5")),
         ("train.steps=-1", ("train.steps: should be greater than 0, not -1",)),

@@ -60,4 +60,14 @@ def test_batch_moves_every_tensor_and_names_a_missing_view() -> None:
     assert {getattr(moved, name).device.type for name in ("image", "label", "weak", "strong", "valid")} == {"meta"}
     weak, strong = full.unlabeled_views()
     assert weak is full.weak
-    assert strong is full.strong
+    assert strong == [full.strong]
+    two = Batch(image, label, image, image + 1, label == 0, image + 2)
+    assert two.to("meta").strong_2.device.type == "meta"
+    assert two.unlabeled_views()[1] == [two.strong, two.strong_2]
+
+
+def test_pseudo_labels_of_several_batches_become_one() -> None:
+    parts = [PseudoLabel.from_logits(torch.randn(size, 3, 2, 2)) for size in (1, 2)]
+    whole = PseudoLabel.cat(parts)
+    for name in ("label", "entropy", "confidence", "valid", "reliable", "unreliable"):
+        assert torch.equal(getattr(whole, name), torch.cat([getattr(part, name) for part in parts])), name

@@ -1,10 +1,10 @@
 """u2pl: label-efficient semantic segmentation. Every pixel trains the model, the unreliable ones as negative keys."""
 
-from u2pl.config import load_config
-from u2pl.methods import U2PL, MeanTeacher, Supervised
+from u2pl.methods import U2PL, FixMatch, MeanTeacher, Supervised, UniMatch
 from u2pl.networks import deeplabv3plus, smp_network
 from u2pl.pixels import UnreliableContrast
-from u2pl.predictor import Predictor
+from u2pl.predictor import Predictor, load_network
+from u2pl.recipes import load_config
 from u2pl.run import train
 from u2pl.structures import Batch, PseudoLabel, SegmentationOutput
 
@@ -13,14 +13,17 @@ __version__ = "0.1.0"
 __all__ = [
     "U2PL",
     "Batch",
+    "FixMatch",
     "MeanTeacher",
     "Predictor",
     "PseudoLabel",
     "SegmentationOutput",
     "Supervised",
+    "UniMatch",
     "UnreliableContrast",
     "deeplabv3plus",
     "load_config",
+    "load_network",
     "smp_network",
     "train",
 ]

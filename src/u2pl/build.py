@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from u2pl.config import Config, DataConfig, MethodConfig, TrainConfig
+from u2pl.config import Config, DataConfig, EvaluationConfig, MethodConfig, TrainConfig
 from u2pl.data.batches import Batches, loader
 from u2pl.data.cityscapes import cityscapes
 from u2pl.data.files import cached
@@ -20,11 +21,12 @@ from u2pl.data.pascal_voc import pascal_voc
 from u2pl.data.scenes import scenes
 from u2pl.data.source import DataSource
 from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
+from u2pl.engine.inference import Inference, inference
 from u2pl.errors import InputError
-from u2pl.methods import U2PL, MeanTeacher, Supervised
+from u2pl.methods import U2PL, FixMatch, MeanTeacher, Supervised, UniMatch
 from u2pl.methods.base import Method, PixelLoss
 from u2pl.networks import deeplabv3plus, smp_network
-from u2pl.pixels import ClassMix, CutMix, CutOut, Mixing, UnreliableContrast
+from u2pl.pixels import ClassMix, CutMix, CutOut, Mixing, NoMixing, UnreliableContrast
 from u2pl.pixels.contrast import Gather, default_low_rank
 from u2pl.pixels.losses import OhemCrossEntropy, cross_entropy
 from u2pl.structures import Batch
@@ -55,8 +57,13 @@ def build_network(config: Config, num_classes: int) -> nn.Module:
     builder = _NETWORKS[config.network.name]
     options = config.network.model_dump(exclude={"name", "embedding_dim"}, exclude_none=True)
     options = _accepted(builder, options, f"network.name={config.network.name}", "network")
-    dim = config.network.embedding_dim if config.method.name == "u2pl" else None
+    dim = config.network.embedding_dim if contrasts(config.method) else None
     return builder(num_classes=num_classes, embedding_dim=dim, **options)
+
+
+def contrasts(method: MethodConfig) -> bool:
+    """Whether the method has a contrastive term, and so trains embeddings."""
+    return method.name == "u2pl" and method.contrast
 
 
 def build_method(
@@ -74,18 +81,25 @@ def build_method(
         loss = OhemCrossEntropy(threshold=method.ohem_threshold, min_kept=method.ohem_min_kept)
     if method.name == "supervised":
         return Supervised(supervised_loss=loss)
+    mixing = build_mixing(method, num_classes)
+    if method.name in ("fixmatch", "unimatch"):
+        consistency = FixMatch if method.name == "fixmatch" else UniMatch
+        return consistency(threshold=method.threshold, mixing=mixing, supervised_loss=loss)
     options: dict[str, Any] = {
-        "mixing": build_mixing(method, num_classes),
+        "mixing": mixing,
         "alpha_0": method.alpha,
+        "dynamic_partition": method.dynamic_partition,
         "min_confidence": method.min_confidence,
         "warmup": method.warmup,
         "ramp": method.ramp,
         "max_lambda_u": math.inf if method.max_lambda_u is None else method.max_lambda_u,
         "ema_decay": method.ema_decay,
+        "feature_dropout": method.feature_dropout,
+        "negatives_from": method.negatives_from,
         "teacher_passes": method.teacher_passes,
         "supervised_loss": loss,
     }
-    if method.name == "mean_teacher":
+    if not contrasts(method):
         return MeanTeacher(network, **options)
     return U2PL(network, contrast=build_contrast(method, num_classes, embedding_dim, gather, processes), **options)
 
@@ -94,14 +108,14 @@ def build_mixing(method: MethodConfig, num_classes: int) -> Mixing:
     """How strong views are mixed."""
     if method.mixing == "classmix":
         return ClassMix(num_classes)
-    return CutMix() if method.mixing == "cutmix" else CutOut()
+    return {"cutmix": CutMix, "cutout": CutOut, "none": NoMixing}[method.mixing]()
 
 
 def build_contrast(
     method: MethodConfig, num_classes: int, embedding_dim: int, gather: Gather | None = None, processes: int = 1
 ) -> UnreliableContrast:
     """The contrastive term and its bank."""
-    check_ranks(method, num_classes)
+    low_rank, high_rank = ranks(method, num_classes)
     sizes = [method.bank_size] * num_classes
     sizes[0] = method.background_bank_size or method.bank_size
     if method.keys_per_step * processes > min(sizes):
@@ -113,8 +127,8 @@ def build_contrast(
     return UnreliableContrast(
         num_classes,
         embedding_dim,
-        low_rank=method.low_rank,
-        high_rank=method.high_rank,
+        low_rank=low_rank,
+        high_rank=high_rank,
         min_probability=method.min_probability,
         anchors=method.anchors,
         negatives=method.negatives,
@@ -125,8 +139,10 @@ def build_contrast(
     )
 
 
-def check_ranks(method: MethodConfig, num_classes: int) -> None:
-    """Raise InputError when no rank lies between r_l and r_h: the contrast would silently be zero."""
+def ranks(method: MethodConfig, num_classes: int) -> tuple[int, int]:
+    """r_l and r_h. Raises InputError when no rank lies between them: the contrast would silently be zero."""
+    if not method.rank_threshold:
+        return 1, num_classes
     low = default_low_rank(num_classes) if method.low_rank is None else method.low_rank
     high = min(20, num_classes) if method.high_rank is None else method.high_rank
     if not 0 < low < high <= num_classes:
@@ -134,6 +150,7 @@ def check_ranks(method: MethodConfig, num_classes: int) -> None:
             f"method.low_rank and method.high_rank: {low} and {high} leave no rank between them; "
             f"needed: 0 < low_rank < high_rank <= {num_classes}, the number of classes"
         )
+    return low, high
 
 
 def build_optimizer(train: TrainConfig, network: Any) -> Optimizer:
@@ -168,7 +185,9 @@ def build_batches(
         labeled=source.labeled,
         unlabeled=source.unlabeled if semi_supervised else None,
         labeled_transform=LabeledTransform(**geometry),
-        unlabeled_transform=UnlabeledTransform(**geometry),
+        unlabeled_transform=UnlabeledTransform(
+            **geometry, strong_views=strong_views(config.method), photometric=config.method.strong_view
+        ),
         batch_size=train.batch_size,
         steps=train.steps,
         seed=config.seed,
@@ -176,6 +195,16 @@ def build_batches(
         world_size=world_size,
     )
     return lambda start: loader(batches, start=start, workers=config.data.workers)
+
+
+def strong_views(method: MethodConfig) -> int:
+    """Strong views of each unlabeled image: UniMatch is defined by two."""
+    return {"fixmatch": 1, "unimatch": 2}.get(method.name, method.views)
+
+
+def build_inference(evaluation: EvaluationConfig) -> Inference:
+    """How a trained network sees a whole image."""
+    return partial(inference, **evaluation.model_dump())
 
 
 def _accepted(builder: Callable[..., Any], options: dict[str, Any], chosen: str, section: str) -> dict[str, Any]:

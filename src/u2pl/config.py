@@ -1,26 +1,11 @@
-"""The schema of a run: YAML or a preset's name, then ``key=value`` overrides. A typo is an error that names the key."""
+"""The schema of a run. :mod:`u2pl.recipes` fills it from presets, YAML files and overrides."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictFloat,
-    StrictInt,
-    ValidationError,
-)
-
-from u2pl.errors import InputError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictFloat, StrictInt
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -84,21 +69,29 @@ class NetworkConfig(_Section):
 class MethodConfig(_Section):
     """The method and its parts. Options a method does not use are kept, so that a baseline is one override away."""
 
-    name: Literal["supervised", "mean_teacher", "u2pl"] = "u2pl"
+    name: Literal["supervised", "mean_teacher", "fixmatch", "unimatch", "u2pl"] = "u2pl"
     loss: Literal["cross_entropy", "ohem"] = "cross_entropy"
     ohem_threshold: Share = 0.7
     ohem_min_kept: Positive = 100_000
     warmup: Share = 0.0  #: share of training that is supervised only
     ramp: Share = 0.0  #: share of training over which the unsupervised weight grows
-    mixing: Literal["cutmix", "classmix", "cutout"] = "cutmix"
+    mixing: Literal["cutmix", "classmix", "cutout", "ael", "none"] = "cutmix"
+    strong_view: bool = True  #: photometric jitter of the unlabeled images the student sees
+    views: Literal[1, 2] = 1  #: strong views of each unlabeled image
+    feature_dropout: bool = False  #: UniMatch's third view, perturbed in feature space
+    threshold: Share = 0.95  #: confidence of a pseudo-label that fixmatch and unimatch believe
     alpha: Share = 0.20  #: alpha_0
+    dynamic_partition: bool = True  #: alpha falls from alpha_0 to 0; else it stays
     min_confidence: Share = 0.0
     max_lambda_u: float | None = Field(None, gt=0)
     ema_decay: Share = 0.99
     teacher_passes: Literal[1, 2] = 2
     unsupervised_weight: float = Field(1.0, ge=0)
+    contrast: bool = True  #: the contrastive term of u2pl
     contrastive_weight: float = Field(0.1, ge=0)
     auxiliary_weight: float = Field(0.4, ge=0)
+    negatives_from: Literal["unreliable", "reliable", "all"] = "unreliable"
+    rank_threshold: bool = True  #: else r_l = 1, r_h = C
     low_rank: int | None = None  #: r_l
     high_rank: int | None = None  #: r_h
     min_probability: Share = 0.3  #: delta_p
@@ -110,10 +103,21 @@ class MethodConfig(_Section):
     keys_per_step: Positive = 1024
 
 
+class EvaluationConfig(_Section):
+    """How a whole image is scored."""
+
+    protocol: Literal["whole", "sliding"] = "whole"
+    window: Side = 769  #: side of a sliding window, pixels
+    overlap: float = Field(0.33, ge=0, lt=1)  #: share of a window that the next covers again, at least
+    scales: Annotated[list[Annotated[float, Field(gt=0, le=4)]], Field(min_length=1)] = [1.0]  #: of the image
+    flip: bool = False  #: also the mirror image
+
+
 class TrainConfig(_Section):
     """Optimisation and the machine."""
 
     steps: Positive = 1000
+    epochs: float | None = Field(None, gt=0)  #: passes over the unlabeled images; sets the steps
     batch_size: Positive = 8  #: labeled images of a process; as many unlabeled
     crop_size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] = 160
     scale_range: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)] = [0.5, 2.0]
@@ -121,6 +125,7 @@ class TrainConfig(_Section):
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(0.01, gt=0)  #: of the encoder
     head_lr_factor: float = Field(1.0, gt=0)
+    layer_decay: Share | None = None  #: of the learning rate, from each layer of a transformer to the one before
     momentum: Share = 0.9
     weight_decay: float = Field(1e-4, ge=0)
     power: float = Field(0.9, ge=0)  #: of the poly schedule
@@ -142,98 +147,9 @@ class Config(_Section):
     network: NetworkConfig = NetworkConfig()
     method: MethodConfig = MethodConfig()
     train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(0, ge=0)
 
     def to_yaml(self) -> str:
         """Every key with its value."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
-
-
-def preset_names() -> list[str]:
-    """The presets that come with the package."""
-    folder = resources.files("u2pl") / "presets"
-    return sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".yaml"))
-
-
-def preset_text(name: str) -> str:
-    """YAML of a preset: what it sets beyond the defaults. Its first comment line says what it is for."""
-    return (resources.files("u2pl") / "presets" / f"{name}.yaml").read_text()
-
-
-def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """A preset by name, or a YAML file, with ``section.key=value`` overrides.
-
-    Raises InputError, one line that names the key, for whatever does not fit the schema.
-    """
-    tree = _read(source)
-    for override in overrides:
-        _set(tree, override)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise InputError(_explain(error)) from error
-
-
-def _read(source: str | Path) -> dict[str, Any]:
-    path = Path(source)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        try:
-            text, where = path.read_text(), str(path)
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "no text in UTF-8"
-            raise InputError(f"{path} cannot be read ({why}); give a YAML file or a preset's name") from error
-    elif str(source) in preset_names():
-        text, where = preset_text(str(source)), f"preset {source}"
-    else:
-        raise InputError(f"no preset {str(source)!r}{_nearest(str(source), preset_names())}; `u2pl presets` lists them")
-    try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise InputError(f"{where} must hold sections such as `data:` and `train:`, not {type(tree).__name__}")
-    return tree
-
-
-def _set(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"{override!r} is no override; write key=value, such as train.steps=1000")
-    *sections, leaf = key.split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
-            raise InputError(f"{key}: {section} is a value, not a section")
-    try:
-        tree[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        tree[leaf] = text
-
-
-def _explain(error: ValidationError) -> str:
-    errors = error.errors()
-    same_key = [each for each in errors if each["loc"][:2] == errors[0]["loc"][:2]]
-    first = max(same_key, key=lambda each: len(each["loc"]))  # the branch of a union that came furthest
-    # A union reports one error per branch; the branch's name follows the key and is no part of it.
-    path = [str(part) for part in first["loc"]]
-    fields: Any = Config.model_fields
-    key: list[str] = []
-    for part in path:
-        if key and not isinstance(fields, dict):
-            break
-        key.append(part)
-        info = fields.get(part)
-        nested = getattr(info, "annotation", None)
-        if info is None or not (isinstance(nested, type) and issubclass(nested, BaseModel)):
-            break
-        fields = nested.model_fields
-    name = ".".join(key)
-    if first["type"] in ("extra_forbidden", "invalid_key"):
-        return f"unknown key {name}{_nearest(key[-1], list(fields))}"
-    reason = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{name}: should be {reason}, not {first['input']!r}"
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {near[0]}?)" if near else f" (known: {', '.join(known)})"

@@ -10,13 +10,14 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from u2pl.config import Config, load_config
+from u2pl.config import Config
 from u2pl.data.classes import Palette
 from u2pl.data.source import DataSource, Sample
 from u2pl.engine.checkpoint import write_text_atomically
 from u2pl.engine.evaluate import Scores
 from u2pl.pixels import partition
 from u2pl.predictor import Prediction, Predictor
+from u2pl.recipes import load_config
 from u2pl.report.pictures import coloured, heat, overlay, save_panels, trust
 from u2pl.report.progress import ProgressBar
 from u2pl.report.table import score_table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -16,8 +17,8 @@ IGNORE_INDEX = 255
 class Batch:
     """What one training step draws: labeled crops, and two views of unlabeled crops.
 
-    Images are float32 RGB in [0, 1]; the network normalises them. ``weak`` and ``strong`` share their geometry
-    pixel by pixel and differ in photometric jitter only.
+    Images are float32 RGB in [0, 1]; the network normalises them. ``weak``, ``strong`` and ``strong_2`` share their
+    geometry pixel by pixel and differ in photometric jitter only.
     """
 
     image: Tensor  #: (B_l, 3, H, W) float32, labeled crops
@@ -25,12 +26,13 @@ class Batch:
     weak: Tensor | None = None  #: (B_u, 3, H, W) float32
     strong: Tensor | None = None  #: (B_u, 3, H, W) float32
     valid: Tensor | None = None  #: (B_u, H, W) bool, False on crop padding
+    strong_2: Tensor | None = None  #: (B_u, 3, H, W) float32, jittered anew; for methods with two strong views
 
-    def unlabeled_views(self) -> tuple[Tensor, Tensor]:
-        """``(weak, strong)``. Raises ValueError when the batch was drawn without unlabeled images."""
+    def unlabeled_views(self) -> tuple[Tensor, list[Tensor]]:
+        """The weak view, and one or two strong views. Raises ValueError when the batch has no unlabeled images."""
         if self.weak is None or self.strong is None:
             raise ValueError("a semi-supervised step needs a batch with unlabeled images")
-        return self.weak, self.strong
+        return self.weak, [view for view in (self.strong, self.strong_2) if view is not None]
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """The same batch on another device (arguments of :meth:`torch.Tensor.to`)."""
@@ -78,6 +80,11 @@ class PseudoLabel:
         entropy = -(probability * log_probability).sum(dim=1)
         valid = torch.ones_like(label, dtype=torch.bool) if valid is None else valid
         return cls(label, entropy, confidence, valid, reliable=valid, unreliable=torch.zeros_like(valid))
+
+    @classmethod
+    def cat(cls, parts: Sequence[PseudoLabel]) -> PseudoLabel:
+        """Several batches as one."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     def target(self) -> Tensor:
         """(B, H, W) int64: the label where it is reliable, IGNORE_INDEX elsewhere."""

@@ -128,6 +128,21 @@ def test_views_without_jitter_are_equal():
     assert torch.equal(weak, strong)
 
 
+def test_as_many_strong_views_as_asked_for():
+    """They share their geometry with the weak view, and each is jittered anew."""
+    nothing = {"gray_probability": 0.0, "blur_probability": 0.0}
+    always = nothing | {"jitter_probability": 1.0, "jitter": (0.3, 0.3, 0.0, 0.0)}
+    weak, first, second, valid = UnlabeledTransform(crop_size=40, strong_views=2, **always)(blobs()[0])
+    assert not torch.equal(first, second)
+    pure = weak.amax(0) > 0.95
+    for strong in (first, second):
+        assert torch.equal(weak.argmax(0)[pure], strong.argmax(0)[pure])
+    assert valid.shape == (40, 40)
+    weak, first, second, _ = UnlabeledTransform(crop_size=40, strong_views=2, photometric=False)(blobs()[0])
+    assert torch.equal(weak, first)
+    assert torch.equal(weak, second)
+
+
 def test_valid_is_false_on_padding_only():
     weak, strong, valid = UnlabeledTransform(crop_size=(50, 70), scale=(0.5, 0.5), flip=0)(blobs()[0])
     assert weak.dtype == strong.dtype == torch.float32

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from u2pl.config import Config, load_config
+from u2pl.config import Config
+from u2pl.recipes import load_config
 from u2pl.structures import SegmentationOutput
 
 #: A run of a moment on procedural scenes: four steps of supervised training, then twelve with teacher and bank.

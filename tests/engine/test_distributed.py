@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from u2pl.config import load_config
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
+from u2pl.recipes import load_config
 from u2pl.score import score_run
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 
 import u2pl.run
-from u2pl.config import load_config
+from u2pl.recipes import load_config
 
 fit = u2pl.run.fit
 

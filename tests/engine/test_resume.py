@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from u2pl.config import load_config
 from u2pl.engine.evaluate import Scores
 from u2pl.errors import InputError
+from u2pl.recipes import load_config
 from u2pl.run import train
 
 Train = Callable[..., Any]

@@ -25,9 +25,11 @@ class TinyNetwork(nn.Module):
         with torch.no_grad():
             self.classifier.weight.mul_(6)
 
-    def forward(self, image: Tensor) -> SegmentationOutput:
+    def forward(self, image: Tensor, *, dropped: int = 0) -> SegmentationOutput:
         self.calls.append((self.training, len(image)))
         features = self.stem(image)
+        if dropped:  # always the same channels, so that it can be followed by hand
+            features = torch.cat((features, features[-dropped:] * torch.tensor([2.0, 0, 2, 0, 2, 0]).view(1, -1, 1, 1)))
         coarse = self.classifier(features)
         return SegmentationOutput(
             logits=F.interpolate(coarse, size=image.shape[-2:], mode="bilinear", align_corners=True),

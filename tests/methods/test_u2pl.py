@@ -1,6 +1,7 @@
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -11,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.methods import U2PL, MeanTeacher
-from u2pl.methods.u2pl import downsample
-from u2pl.pixels import ClassMix, CutMix, CutOut, UnreliableContrast
+from u2pl.methods.u2pl import downsample, pixel_sets
+from u2pl.pixels import ClassMix, CutMix, CutOut, UnreliableContrast, partition
 from u2pl.pixels.losses import OhemCrossEntropy
 from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
 
@@ -200,6 +201,86 @@ def test_options_of_a_step(tiny_network: Network, options: dict[str, Any]) -> No
     losses, expected = run_both(tiny_network, random_batch(1), 0.35, 1, **options)
     expected.pop("classes")
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_two_views_are_a_batch_of_twice_the_images(tiny_network: Network, passes: int, dropout: bool) -> None:
+    """Each view has its own mask; every term is that of both views in one batch."""
+    student, batch = tiny_network(1).eval(), random_batch(1)
+    assert batch.strong is not None
+    assert batch.weak is not None
+    batch = replace(batch, strong_2=batch.strong - 0.3)
+    method = build(student, teacher_passes=passes, feature_dropout=dropout)
+    method.teacher.network.load_state_dict(tiny_network(51).state_dict())
+    method.teacher.started = True
+    torch.manual_seed(3)
+    losses = method(student, batch, 0.2)
+
+    torch.manual_seed(3)
+    weak_view = method.teacher(batch.weak)
+    pseudo = partition(PseudoLabel.from_logits(weak_view.logits, batch.valid), alpha=0.2 * 0.8)
+    mixes = [CutMix().draw(pseudo) for _ in range(2)]
+    mixed = torch.cat([mixes[0].apply(batch.strong), mixes[1].apply(batch.strong_2)])
+    parts = [mix.pseudo_label(pseudo) for mix in mixes]
+    target = torch.cat([part.target() for part in parts])
+    output = student(torch.cat((batch.image, mixed)))
+    lambda_u = sum(part.valid.sum() for part in parts) / sum(part.reliable.sum() for part in parts)
+    expected = lambda_u * F.cross_entropy(output.logits[2:], target, ignore_index=IGNORE_INDEX)
+    if dropout:
+        perturbed = student(batch.weak, dropped=2).logits[2:]
+        weight = pseudo.valid.sum() / pseudo.reliable.sum()
+        other = weight * F.cross_entropy(perturbed, pseudo.target(), ignore_index=IGNORE_INDEX)
+        expected = (expected + other) / 2
+    assert losses["unsupervised"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+    keys = method.teacher(torch.cat((batch.image, mixed)))
+    coarse, embedding = keys.coarse, keys.embedding
+    if passes == 1:
+        own = method.teacher(batch.image)
+        coarse = torch.cat((own.coarse, *(mix.apply(weak_view.coarse) for mix in mixes)))
+        embedding = torch.cat((own.embedding, *(mix.apply(weak_view.embedding) for mix in mixes)))
+    unreliable = torch.cat((torch.zeros_like(batch.label, dtype=torch.bool), *(part.unreliable for part in parts)))
+    half = slice(None, None, 2)
+    sets = {
+        "target": torch.cat((batch.label, target))[:, half, half].flatten().tolist(),
+        "label": torch.cat((batch.label, torch.full_like(target, IGNORE_INDEX)))[:, half, half].flatten().tolist(),
+        "unreliable": unreliable[:, half, half].flatten().tolist(),
+    }
+    views = {"z": output.embedding.detach(), "key": embedding, "p": coarse.softmax(dim=1)}
+    per_class = loop_contrast(views, sets)
+    assert len(per_class) >= 2
+    assert losses["contrastive"].item() == pytest.approx(sum(per_class) / len(per_class), rel=1e-3)
+
+
+@pytest.mark.parametrize("chosen", ["unreliable", "reliable", "all"])
+def test_which_unlabeled_pixels_are_negatives(chosen: Any) -> None:
+    label = torch.full((1, 2, 2), IGNORE_INDEX)
+    valid = torch.tensor([[[True, True], [True, False]]])
+    reliable = torch.tensor([[[True, False], [False, False]]])
+    zeros = torch.zeros(1, 2, 2)
+    pseudo = PseudoLabel(zeros.long(), zeros, zeros, valid, reliable, valid & ~reliable)
+    negatives = pixel_sets(label, pseudo, size=torch.Size((2, 2)), negatives_from=chosen)["unreliable"]
+    expected = {"unreliable": pseudo.unreliable, "reliable": reliable, "all": valid}[chosen]
+    assert not negatives[0].any()
+    assert torch.equal(negatives[1:], expected)
+
+
+@pytest.mark.parametrize("chosen", ["reliable", "all"])
+def test_negatives_of_another_kind_reach_the_bank(tiny_network: Network, chosen: Any) -> None:
+    fills = []
+    for source in ("unreliable", chosen):
+        student = tiny_network(1)
+        method = build(student, negatives_from=source)
+        torch.manual_seed(0)
+        method(student, random_batch(1), 0.0)
+        fills.append(method.contrast.bank.fill.sum().item())
+    assert fills[1] > fills[0]
+
+
+def test_without_dynamic_partition_the_share_stays(tiny_network: Network) -> None:
+    assert build(tiny_network(), alpha_0=0.4).alpha(0.75) == pytest.approx(0.1)
+    assert build(tiny_network(), alpha_0=0.4, dynamic_partition=False).alpha(0.75) == 0.4
 
 
 def test_a_batch_of_one(tiny_network: Network) -> None:

@@ -91,7 +91,7 @@ def test_output_stride_of_the_encoder() -> None:
 
 def test_options_reach_the_architecture() -> None:
     network = small(architecture="FPN", decoder_segmentation_channels=64)
-    assert network.model.segmentation_head.head[0].in_channels == 64
+    assert network.model.segmentation_head[0].in_channels == 64
 
 
 def test_pretrained_takes_the_colours_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:

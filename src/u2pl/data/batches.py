@@ -40,7 +40,7 @@ class Batches(Dataset["Batch | InputError"]):
         labeled: Sequence[Sample],
         unlabeled: Sequence[Sample] | None,
         labeled_transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-        unlabeled_transform: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None,
+        unlabeled_transform: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
         batch_size: int,
         unlabeled_batch_size: int | None = None,
         steps: int,
@@ -96,8 +96,8 @@ class Batches(Dataset["Batch | InputError"]):
         if self.unlabeled is None or self.unlabeled_transform is None:
             return Batch(image=image, label=label)
         views = [self.unlabeled_transform(sample.image()) for sample in _take(self.unlabeled, unlabeled)]
-        weak, strong, valid = _stack(views)
-        return Batch(image=image, label=label, weak=weak, strong=strong, valid=valid)
+        weak, *strong, valid = _stack(views)
+        return Batch(image, label, weak, strong[0], valid, *strong[1:])
 
 
 class Evaluation(Dataset["tuple[Tensor, Tensor] | InputError"]):

@@ -88,10 +88,10 @@ class LabeledTransform:
 
 
 class UnlabeledTransform:
-    """Two views of an unlabeled image that share their geometry pixel by pixel.
+    """A weak and some strong views of an unlabeled image that share their geometry pixel by pixel.
 
-    The strong view adds photometric jitter: ``jitter`` (brightness, contrast, saturation, hue), conversion to gray,
-    and blur, each with its probability.
+    A strong view adds photometric jitter: ``jitter`` (brightness, contrast, saturation, hue), conversion to gray,
+    and blur, each with its probability. Without ``photometric`` it equals the weak one.
     """
 
     def __init__(
@@ -101,6 +101,8 @@ class UnlabeledTransform:
         scale: tuple[float, float] = (0.5, 2.0),
         flip: float = 0.5,
         fill: tuple[int, int, int] = MEAN_RGB,
+        strong_views: int = 1,
+        photometric: bool = True,
         jitter: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.25),
         jitter_probability: float = 0.8,
         gray_probability: float = 0.2,
@@ -109,19 +111,22 @@ class UnlabeledTransform:
         blur_kernel: int = 9,
     ) -> None:
         self.geometry = LabeledTransform(crop_size=crop_size, scale=scale, flip=flip, fill=fill).geometry
-        self.photometric = v2.Compose(
+        self.strong_views = strong_views
+        strong = v2.Compose(
             [
                 v2.RandomApply([v2.ColorJitter(*jitter)], p=jitter_probability),
                 v2.RandomGrayscale(gray_probability),
                 v2.RandomApply([v2.GaussianBlur(blur_kernel, blur_sigma)], p=blur_probability),
             ]
         )
+        self.photometric = strong if photometric else v2.Identity()
 
-    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(3, H, W) uint8 -> weak and strong (3, h, w) float32 in [0, 1], and valid (h, w) bool, False on padding."""
+    def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(3, H, W) uint8 -> weak and each strong (3, h, w) float32 in [0, 1]; valid (h, w) bool, False on padding."""
         inside = tv_tensors.Mask(torch.zeros(image.shape[-2:], dtype=torch.uint8))
         weak, inside = self.geometry(tv_tensors.Image(image), inside)
-        return to_float(weak), to_float(self.photometric(weak)), inside.as_subclass(Tensor) != IGNORE_INDEX
+        strong = [to_float(self.photometric(weak)) for _ in range(self.strong_views)]
+        return to_float(weak), *strong, inside.as_subclass(Tensor) != IGNORE_INDEX
 
 
 def to_float(image: Tensor) -> Tensor:

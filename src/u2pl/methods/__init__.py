@@ -1,7 +1,8 @@
 """One training step each, written to read like the algorithm of its paper."""
 
+from u2pl.methods.fixmatch import FixMatch, UniMatch
 from u2pl.methods.mean_teacher import MeanTeacher
 from u2pl.methods.supervised import Supervised
 from u2pl.methods.u2pl import U2PL
 
-__all__ = ["U2PL", "MeanTeacher", "Supervised"]
+__all__ = ["U2PL", "FixMatch", "MeanTeacher", "Supervised", "UniMatch"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,8 @@ from u2pl.pixels.mixing import CutMix, Mix, Mixing
 from u2pl.pixels.reliability import partition
 from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel, SegmentationOutput
 
+NegativesFrom = Literal["unreliable", "reliable", "all"]
+
 
 class U2PL(Method):
     """One iteration of U2PL. Without a ``contrast`` it is a mean teacher with strong views.
@@ -25,12 +29,16 @@ class U2PL(Method):
         network: the student; the teacher starts as its copy. Needs an embedding when there is a contrast.
         contrast: the contrastive term with its memory bank.
         mixing: how strong views are mixed.
-        alpha_0: share of pixels held unreliable at the start; falls to 0 with the progress of training.
+        alpha_0: share of pixels held unreliable at the start.
+        dynamic_partition: the share falls to 0 with the progress of training (DPA); else it stays.
         min_confidence: absolute floor of a reliable pixel beside the quantile; 0 in the paper.
         warmup: first share of training that is supervised only.
         ramp: share of training over which the weight of L_u grows linearly to one after the warm-up; 0 in the paper.
         max_lambda_u: bound of lambda_u, which grows without one when ``min_confidence`` leaves few pixels reliable.
         ema_decay: largest momentum of the teacher.
+        negatives_from: unlabeled pixels that serve as negatives: "unreliable" as in the paper, "reliable" or "all".
+        feature_dropout: a further view in L_u: the unmixed image, with half of its features dropped (UniMatch, Yang et
+            al. 2023, arXiv 2208.09910).
         teacher_passes: 2: the teacher sees the mixed images to embed them, as in the released code; 1: its view of the
             weak images is mixed instead, which saves a pass.
         supervised_loss: L_s.
@@ -45,11 +53,14 @@ class U2PL(Method):
         contrast: UnreliableContrast | None,
         mixing: Mixing | None = None,
         alpha_0: float = 0.20,
+        dynamic_partition: bool = True,
         min_confidence: float = 0.0,
         warmup: float = 0.0,
         ramp: float = 0.0,
         max_lambda_u: float = math.inf,
         ema_decay: float = 0.99,
+        negatives_from: NegativesFrom = "unreliable",
+        feature_dropout: bool = False,
         teacher_passes: int = 2,
         supervised_loss: PixelLoss = cross_entropy,
     ) -> None:
@@ -57,9 +68,11 @@ class U2PL(Method):
         self.teacher = EmaTeacher(network, decay=ema_decay)
         self.contrast = contrast
         self.mixing: Mixing = CutMix() if mixing is None else mixing
-        self.alpha_0, self.min_confidence = alpha_0, min_confidence
+        self.alpha_0, self.dynamic_partition, self.min_confidence = alpha_0, dynamic_partition, min_confidence
         self.warmup, self.ramp = warmup, ramp
         self.max_lambda_u = max_lambda_u
+        self.negatives_from: NegativesFrom = negatives_from
+        self.feature_dropout = feature_dropout
         self.teacher_passes = teacher_passes
         self.supervised_loss = supervised_loss
 
@@ -69,28 +82,47 @@ class U2PL(Method):
             return self.warmup_step(student, batch)
         self.teacher.start(student)
 
-        weak, strong = batch.unlabeled_views()
+        weak, views = batch.unlabeled_views()
         view = self.teacher(torch.cat((batch.image, weak)) if self.shares_view else weak)
         pseudo = PseudoLabel.from_logits(view.logits[-len(weak) :], batch.valid)
-        pseudo = partition(pseudo, alpha=self.alpha_0 * (1 - progress), min_confidence=self.min_confidence)
-        mix = self.mixing.draw(pseudo)
-        mixed, pseudo = mix.apply(strong), mix.pseudo_label(pseudo)
+        pseudo = partition(pseudo, alpha=self.alpha(progress), min_confidence=self.min_confidence)
+        mixes = [self.mixing.draw(pseudo) for _ in views]
+        mixed = torch.cat([mix.apply(strong) for mix, strong in zip(mixes, views, strict=True)])
+        targets = PseudoLabel.cat([mix.pseudo_label(pseudo) for mix in mixes])
 
         images = torch.cat((batch.image, mixed))
-        output: SegmentationOutput = student(images)
+        output = self.see(student, images, weak)
         losses = supervised_losses(output, batch.label, self.supervised_loss)
-        losses["unsupervised"] = self.weight(pseudo, progress) * cross_entropy(
-            output.logits[-len(mixed) :], pseudo.target()
-        )
+        losses["unsupervised"] = self.unsupervised(output.logits[len(batch.image) :], targets, pseudo, progress)
         if self.contrast is not None:
-            keys = mixed_view(view, mix, labeled=len(batch.image)) if self.shares_view else self.teacher(images)
+            keys = mixed_view(view, mixes, labeled=len(batch.image)) if self.shares_view else self.teacher(images)
             losses["contrastive"] = self.contrast(
-                output.embedding,
+                embedding_of(output)[: len(images)],
                 keys.embedding,
                 keys.coarse.float().softmax(dim=1),
-                **pixel_sets(batch.label, pseudo, size=keys.coarse.shape[-2:]),
+                **pixel_sets(batch.label, targets, size=keys.coarse.shape[-2:], negatives_from=self.negatives_from),
             )
         return losses
+
+    def alpha(self, progress: float) -> float:
+        """alpha_t = alpha_0 (1 - t/T): the share of pixels held unreliable."""
+        return self.alpha_0 * (1 - progress) if self.dynamic_partition else self.alpha_0
+
+    def see(self, student: nn.Module, images: Tensor, weak: Tensor) -> SegmentationOutput:
+        """The student's view of the images and, with feature dropout, of the weak ones perturbed, last in the batch."""
+        if not self.feature_dropout:
+            return student(images)
+        output = student(torch.cat((images, weak)), dropped=len(weak))
+        clean = slice(len(images), len(images) + len(weak))  # asked for by nobody: the teacher labels them
+        return without(output, clean)
+
+    def unsupervised(self, logits: Tensor, mixed: PseudoLabel, plain: PseudoLabel, progress: float) -> Tensor:
+        """lambda_u L_u over the mixed views and, halved with them, over the view with dropped features."""
+        loss = self.weight(mixed, progress) * cross_entropy(logits[: len(mixed.label)], mixed.target())
+        if not self.feature_dropout:
+            return loss
+        perturbed = cross_entropy(logits[len(mixed.label) :], plain.target())
+        return (loss + self.weight(plain, progress) * perturbed) / 2
 
     @property
     def shares_view(self) -> bool:
@@ -121,27 +153,44 @@ class U2PL(Method):
         return {"student": student} | ({"teacher": self.teacher.network} if self.teacher.started else {})
 
 
-def mixed_view(view: SegmentationOutput, mix: Mix, *, labeled: int) -> SegmentationOutput:
+def mixed_view(view: SegmentationOutput, mixes: Sequence[Mix], *, labeled: int) -> SegmentationOutput:
     """The teacher's view of labeled and weak images, the latter mixed as the images the student sees."""
 
     def mixed(tensor: Tensor) -> Tensor:
-        return torch.cat((tensor[:labeled], mix.apply(tensor[labeled:])))
+        return torch.cat((tensor[:labeled], *(mix.apply(tensor[labeled:]) for mix in mixes)))
 
-    assert view.embedding is not None  # a contrast needs a network with a projection head
-    return replace(view, coarse=mixed(view.coarse), embedding=mixed(view.embedding))
+    return replace(view, coarse=mixed(view.coarse), embedding=mixed(embedding_of(view)))
 
 
-def pixel_sets(label: Tensor, pseudo: PseudoLabel, *, size: torch.Size) -> dict[str, Tensor]:
+def embedding_of(output: SegmentationOutput) -> Tensor:
+    """The embedding of a network with a projection head, which a contrast needs."""
+    assert output.embedding is not None
+    return output.embedding
+
+
+def without(output: SegmentationOutput, images: slice) -> SegmentationOutput:
+    """The output of a batch but for a run of its images."""
+
+    def rest(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else torch.cat((tensor[: images.start], tensor[images.stop :]))
+
+    return SegmentationOutput(**{field.name: rest(getattr(output, field.name)) for field in fields(output)})  # type: ignore[arg-type]
+
+
+def pixel_sets(
+    label: Tensor, pseudo: PseudoLabel, *, size: torch.Size, negatives_from: NegativesFrom = "unreliable"
+) -> dict[str, Tensor]:
     """What the contrast asks of labeled and unlabeled pixels together, at the resolution of the embedding.
 
     Returns (B_l + B_u, h, w): ``target``, the class of labeled and of reliable pixels; ``label``, the true class of
-    labeled pixels; ``unreliable``. All others are IGNORE_INDEX or False.
+    labeled pixels; ``unreliable``, unlabeled pixels that serve as negatives. All others are IGNORE_INDEX or False.
     """
     nothing = torch.full_like(pseudo.label, IGNORE_INDEX)
+    negatives = {"unreliable": pseudo.unreliable, "reliable": pseudo.reliable, "all": pseudo.valid}[negatives_from]
     sets = {
         "target": torch.cat((label, pseudo.target())),
         "label": torch.cat((label, nothing)),
-        "unreliable": torch.cat((torch.zeros_like(label, dtype=torch.bool), pseudo.unreliable)),
+        "unreliable": torch.cat((torch.zeros_like(label, dtype=torch.bool), negatives)),
     }
     return {name: downsample(tensor, size) for name, tensor in sets.items()}
 

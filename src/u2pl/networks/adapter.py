@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from u2pl.errors import InputError
 from u2pl.networks.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize, PooledBatchNorm2d
+from u2pl.networks.perturbation import append_dropped
+from u2pl.networks.transformers import SHORT_NAMES, create_dpt
 from u2pl.networks.weights import fetching, load_encoder_weights
 from u2pl.structures import SegmentationOutput
 
@@ -47,7 +50,6 @@ class SmpNetwork(nn.Module):
         self.minimum = minimum
         self.normalize = normalize
         self.model = model
-        self.model.segmentation_head = _WithFeatures(model.segmentation_head)  # type: ignore[arg-type]
         self.projection = projection
         PooledBatchNorm2d.adopt(self.model.decoder)  # type: ignore[arg-type]
 
@@ -56,15 +58,19 @@ class SmpNetwork(nn.Module):
         """The model's encoder: normalised images -> a list of features."""
         return self.model.encoder  # type: ignore[return-value]
 
-    def forward(self, image: Tensor) -> SegmentationOutput:
+    def forward(self, image: Tensor, *, dropped: int = 0) -> SegmentationOutput:
         """(B, 3, H, W) in [0, 1] -> class scores (B, C, H, W); coarse scores and embeddings (B, ., h, w).
 
-        Their stride is 4, or that of the decoder where it is coarser (8 for PSPNet).
+        Their stride is 4, or that of the decoder where it is coarser (8 for PSPNet). The last ``dropped`` images come
+        out a second time, after all others, decoded from features of which half of the channels are dropped.
         """
         height, width = image.shape[-2:]
         padded = _pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
         size = padded.shape[-2:]
-        features, logits = self.model(padded)
+        # What a model of the library does, step by step; the encoders of DPT also return a transformer's prefix tokens.
+        encoded = append_dropped(self.encoder(padded), dropped)
+        features = self.model.decoder(*encoded) if isinstance(encoded, tuple) else self.model.decoder(encoded)  # type: ignore[operator]
+        logits = self.model.segmentation_head(features)  # type: ignore[operator]
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
         coarse_size = [min(f, -(-s // COARSE_STRIDE)) for f, s in zip(features.shape[-2:], size, strict=True)]
@@ -106,34 +112,40 @@ def smp_network(
     Args:
         num_classes: C.
         architecture: Unet, FPN, DeepLabV3Plus, Segformer, UPerNet, ... in any case of letters.
-        encoder: a name of segmentation_models_pytorch (``mobilenet_v2``), or ``tu-`` and a name of timm.
+        encoder: a name of segmentation_models_pytorch (``mobilenet_v2``), ``tu-`` and a name of timm, or one of
+            ``SHORT_NAMES`` (``dinov2_small``).
         output_stride: of the encoder, for the architectures that can choose it (DeepLabV3, DeepLabV3Plus, PAN).
         embedding_dim: D, or None for no projection head.
         mean, std: of the images the encoder was trained with, RGB in [0, 1]. None: those of the encoder's published
             weights when ``pretrained`` fetches them, otherwise ImageNet's.
-        pretrained: fetch the encoder's ImageNet weights.
+        pretrained: fetch the encoder's published weights.
         weights: a local file of the encoder's weights; wins over ``pretrained``.
         options: of the architecture, as segmentation_models_pytorch calls them (``decoder_channels=...``).
     """
     _check_architecture(architecture)
     _check_encoder(encoder)
+    encoder = SHORT_NAMES.get(encoder, encoder)
     _check_options(architecture, encoder, options)
     if output_stride is not None:
         if "encoder_output_stride" not in _options_of(architecture):
             raise InputError(f"network.output_stride: {architecture} has no such choice; leave it out")
         options["encoder_output_stride"] = output_stride
     tag = _imagenet_tag(encoder) if pretrained and weights is None else None
+    create = create_dpt if architecture.lower() == "dpt" else partial(smp.create_model, architecture)
+    options |= {"encoder_name": encoder, "classes": num_classes}
     try:
-        model = smp.create_model(architecture, encoder, encoder_weights=None, classes=num_classes, **options)
+        model = create(encoder_weights=None, **options)
     except (ValueError, KeyError, TypeError, NotImplementedError, RuntimeError, AssertionError) as error:
         why = " ".join(str(error).split())[:300]
+        if "vit_" in encoder and create is not create_dpt:
+            why += " Plain vision transformers are for network.architecture=DPT"
         raise InputError(f"network.architecture: {architecture} cannot be built on encoder {encoder}: {why}") from error
     if weights is not None:
         load_encoder_weights(model.encoder, weights)
     elif tag is not None:
         with fetching(encoder):
             settings = smp.encoders.get_preprocessing_params(encoder, tag)
-            model = smp.create_model(architecture, encoder, encoder_weights=tag, classes=num_classes, **options)
+            model = create(encoder_weights=tag, **options)
         mean = settings["mean"] if mean is None else mean
         std = settings["std"] if std is None else std
     stride = int(model.encoder.output_stride)
@@ -158,17 +170,6 @@ def smp_network(
     )
 
 
-class _WithFeatures(nn.Module):
-    """A head that returns what it was given along with what it made of it."""
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return features, self.head(features)
-
-
 def _check_architecture(name: str) -> None:
     classes = {key: architecture.__name__ for key, architecture in smp.MODEL_ARCHITECTURES_MAPPING.items()}
     if name.lower() not in classes:
@@ -183,9 +184,10 @@ def _check_encoder(name: str) -> None:
         known = [f"tu-{model}" for model in timm.list_models(pretrained=True)]
     else:
         known = [f"tu-{model}" for model in timm.list_models()]
+    known += SHORT_NAMES
     if name not in known:
         near = get_close_matches(name, known, n=3)
-        raise InputError(f"network.encoder: no encoder {name!r}; {_hint(near, ['resnet34', 'mobilenet_v2', 'mit_b0'])}")
+        raise InputError(f"network.encoder: no encoder {name!r}; {_hint(near, ['resnet34', 'mit_b2', 'dinov2_small'])}")
 
 
 def _check_options(architecture: str, encoder: str, options: dict[str, Any]) -> None:
@@ -210,7 +212,7 @@ def _hint(near: Iterable[str], examples: Iterable[str]) -> str:
 
 
 def _imagenet_tag(encoder: str) -> str | bool:
-    """What segmentation_models_pytorch calls the ImageNet weights of an encoder."""
+    """What segmentation_models_pytorch calls the published weights of an encoder, ImageNet's where it can choose."""
     if encoder.startswith("tu-"):
         if timm.is_model_pretrained(encoder.removeprefix("tu-")):
             return True
@@ -221,7 +223,7 @@ def _imagenet_tag(encoder: str) -> str | bool:
         if tag.startswith("imagenet"):
             return tag
     raise InputError(
-        f"network.pretrained: {encoder} has no published ImageNet weights; give network.weights=PATH, or set "
+        f"network.pretrained: {encoder} has no published weights; give network.weights=PATH, or set "
         "network.pretrained=false"
     )
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from u2pl.errors import InputError
 from u2pl.networks.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize, PooledBatchNorm2d
+from u2pl.networks.perturbation import append_dropped
 from u2pl.networks.resnet import Features, ResNetEncoder, resnet_encoder
 from u2pl.networks.weights import fetch_resnet_weights, load_encoder_weights
 from u2pl.structures import SegmentationOutput
@@ -103,10 +104,14 @@ class DeepLabV3Plus(nn.Module):
         self.projection = projection
         self.auxiliary = auxiliary
 
-    def forward(self, image: Tensor) -> SegmentationOutput:
-        """(B, 3, H, W) in [0, 1] -> class scores (B, C, H, W); coarse scores and embeddings (B, ., H/4, W/4)."""
+    def forward(self, image: Tensor, *, dropped: int = 0) -> SegmentationOutput:
+        """(B, 3, H, W) in [0, 1] -> class scores (B, C, H, W); coarse scores and embeddings (B, ., H/4, W/4).
+
+        The last ``dropped`` images come out a second time, after all others, decoded from features of which half of
+        the channels are dropped.
+        """
         size = image.shape[-2:]
-        features: Features = self.encoder(self.normalize(image))
+        features: Features = append_dropped(self.encoder(self.normalize(image)), dropped)
         pixels = self.decoder(features)
         coarse = self.classifier(pixels)
         auxiliary = None

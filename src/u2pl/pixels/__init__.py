@@ -2,7 +2,7 @@
 
 from u2pl.pixels.contrast import UnreliableContrast
 from u2pl.pixels.memory_bank import MemoryBank
-from u2pl.pixels.mixing import ClassMix, CutMix, CutOut, Mix, Mixing
+from u2pl.pixels.mixing import ClassMix, CutMix, CutOut, Mix, Mixing, NoMixing
 from u2pl.pixels.reliability import entropy_threshold, partition
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "MemoryBank",
     "Mix",
     "Mixing",
+    "NoMixing",
     "UnreliableContrast",
     "entropy_threshold",
     "partition",

@@ -77,6 +77,14 @@ class CutMix:
 
 
 @dataclass(frozen=True, slots=True)
+class NoMixing:
+    """Every image stays as it is."""
+
+    def draw(self, pseudo: PseudoLabel) -> Mix:
+        return Mix(torch.ones_like(pseudo.label, dtype=torch.bool))
+
+
+@dataclass(frozen=True, slots=True)
 class ClassMix:
     """Keep half of the classes an image is predicted to hold, fill the rest from the next (Olsson et al. 2021)."""
 

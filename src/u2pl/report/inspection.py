@@ -8,17 +8,17 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from u2pl.build import build_source, check_ranks
-from u2pl.config import load_config
+from u2pl.build import build_source, contrasts, ranks
 from u2pl.data.inspection import Inspection, inspect
+from u2pl.recipes import load_config
 
 
 def print_inspection(source: str, overrides: Sequence[str], console: Console) -> bool:
     """Read all data of a configuration and print what is there; whether it can be trained on."""
     config = load_config(source, overrides)
     data = build_source(config.data, seed=config.seed)
-    if config.method.name == "u2pl":
-        check_ranks(config.method, len(data.classes))
+    if contrasts(config.method):
+        ranks(config.method, len(data.classes))
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading")
         inspection = inspect(

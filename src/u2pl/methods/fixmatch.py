@@ -1,0 +1,91 @@
+"""Consistency from weak to strong views by a fixed confidence threshold: FixMatch and UniMatch, without a teacher."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from u2pl.methods.base import Method, PixelLoss, supervised_losses
+from u2pl.pixels.losses import cross_entropy
+from u2pl.pixels.mixing import CutMix, Mixing
+from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
+
+
+class FixMatch(Method):
+    """FixMatch (Sohn et al. 2020, arXiv 2001.07685) for segmentation, as the baseline of UniMatch.
+
+    The student labels the weak view itself, in evaluation mode; where it is confident, it must say the same of the
+    mixed strong view.
+
+    Args:
+        threshold: confidence that a pseudo-label needs.
+        mixing: how strong views are mixed.
+        supervised_loss: L_s.
+    """
+
+    semi_supervised = True
+
+    def __init__(
+        self, *, threshold: float = 0.95, mixing: Mixing | None = None, supervised_loss: PixelLoss = cross_entropy
+    ) -> None:
+        super().__init__()
+        self.threshold = threshold
+        self.mixing: Mixing = CutMix() if mixing is None else mixing
+        self.supervised_loss = supervised_loss
+
+    def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Returns ``supervised`` and ``unsupervised``; with such a head ``auxiliary``."""
+        weak, (strong, *_) = batch.unlabeled_views()
+        student.eval()
+        with torch.no_grad():
+            logits = student(weak).logits
+        student.train()
+        mixed, pseudo = self.mix(strong, self.believe(logits, batch.valid))
+
+        output = student(torch.cat((batch.image, mixed)))
+        losses = supervised_losses(output, batch.label, self.supervised_loss)
+        losses["unsupervised"] = confident_cross_entropy(output.logits[-len(mixed) :], pseudo)
+        return losses
+
+    def believe(self, logits: Tensor, valid: Tensor | None) -> PseudoLabel:
+        """Pseudo-labels, reliable where they reach the threshold."""
+        pseudo = PseudoLabel.from_logits(logits, valid)
+        reliable = pseudo.valid & (pseudo.confidence >= self.threshold)
+        return replace(pseudo, reliable=reliable, unreliable=pseudo.valid & ~reliable)
+
+    def mix(self, strong: Tensor, pseudo: PseudoLabel) -> tuple[Tensor, PseudoLabel]:
+        """The strong view and its pseudo-labels, mixed alike."""
+        mix = self.mixing.draw(pseudo)
+        return mix.apply(strong), mix.pseudo_label(pseudo)
+
+
+class UniMatch(FixMatch):
+    """UniMatch (Yang et al. 2023, arXiv 2208.09910): two strong views and one with dropped features.
+
+    L_u = (the mean over the strong views + the loss of the perturbed features) / 2. The release also halves the sum of
+    L_s and L_u, which is left to the learning rate here, and draws partners for CutMix from a second loader; here an
+    image's partner is the next of its batch. Takes the options of :class:`FixMatch`.
+    """
+
+    def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Returns ``supervised`` and ``unsupervised``; with such a head ``auxiliary``."""
+        weak, views = batch.unlabeled_views()
+        output = student(torch.cat((batch.image, weak)), dropped=len(weak))
+        _, clean, perturbed = output.logits.split((len(batch.image), len(weak), len(weak)))
+        pseudo = self.believe(clean.detach(), batch.valid)
+        mixed, targets = zip(*(self.mix(strong, pseudo) for strong in views), strict=True)
+        strong_logits = student(torch.cat(mixed)).logits
+
+        losses = supervised_losses(output, batch.label, self.supervised_loss)
+        strong_loss = confident_cross_entropy(strong_logits, PseudoLabel.cat(targets))
+        losses["unsupervised"] = (strong_loss + confident_cross_entropy(perturbed, pseudo)) / 2
+        return losses
+
+
+def confident_cross_entropy(logits: Tensor, pseudo: PseudoLabel) -> Tensor:
+    """Cross-entropy over reliable pixels, divided by the number of all valid ones: few of them weigh little."""
+    total = F.cross_entropy(logits.float(), pseudo.target(), ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / pseudo.valid.sum().clamp(min=1)

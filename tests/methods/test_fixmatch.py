@@ -1,0 +1,139 @@
+"""FixMatch and UniMatch against loops over pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from u2pl.methods import FixMatch, UniMatch
+from u2pl.pixels import CutMix, CutOut, NoMixing
+from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
+
+Network = Callable[..., nn.Module]
+C, SIZE = 4, 8
+
+
+def random_batch(seed: int = 0, size: int = 2) -> Batch:
+    torch.manual_seed(seed)
+    label = torch.randint(0, C, (size, SIZE, SIZE))
+    label[:, :1] = IGNORE_INDEX
+    weak = 2 * torch.randn(size, 3, SIZE, SIZE)
+    valid = torch.ones(size, SIZE, SIZE, dtype=torch.bool)
+    valid[0, :, :2] = False
+    jitter = [0.3 * torch.rand_like(weak) for _ in range(2)]
+    return Batch(2 * torch.randn(size, 3, SIZE, SIZE), label, weak, weak + jitter[0], valid, weak - jitter[1])
+
+
+def pixels(tensor: Tensor) -> Iterator[tuple[int, int, int]]:
+    yield from product(*(range(length) for length in tensor.shape))
+
+
+def loop_labels(logits: Tensor, valid: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Labels, IGNORE_INDEX where the most likely class is below the threshold; and which pixels count."""
+    label = torch.full(valid.shape, IGNORE_INDEX)
+    for b, y, x in pixels(valid):
+        p = logits[b, :, y, x].softmax(dim=0)
+        if valid[b, y, x] and p.max() >= threshold:
+            label[b, y, x] = p.argmax()
+    return label, valid
+
+
+def loop_mix(tensor: Tensor, keep: Tensor) -> Tensor:
+    mixed = tensor.clone()
+    for b, y, x in pixels(keep):
+        if not keep[b, y, x]:
+            mixed[b, ..., y, x] = tensor[(b + 1) % len(tensor), ..., y, x]
+    return mixed
+
+
+def loop_loss(logits: Tensor, label: Tensor, valid: Tensor) -> float:
+    """Sum over labeled pixels, over the number of valid ones."""
+    total = sum(
+        -logits[b, :, y, x].log_softmax(dim=0)[label[b, y, x]].item()
+        for b, y, x in pixels(label)
+        if label[b, y, x] != IGNORE_INDEX
+    )
+    return total / max(1, int(valid.sum()))
+
+
+def drawn(seed: int, number: int, like: Tensor) -> list[Tensor]:
+    """The masks that a method draws after this seed."""
+    torch.manual_seed(seed)
+    pseudo = PseudoLabel.from_logits(torch.zeros(len(like), C, SIZE, SIZE))
+    return [CutMix().draw(pseudo).keep for _ in range(number)]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.95, 1.1])
+@pytest.mark.parametrize("size", [1, 2])
+def test_fixmatch(tiny_network: Network, threshold: float, size: int) -> None:
+    student, batch = tiny_network(1), random_batch(1, size)
+    student.stem[1].momentum = 0.0  # statistics stay, so that the loop sees what the method saw
+    method = FixMatch(threshold=threshold)
+    torch.manual_seed(5)
+    losses = method(student, batch, 0.0)
+    assert student.calls == [(False, size), (True, 2 * size)]
+    assert student.training
+
+    (keep,) = drawn(5, 1, batch.weak)
+    with torch.no_grad():
+        label, valid = loop_labels(student.eval()(batch.weak).logits, batch.valid, threshold)
+        mixed = loop_mix(batch.strong, keep)
+        output = student.train()(torch.cat((batch.image, mixed)))
+    expected = loop_loss(output.logits[size:], loop_mix(label, keep), loop_mix(valid, keep))
+    assert losses["unsupervised"].item() == pytest.approx(expected, rel=1e-4)
+    inside = loop_loss(output.logits[:size], batch.label, batch.label != IGNORE_INDEX)
+    assert losses["supervised"].item() == pytest.approx(inside, rel=1e-4)
+    assert list(losses) == ["supervised", "unsupervised"]
+    assert (expected == 0) == (threshold > 1)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, 0.95, 1.1])
+@pytest.mark.parametrize("size", [1, 2])
+def test_unimatch(tiny_network: Network, threshold: float, size: int) -> None:
+    student, batch = tiny_network(1, auxiliary=True), random_batch(1, size)
+    method = UniMatch(threshold=threshold)
+    torch.manual_seed(5)
+    losses = method(student, batch, 0.0)
+    assert student.calls == [(True, 2 * size), (True, 2 * size)]
+
+    keeps = drawn(5, 2, batch.weak)
+    with torch.no_grad():
+        first = student(torch.cat((batch.image, batch.weak)), dropped=size)
+        label, valid = loop_labels(first.logits[size : 2 * size], batch.valid, threshold)
+        views = [loop_mix(view, keep) for view, keep in zip((batch.strong, batch.strong_2), keeps, strict=True)]
+        second = student(torch.cat(views))
+    counts = [int(loop_mix(valid, keep).sum()) for keep in keeps]
+    strong = sum(
+        count * loop_loss(second.logits[i * size : (i + 1) * size], loop_mix(label, keep), loop_mix(valid, keep))
+        for i, (keep, count) in enumerate(zip(keeps, counts, strict=True))
+    ) / sum(counts)
+    perturbed = loop_loss(first.logits[2 * size :], label, valid)
+    assert losses["unsupervised"].item() == pytest.approx((strong + perturbed) / 2, rel=1e-4)
+    assert list(losses) == ["supervised", "auxiliary", "unsupervised"]
+
+
+@pytest.mark.parametrize("method", [FixMatch, UniMatch])
+def test_pseudo_labels_have_no_gradient_and_every_parameter_has_one(tiny_network: Network, method: type) -> None:
+    student = tiny_network(projection=False)
+    sum(method(threshold=0.3)(student, random_batch(), 0.0).values()).backward()
+    assert all(parameter.grad.any() for parameter in student.classifier.parameters())
+    assert list(method().candidates(student)) == ["student"]
+    assert method.semi_supervised
+
+
+@pytest.mark.parametrize("method", [FixMatch, UniMatch])
+def test_nothing_valid_is_zero_not_nan(tiny_network: Network, method: type) -> None:
+    batch = random_batch()
+    batch.valid[:] = False
+    assert method(threshold=0.0)(tiny_network(), batch, 0.0)["unsupervised"].item() == 0
+    erased = method(threshold=0.0, mixing=CutOut(area=1.0))(tiny_network(), random_batch(), 0.0)["unsupervised"]
+    assert erased.isfinite()
+
+
+def test_no_mixing_keeps_every_pixel() -> None:
+    pseudo = PseudoLabel.from_logits(torch.randn(2, C, 4, 4))
+    assert torch.equal(NoMixing().draw(pseudo).pseudo_label(pseudo).label, pseudo.label)
