@@ -54,6 +54,49 @@ def test_ohem_of_easy_pixels_keeps_the_hardest_of_them() -> None:
     assert OhemCrossEntropy(0.7, min_kept=9)(logits, target).item() == pytest.approx(sum(losses) / 4, rel=1e-4)
 
 
+@pytest.mark.parametrize("min_kept", [2, 3, 4])
+def test_ohem_keeps_all_pixels_as_hard_as_the_last(min_kept: int) -> None:
+    margins = [3.0, 3.0, -1.0, 3.0, 3.0, 6.0, 9.0]  # one hard pixel, four alike, two easier; the last is ignored
+    logits = torch.zeros(1, 2, 1, 7)
+    logits[0, 0, 0] = torch.tensor(margins)
+    logits.requires_grad_()
+    target = torch.zeros(1, 1, 7, dtype=torch.long)
+    target[0, 0, 6] = IGNORE_INDEX
+    value = OhemCrossEntropy(0.1, min_kept=min_kept)(logits, target)
+    kept = [math.log(1 + math.exp(-margin)) for margin in margins[:5]]
+    assert value.item() == pytest.approx(sum(kept) / 5, rel=1e-5)
+    value.backward()
+    assert logits.grad is not None
+    assert (logits.grad[0, 0, 0] != 0).tolist() == [True] * 5 + [False] * 2
+
+
+def test_ohem_keeps_a_pixel_at_the_threshold() -> None:
+    logits = torch.zeros(1, 2, 1, 3)
+    logits[0, 0, 0] = torch.tensor([0.0, 2.0, -1.0])  # the first has a probability of one half
+    losses = pixel_losses(logits, torch.zeros(1, 1, 3, dtype=torch.long))
+    value = OhemCrossEntropy(0.5, min_kept=1)(logits, torch.zeros(1, 1, 3, dtype=torch.long))
+    assert value.item() == pytest.approx((losses[0] + losses[2]) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(0.0, 2), (1.0, 30)])
+def test_ohem_at_the_ends_of_the_threshold(threshold: float, expected: int) -> None:
+    logits, target = random_pixels(1)
+    losses = sorted(pixel_losses(logits, target), reverse=True)[:expected]
+    value = OhemCrossEntropy(threshold, min_kept=2)(logits, target)
+    assert value.item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("labeled", [1, 5, 6])
+def test_ohem_of_few_labeled_pixels_keeps_them_all(labeled: int) -> None:
+    logits, target = random_pixels(0, scale=8.0)
+    target = torch.full_like(target, IGNORE_INDEX)
+    target.view(-1)[:labeled] = logits.argmax(dim=1).view(-1)[:labeled]  # easy ones
+    losses = pixel_losses(logits, target)
+    assert len(losses) == labeled
+    value = OhemCrossEntropy(0.01, min_kept=6)(logits, target)
+    assert value.item() == pytest.approx(sum(losses) / labeled, rel=1e-4)
+
+
 def test_ohem_sends_gradient_to_hard_pixels_only() -> None:
     logits, target = random_pixels(0)
     logits.requires_grad_()

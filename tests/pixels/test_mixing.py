@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -5,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from u2pl.pixels.mixing import ClassMix, CutMix, CutOut, Mix, Mixing, random_boxes
-from u2pl.structures import PseudoLabel
+from u2pl.pixels.mixing import ClassMix, CutMix, CutOut, Mix, Mixing, NoMixing, random_boxes
+from u2pl.structures import IGNORE_INDEX, PseudoLabel
 
 NAMES = ("label", "entropy", "confidence", "valid", "reliable", "unreliable")
 MIXINGS = [CutMix(), CutMix(area=0.2), CutOut(), ClassMix(6)]
@@ -148,6 +149,49 @@ def test_a_batch_of_one_is_its_own_partner() -> None:
     for mixing in (CutMix(), ClassMix(6)):
         mixed = mixing.draw(pseudo).pseudo_label(pseudo)
         assert all(torch.equal(getattr(mixed, name), getattr(pseudo, name)) for name in NAMES)
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_where_nothing_is_valid_nothing_becomes_so(mixing: Mixing) -> None:
+    pseudo = coded_pseudo_label(3)
+    nothing = torch.zeros_like(pseudo.valid)
+    pseudo = replace(pseudo, valid=nothing, reliable=nothing, unreliable=nothing)
+    mixed = mixing.draw(pseudo).pseudo_label(pseudo)
+    assert not (mixed.valid | mixed.reliable | mixed.unreliable).any()
+    assert (mixed.target() == IGNORE_INDEX).all()
+
+
+def test_classmix_of_a_single_class_keeps_the_image() -> None:
+    pseudo = coded_pseudo_label(3)
+    pseudo.label[:] = 0
+    assert ClassMix(1).draw(pseudo).keep.all()
+
+
+def test_the_last_class_takes_part_in_classmix() -> None:
+    torch.manual_seed(0)
+    label = torch.tensor([[[0, 5]]]).repeat(200, 1, 1)
+    flag = torch.ones_like(label, dtype=torch.bool)
+    keep = ClassMix(6).draw(PseudoLabel(label, label.float(), label.float(), flag, flag, ~flag)).keep
+    assert (keep.sum(dim=2) == 1).all()
+    assert 60 < int(keep[..., 1].sum()) < 140
+
+
+@pytest.mark.parametrize("mixing", [CutMix(), CutOut(), ClassMix(6)])
+def test_a_mask_of_lower_resolution_fits_maps_without_channels(mixing: Mixing) -> None:
+    pseudo = coded_pseudo_label(3, 16, 16)
+    mix = mixing.draw(pseudo)
+    small = torch.rand(3, 4, 4)
+    mixed = mix.apply(small)
+    assert mixed.shape == small.shape
+    for b, y, x in product(range(3), range(4), range(4)):
+        other = 0.0 if mix.erase else small[(b + 1) % 3, y, x]
+        assert mixed[b, y, x] == (small[b, y, x] if mix.keep[b, 4 * y, 4 * x] else other)
+
+
+def test_no_mixing_keeps_everything() -> None:
+    pseudo = coded_pseudo_label(2)
+    mixed = NoMixing().draw(pseudo).pseudo_label(pseudo)
+    assert all(torch.equal(getattr(mixed, name), getattr(pseudo, name)) for name in NAMES)
 
 
 def test_gradients_pass_through_a_mix() -> None:

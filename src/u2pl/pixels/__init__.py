@@ -1,11 +1,15 @@
 """The paper's parts: pure functions and small modules on tensors. No network, no file, no configuration."""
 
+from u2pl.pixels.adaptive_mixing import AdaptiveCopyPaste, AdaptiveCutMix, ClassConfidence, Paste
 from u2pl.pixels.contrast import UnreliableContrast
 from u2pl.pixels.memory_bank import MemoryBank
 from u2pl.pixels.mixing import ClassMix, CutMix, CutOut, Mix, Mixing, NoMixing
 from u2pl.pixels.reliability import entropy_threshold, partition
 
 __all__ = [
+    "AdaptiveCopyPaste",
+    "AdaptiveCutMix",
+    "ClassConfidence",
     "ClassMix",
     "CutMix",
     "CutOut",
@@ -13,6 +17,7 @@ __all__ = [
     "Mix",
     "Mixing",
     "NoMixing",
+    "Paste",
     "UnreliableContrast",
     "entropy_threshold",
     "partition",

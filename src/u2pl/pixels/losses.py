@@ -20,7 +20,10 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 @dataclass(frozen=True, slots=True)
 class OhemCrossEntropy:
     """Mean cross-entropy over hard pixels: true-class probability at most ``threshold``, and never fewer than
-    ``min_kept`` of them (online hard example mining, Shrivastava et al. 2016; the paper's Cityscapes recipe)."""
+    ``min_kept`` of them (online hard example mining, Shrivastava et al. 2016; the paper's Cityscapes recipe).
+
+    Pixels as hard as the last one kept are kept too. Fewer labeled pixels than ``min_kept`` are all kept.
+    """
 
     threshold: float = 0.7
     min_kept: int = 100_000
@@ -32,5 +35,6 @@ class OhemCrossEntropy:
         # Cross-entropy is -log of the true-class probability, so hardest first is largest loss first.
         ranked = loss.detach().masked_fill(~valid, -1.0).flatten().sort(descending=True).values
         at_least = ranked[(valid.sum().clamp(max=self.min_kept) - 1).clamp(min=0)]
-        hard = valid & (loss.detach() >= at_least.clamp(max=-math.log(self.threshold)))
+        easiest = -math.log(self.threshold) if self.threshold > 0 else math.inf
+        hard = valid & (loss.detach() >= at_least.clamp(max=easiest))
         return (loss * hard).sum() / hard.sum().clamp(min=1)

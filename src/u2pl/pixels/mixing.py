@@ -24,11 +24,8 @@ class Mix:
 
     def apply(self, tensor: Tensor) -> Tensor:
         """Mix (B, H, W) or (B, K, h, w); the mask follows by nearest neighbour where the resolution is lower."""
-        keep = self.keep if tensor.dim() == 3 else self.keep.unsqueeze(1)
-        if tensor.shape[-2:] != keep.shape[-2:]:
-            keep = F.interpolate(self.keep.unsqueeze(1).float(), size=tensor.shape[-2:]).bool()
         other = torch.zeros_like(tensor) if self.erase else tensor.roll(-1, dims=0)
-        return torch.where(keep, tensor, other)
+        return torch.where(fit_mask(self.keep, tensor), tensor, other)
 
     def pseudo_label(self, pseudo: PseudoLabel) -> PseudoLabel:
         """The pseudo-label of the mixed image. The partition was made before mixing and travels with its pixels."""
@@ -43,17 +40,33 @@ class Mixing(Protocol):
         """Draw from the global generator of torch, on the device of ``pseudo``, without waiting for the device."""
 
 
+def fit_mask(mask: Tensor, tensor: Tensor) -> Tensor:
+    """A (B, H, W) bool mask at the resolution of a (B, h, w) or (B, K, h, w) tensor, ready to broadcast with it."""
+    if tensor.shape[-2:] != mask.shape[-2:]:
+        mask = F.interpolate(mask.unsqueeze(1).float(), size=tensor.shape[-2:]).squeeze(1).bool()
+    return mask if tensor.dim() == 3 else mask.unsqueeze(1)
+
+
+def box_sides(random: Tensor, height: int, width: int, *, area: float) -> tuple[Tensor, Tensor]:
+    """Height and width in pixels of boxes that cover the share ``area``; ``random`` in [0, 1) sets their shape."""
+    box_width = width * (area + (1 - area) * random)  # between a share `area` of the width and all of it
+    return area * height * width / box_width, box_width
+
+
+def inside_boxes(top: Tensor, left: Tensor, sides: tuple[Tensor, Tensor], *, height: int, width: int) -> Tensor:
+    """(B, H, W) bool, true where the centre of a pixel lies in its image's box; all tensors are (B, 1, 1), pixels."""
+    rows = torch.arange(height, device=top.device).view(1, -1, 1) + 0.5
+    columns = torch.arange(width, device=top.device).view(1, 1, -1) + 0.5
+    inside_rows = (rows >= top) & (rows < top + sides[0])
+    return inside_rows & (columns >= left) & (columns < left + sides[1])
+
+
 def random_boxes(batch: int, height: int, width: int, *, area: float, device: torch.device) -> Tensor:
     """(B, H, W) bool, true inside one random box per image that covers the share ``area`` of it."""
     random = torch.rand(3, batch, 1, 1, device=device)
-    box_width = width * (area + (1 - area) * random[0])  # between a share `area` of the width and all of it
-    box_height = area * height * width / box_width
-    left = (width - box_width) * random[1]
-    top = (height - box_height) * random[2]
-    rows = torch.arange(height, device=device).view(1, -1, 1) + 0.5
-    columns = torch.arange(width, device=device).view(1, 1, -1) + 0.5
-    inside_rows = (rows >= top) & (rows < top + box_height)
-    return inside_rows & (columns >= left) & (columns < left + box_width)
+    sides = box_sides(random[0], height, width, area=area)
+    top, left = (height - sides[0]) * random[2], (width - sides[1]) * random[1]
+    return inside_boxes(top, left, sides, height=height, width=width)
 
 
 @dataclass(frozen=True, slots=True)
