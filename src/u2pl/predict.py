@@ -24,7 +24,7 @@ def predict_files(
     before anything is written when an input is missing, holds no image, or two images would get the same mask.
     """
     targets = _targets(inputs)
-    predictor = Predictor.from_run(run, weights=weights, device=device)
+    predictor = Predictor.load(run, weights=weights, device=device)
     for stem, path in track(targets.items(), "predicting", console=console, disable=not console.is_terminal):
         image = FileSample(stem, path, None, len(predictor.classes)).image()
         prediction = predictor(image)

@@ -1,4 +1,4 @@
-"""A run folder -> masks for images."""
+"""A run folder, or a file of weights -> masks for images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from u2pl.build import build_network
+from u2pl.build import build_inference, build_network
 from u2pl.config import Config
 from u2pl.data.classes import Palette
 from u2pl.data.pascal_voc import voc_palette
 from u2pl.engine.checkpoint import load_weights, read_description
+from u2pl.engine.inference import Inference, Whole
 from u2pl.errors import InputError
+
+#: Ending of a file of weights, as against the folder of a run.
+WEIGHTS_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Predictor:
         classes: names. palette: RGB per class; empty for the colours of PASCAL VOC.
         lookup: raw value of a mask -> class, for masks kept as the training data had them.
         scale: images are resized by this factor before the network sees them, as in training.
+        inference: how the network sees the resized image; see :func:`u2pl.engine.inference.inference`.
     """
 
     def __init__(
@@ -45,12 +50,14 @@ class Predictor:
         palette: Palette = (),
         scale: float = 1.0,
         lookup: tuple[int, ...] | None = None,
+        inference: Inference = Whole,
     ) -> None:
         self.network = network.eval()
         self.classes = classes
         self.palette = palette or voc_palette(len(classes))
         self.scale = scale
         self.lookup = lookup
+        self.inference = inference
 
     @classmethod
     def from_run(cls, run: Path | str, *, weights: str = "last", device: str | torch.device = "cpu") -> Predictor:
@@ -63,19 +70,32 @@ class Predictor:
         path = Path(run) / f"{weights}.safetensors"
         if not path.exists():
             raise InputError(f"{path} is missing; give a run folder made by `u2pl train` that has saved its weights")
-        description = read_description(path)
-        try:
-            network = network_of(description)
-            load_weights(path, network)
-        except Exception as error:
-            raise InputError(f"{path} does not fit the network it describes; train again") from error
+        return cls.from_file(path, device=device)
+
+    @classmethod
+    def from_file(cls, path: Path | str, *, device: str | torch.device = "cpu") -> Predictor:
+        """The network of one ``.safetensors`` file that `u2pl train` or `u2pl import-weights` wrote.
+
+        Raises InputError when it is another file, or none.
+        """
+        network, inference, description = _read(Path(path))
         return cls(
             network.to(device),
             classes=tuple(description["classes"]),
             palette=tuple((int(r), int(g), int(b)) for r, g, b in description["palette"]),
             scale=description["scale"],
             lookup=tuple(description["lookup"]) if description.get("lookup") else None,
+            inference=inference,
         )
+
+    @classmethod
+    def load(cls, path: Path | str, *, weights: str = "last", device: str | torch.device = "cpu") -> Predictor:
+        """What :meth:`from_file` or :meth:`from_run` gives, by the ending of the path."""
+        if Path(path).suffix != WEIGHTS_SUFFIX:
+            return cls.from_run(path, weights=weights, device=device)
+        if weights != "last":
+            raise InputError(f"--weights {weights}: {path} is one file of weights; leave --weights out")
+        return cls.from_file(path, device=device)
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Prediction:
@@ -85,7 +105,7 @@ class Predictor:
         if self.scale != 1.0:
             size = [max(1, round(side * self.scale)) for side in image.shape[-2:]]
             pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
-        logits = self.network(pixels).logits.float()
+        logits = self.inference(self.network)(pixels).float()
         if logits.shape[-2:] != image.shape[-2:]:
             logits = F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
         log_probability = logits[0].log_softmax(dim=0)
@@ -97,9 +117,36 @@ class Predictor:
         )
 
 
+def load_network(path: Path | str, *, device: str | torch.device = "cpu") -> nn.Module:
+    """The network of one ``.safetensors`` file that `u2pl train` or `u2pl import-weights` wrote, to be evaluated.
+
+    Called with images (B, 3, H, W) in [0, 1] it returns a :class:`~u2pl.structures.SegmentationOutput`. Raises
+    InputError when it is another file, or none.
+    """
+    return _read(Path(path))[0].to(device).eval()
+
+
+def _read(path: Path) -> tuple[nn.Module, Inference, dict[str, Any]]:
+    if not path.is_file():
+        raise InputError(f"{path} is missing; give a {WEIGHTS_SUFFIX} file that `u2pl train` or `import-weights` wrote")
+    description = read_description(path)
+    try:
+        network = network_of(description)
+        load_weights(path, network)
+        inference = inference_of(description)
+    except Exception as error:
+        raise InputError(f"{path} does not fit the network it describes; write it again") from error
+    return network, inference, description
+
+
 def network_of(description: dict[str, Any]) -> nn.Module:
     """Build the network a weights file describes, without its weights."""
-    config = Config.model_validate(
-        {"network": description["network"], "method": {"name": description["method"]}}, strict=False
-    )
+    method = {"name": description["method"], "contrast": description.get("contrast", True)}
+    config = Config.model_validate({"network": description["network"], "method": method}, strict=False)
     return build_network(config, len(description["classes"]))
+
+
+def inference_of(description: dict[str, Any]) -> Inference:
+    """How validation saw an image with the network a weights file describes; whole where the file does not say."""
+    evaluation = description.get("evaluation", {})
+    return build_inference(Config.model_validate({"evaluation": evaluation}, strict=False).evaluation)

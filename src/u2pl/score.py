@@ -1,21 +1,23 @@
-"""Score the model of a run folder on its validation set or on another folder."""
+"""Score the model of a run folder, or of a file of weights, on a validation set or on another folder."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from u2pl.build import build_source
-from u2pl.config import load_config
+from u2pl.build import build_inference, build_source
 from u2pl.data.batches import Evaluation, loader
 from u2pl.data.files import FileSample
 from u2pl.data.source import Sample
 from u2pl.data.splits import IMAGE_SUFFIXES
+from u2pl.engine.checkpoint import read_description
 from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.errors import InputError
-from u2pl.predictor import Predictor
+from u2pl.predictor import WEIGHTS_SUFFIX, Predictor
+from u2pl.recipes import load_config
 from u2pl.run import fabric_of
 
 
@@ -27,34 +29,48 @@ def score_run(
     masks: Path | None = None,
     weights: str = "last",
 ) -> Scores:
-    """Scores over whole images at the run's ``data.scale``, from one confusion matrix.
+    """Scores over images at the run's ``data.scale``, seen by its ``evaluation`` protocol; one confusion matrix.
 
-    ``overrides`` change the configuration of the run, its data first of all. Raises InputError when there is nothing
-    to score or a mask does not fit.
+    ``run`` may also be a file of weights. ``overrides`` change the configuration of the run, or the defaults for a
+    file: its data first of all. Raises InputError when there is nothing to score or a mask does not fit.
     """
-    if not (run / "config.yaml").exists():
+    saved = None if run.suffix == WEIGHTS_SUFFIX else run / "config.yaml"  # a file of weights has no configuration
+    if saved is not None and not saved.exists():
         raise InputError(f"{run} is no run folder: config.yaml is missing; give one made by `u2pl train`")
     if (images is None) != (masks is None):
         raise InputError("--images and --masks belong together; give both or neither")
-    config = load_config(run / "config.yaml", ["train.devices=1", "train.nodes=1", *overrides])
+    told = described(run) if saved is None and run.is_file() else []
+    config = load_config(saved, ["train.devices=1", "train.nodes=1", *told, *overrides])
     fabric = fabric_of(config.train)
-    predictor = Predictor.from_run(run, weights=weights, device=fabric.device)
+    predictor = Predictor.load(run, weights=weights, device=fabric.device)
     if config.train.channels_last:  # as in training: another memory format rounds otherwise
         predictor.network.to(memory_format=torch.channels_last)
     samples: Sequence[Sample]
     if images is not None and masks is not None:
         samples = pair_files(
-            images, masks, num_classes=len(predictor.classes), lookup=predictor.lookup, scale=predictor.scale
+            images, masks, num_classes=len(predictor.classes), lookup=predictor.lookup, scale=config.data.scale or 1.0
         )
     else:
         source = build_source(config.data, seed=config.seed)
         if source.classes != predictor.classes:
-            raise InputError(f"data: its classes ({', '.join(source.classes)}) are not those the model was trained on")
+            raise InputError(
+                f"data: its classes ({', '.join(source.classes)}) are not those of the model; set data.name "
+                "and data.root, or give --images and --masks"
+            )
         samples = source.val
     if not samples:
         raise InputError("data.val: the run has no validation set; give one, or --images and --masks")
     pairs = loader(Evaluation(samples), workers=config.data.workers)
-    return Scores.from_confusion(evaluate(fabric, predictor.network, pairs, len(predictor.classes)), predictor.classes)
+    inference = build_inference(config.evaluation)
+    confusion = evaluate(fabric, predictor.network, pairs, len(predictor.classes), inference=inference)
+    return Scores.from_confusion(confusion, predictor.classes)
+
+
+def described(weights: Path) -> list[str]:
+    """What a file of weights says of how its network sees an image, as overrides of a configuration."""
+    description = read_description(weights)
+    evaluation = [f"evaluation.{key}={json.dumps(value)}" for key, value in description.get("evaluation", {}).items()]
+    return evaluation if description["scale"] == 1.0 else [*evaluation, f"data.scale={description['scale']}"]
 
 
 def pair_files(

@@ -9,6 +9,7 @@ import torchvision
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
+from released_network import Encoder, ReleasedNetwork, save_checkpoint
 from u2pl.errors import InputError
 from u2pl.networks import deeplabv3plus, smp_network
 from u2pl.networks.resnet import ResNetEncoder, resnet_encoder
@@ -66,6 +67,28 @@ def test_builders_load_a_file(resnet18: dict, tmp_path: Path) -> None:
     network = deeplabv3plus(num_classes=3, encoder="resnet18", channels=8, weights=tmp_path / "w.pth")
     assert_loaded(network.encoder, resnet18)
     assert_loaded(smp_network(num_classes=3, encoder="resnet18", weights=str(tmp_path / "w.pth")).encoder, resnet18)
+
+
+@pytest.mark.parametrize(("depth", "classifier"), [(50, False), (50, True), (101, True)])
+def test_imagenet_weights_of_the_deep_stem_load(depth: int, classifier: bool, tmp_path: Path) -> None:
+    state = Encoder(depth, 8).state_dict()
+    assert "conv1.6.weight" in state
+    fc = {"fc.weight": torch.rand(1000, 2048), "fc.bias": torch.rand(1000)} if classifier else {}
+    torch.save({**state, **fc}, tmp_path / f"resnet{depth}.pth")
+    network = deeplabv3plus(
+        num_classes=3, encoder=f"resnet{depth}", channels=8, weights=tmp_path / f"resnet{depth}.pth"
+    )
+    assert_loaded(network.encoder, state)
+    assert set(network.encoder.state_dict()) == set(state)
+
+
+def test_a_released_checkpoint_gives_its_encoder(tmp_path: Path) -> None:
+    student = ReleasedNetwork(depth=18, classes=3, width=8, embedding=None)
+    path = save_checkpoint(tmp_path / "ckpt.pth", student, None)
+    network = deeplabv3plus(num_classes=5, encoder="resnet18", deep_stem=True, channels=8, weights=path)
+    assert_loaded(network.encoder, student.encoder.state_dict())
+    with pytest.raises(InputError, match=r"network\.deep_stem"):
+        deeplabv3plus(num_classes=5, encoder="resnet18", channels=8, weights=path)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "mobilenetv3_small_050"])

@@ -72,7 +72,9 @@ def read_description(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             return json.loads(file.metadata()["u2pl"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} holds no trained network of u2pl; give a run folder made by `u2pl train`") from error
+        raise InputError(
+            f"{path} holds no trained network of u2pl; give what `u2pl train` or `u2pl import-weights` wrote"
+        ) from error
 
 
 def load_weights(path: Path, network: nn.Module) -> None:

@@ -1,8 +1,7 @@
-"""Start an encoder from trained weights: a local file, or ImageNet weights fetched from the Hugging Face hub."""
+"""Start an encoder from trained weights: a local file, or published weights fetched from the Hugging Face hub."""
 
 from __future__ import annotations
 
-import pickle
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -12,13 +11,12 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import timm
-import torch
 from huggingface_hub import constants as hub
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from u2pl.errors import InputError
+from u2pl.networks.tensor_file import first_sentence, mismatch, read_tensor_file
+from u2pl.networks.transformers import published_layout
 
 #: Prefixes that training scripts put before the encoder's own names.
 _WRAPPERS = ("module.", "encoder.", "backbone.", "model.")
@@ -28,10 +26,11 @@ _CONNECT_TIMEOUT = 5.0
 
 
 def load_encoder_weights(encoder: nn.Module, path: Path | str) -> None:
-    """Load a file of torchvision-style weights into an encoder; all of its tensors or none.
+    """Load a file of an encoder's published weights; all of its tensors or none.
 
     ``.safetensors``, ``.pt`` and ``.pth`` files are read, the latter without running code from them. The classifier
-    of the file is ignored, and so are wrappers around the names (``module.``, ``encoder.``, ``state_dict``).
+    of the file is ignored, and so are wrappers around the names (``module.``, ``encoder.``, ``state_dict``). Names are
+    those of torchvision, timm or MiT; for vision transformers also those of other releases that timm converts.
 
     Raises:
         InputError: one line that names ``network.weights`` and the file, if it cannot be read or is of another network.
@@ -59,7 +58,7 @@ def fetch_resnet_weights(encoder: nn.Module, name: str) -> None:
 
 @contextmanager
 def fetching(name: str) -> Iterator[None]:
-    """Run a download of the ImageNet weights of ``name``, and say in one line why it failed.
+    """Run a download of the weights of ``name``, and say in one line why it failed.
 
     The hub's client retries for most of a minute when there is no network. One look at the hub first makes that
     seconds; without it, only weights that were fetched before are used.
@@ -73,9 +72,9 @@ def fetching(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each client has errors of its own: hub, http, timm, safetensors
-        why = reason or _one_line(error)
+        why = reason or first_sentence(error)
         raise InputError(
-            f"network.pretrained: cannot fetch the ImageNet weights of {name} ({why}); check the network, or give "
+            f"network.pretrained: cannot fetch the weights of {name} ({why}); check the network, or give "
             "network.weights=PATH, or set network.pretrained=false"
         ) from error
     finally:
@@ -97,22 +96,7 @@ def _why_unreachable() -> str | None:
 
 def _read(path: Path) -> Mapping[str, Tensor]:
     """The state dict in a file, without what is wrapped around it."""
-    if not path.is_file():
-        raise InputError(f"network.weights: no such file: {path}")
-    try:
-        if path.suffix == ".safetensors":
-            content: object = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"network.weights: {path} is not a file of tensors alone (it is damaged, or holds Python objects, which "
-            "are not loaded); save the encoder's state_dict() again"
-        ) from error
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError) as error:
-        raise InputError(
-            f"network.weights: {path} is damaged or no checkpoint ({_one_line(error)}); fetch or save it again"
-        ) from error
+    content = read_tensor_file(path, source=f"network.weights: {path}")
     for wrapper in ("state_dict", "model_state", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -126,7 +110,8 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 def _copy_into(encoder: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
     """Copy a state dict into an encoder if it has every tensor of it, in the right shape."""
     wanted = encoder.state_dict()
-    given = {_canonical(key): (key, value) for key, value in _unwrap(state, wanted).items()}
+    state = published_layout(encoder, _unwrap(state, wanted))
+    given = {_canonical(key): (key, value) for key, value in state.items()}
     matched, missing, misshapen = {}, [], []
     for key, tensor in wanted.items():
         name, value = given.pop(_canonical(key), (key, None))
@@ -141,17 +126,12 @@ def _copy_into(encoder: nn.Module, state: Mapping[str, Tensor], *, source: str) 
     # which the encoder has no such part at all are the classifier.
     parts = {_part(key) for key in wanted}
     excess = [key for key, _ in given.values() if _part(key) in parts]
-    problems = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for names, what in ((missing, "tensors missing"), (misshapen, "of another shape"), (excess, "too many"))
-        if names
-    ]
-    if problems:
+    if problem := mismatch(missing=missing, misshapen=misshapen, excess=excess):
         raise InputError(
-            f"{source} does not fit the encoder: {'; '.join(problems)}; choose the network.encoder "
+            f"{source} does not fit the encoder: {problem}; choose the network.encoder "
             "(and network.deep_stem) that these weights are of"
         )
-    encoder.load_state_dict(matched, strict=False)
+    nn.Module.load_state_dict(encoder, matched, strict=False)  # MiT's own takes no `strict`
 
 
 def _unwrap(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -174,9 +154,3 @@ def _canonical(key: str) -> str:
 def _part(key: str) -> str:
     """The part of the network that a tensor is in: ``layer3.6.conv1.weight`` -> ``layer3``."""
     return re.sub(r"_\d+$", "", key.removeprefix("model.").split(".", maxsplit=1)[0])
-
-
-def _one_line(error: BaseException) -> str:
-    """The first sentence of an error, or its kind if it says nothing."""
-    text = re.split(r"\.\s|\n", str(error).strip(), maxsplit=1)[0]
-    return text[:160] or type(error).__name__

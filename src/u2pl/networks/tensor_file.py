@@ -1,0 +1,64 @@
+"""Files of tensors, read without running code from them, and how they differ from what a network needs."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from u2pl.errors import InputError
+
+# Training scripts save scores as numpy scalars beside the tensors, and those of numpy 1 name a module that numpy 2
+# has moved. Numbers are all that these can make: an object scalar needs a data type that is not listed.
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMPY_SCALARS: list[Any] = [
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4")),
+]
+
+
+def read_tensor_file(path: Path, *, source: str) -> object:
+    """The content of a ``.safetensors`` file, or of what ``torch.save`` wrote: tensors, numbers and containers.
+
+    Raises:
+        InputError: one line that begins with ``source``, if there is no such file or it holds anything else.
+    """
+    if not path.is_file():
+        raise InputError(f"{source} {'is a folder' if path.is_dir() else 'is missing'}; give a file of weights")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{source} is not a file of tensors alone (it is damaged, or holds Python objects, which are not loaded); "
+            "save the state_dict() again"
+        ) from error
+    except Exception as error:  # unpickling a damaged file can raise anything
+        raise InputError(
+            f"{source} is damaged or no checkpoint ({first_sentence(error)}); fetch or save it again"
+        ) from error
+
+
+def mismatch(*, missing: Sequence[str], misshapen: Sequence[str], excess: Sequence[str]) -> str:
+    """How a file's tensors differ from a network's, in half a line with the first names; empty if they do not."""
+    kinds = ((missing, "tensors missing"), (misshapen, "of another shape"), (excess, "too many"))
+    return "; ".join(
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for names, what in kinds
+        if names
+    )
+
+
+def first_sentence(error: BaseException) -> str:
+    """The first sentence of an error, or its kind if it says nothing."""
+    text = re.split(r"\.\s|\n", str(error).strip(), maxsplit=1)[0]
+    return text[:160] or type(error).__name__
