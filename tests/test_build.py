@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,14 +21,15 @@ from u2pl.build import (
     build_scheduler,
     build_source,
     ranks,
+    strong_views,
 )
 from u2pl.config import Config
 from u2pl.data.files import CachedSample
 from u2pl.errors import InputError
-from u2pl.methods import U2PL, MeanTeacher, Supervised
+from u2pl.methods import U2PL, FixMatch, MeanTeacher, Supervised
 from u2pl.networks.adapter import SmpNetwork
 from u2pl.networks.deeplabv3plus import DeepLabV3Plus
-from u2pl.pixels import ClassMix, CutMix, CutOut
+from u2pl.pixels import ClassMix, CutMix, CutOut, NoMixing
 from u2pl.pixels.losses import OhemCrossEntropy
 from u2pl.recipes import load_config
 
@@ -192,6 +194,32 @@ def test_ranks(num_classes: int, low: int | None, high: int | None, fits: bool) 
     else:
         with pytest.raises(InputError, match=r"^method\.low_rank and method\.high_rank"):
             ranks(method, num_classes)
+
+
+def test_adaptive_mixing_shares_one_confidence() -> None:
+    method = build_method(config("method.mixing=ael").method, Two(), num_classes=5, embedding_dim=3)
+    assert method.mixing.confidence is method.copy_paste.confidence is method.class_confidence
+    for name in ("fixmatch", "unimatch"):
+        wanted = config("method.mixing=ael", f"method.name={name}").method
+        with pytest.raises(InputError, match=r"method\.mixing: ael needs mean_teacher or u2pl"):
+            build_method(wanted, Two(), num_classes=5, embedding_dim=3)
+
+
+def test_baselines_and_the_contrast_switch() -> None:
+    def built(*overrides: str) -> Any:
+        return build_method(config(*overrides).method, Two(), num_classes=5, embedding_dim=3)
+
+    assert type(built("method.name=fixmatch", "method.threshold=0.8")) is FixMatch
+    assert built("method.name=unimatch", "method.threshold=0.8").threshold == 0.8
+    assert built("method.contrast=false").contrast is None
+    assert built("method.dynamic_partition=false", "method.negatives_from=all").negatives_from == "all"
+    assert not built("method.dynamic_partition=false").dynamic_partition
+    assert built("method.feature_dropout=true").feature_dropout
+    every = built("method.rank_threshold=false").contrast
+    assert (every.low_rank, every.high_rank) == (1, 5)
+    views = [strong_views(config(f"method.name={name}", "method.views=2").method) for name in ("fixmatch", "u2pl")]
+    assert [*views, strong_views(config("method.name=unimatch").method)] == [1, 2, 2]
+    assert isinstance(build_mixing(config("method.mixing=none").method, 5), NoMixing)
 
 
 def test_parameter_groups() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -22,11 +22,22 @@ from u2pl.data.scenes import scenes
 from u2pl.data.source import DataSource
 from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
 from u2pl.engine.inference import Inference, inference
+from u2pl.engine.parameter_groups import parameter_groups
 from u2pl.errors import InputError
 from u2pl.methods import U2PL, FixMatch, MeanTeacher, Supervised, UniMatch
 from u2pl.methods.base import Method, PixelLoss
 from u2pl.networks import deeplabv3plus, smp_network
-from u2pl.pixels import ClassMix, CutMix, CutOut, Mixing, NoMixing, UnreliableContrast
+from u2pl.pixels import (
+    AdaptiveCopyPaste,
+    AdaptiveCutMix,
+    ClassConfidence,
+    ClassMix,
+    CutMix,
+    CutOut,
+    Mixing,
+    NoMixing,
+    UnreliableContrast,
+)
 from u2pl.pixels.contrast import Gather, default_low_rank
 from u2pl.pixels.losses import OhemCrossEntropy, cross_entropy
 from u2pl.structures import Batch
@@ -73,20 +84,24 @@ def build_method(
     num_classes: int,
     embedding_dim: int,
     gather: Gather | None = None,
+    total: Callable[[Tensor], Tensor] | None = None,
     processes: int = 1,
 ) -> Method:
-    """The method around a freshly built student. ``gather`` shares the keys of so many processes."""
+    """The method around a freshly built student. ``gather`` shares the keys of so many processes, ``total`` sums."""
     loss: PixelLoss = cross_entropy
     if method.loss == "ohem":
         loss = OhemCrossEntropy(threshold=method.ohem_threshold, min_kept=method.ohem_min_kept)
     if method.name == "supervised":
         return Supervised(supervised_loss=loss)
-    mixing = build_mixing(method, num_classes)
+    mixing = build_mixing(method, num_classes, total)
     if method.name in ("fixmatch", "unimatch"):
+        if isinstance(mixing, AdaptiveCutMix):
+            raise InputError(f"method.mixing: ael needs mean_teacher or u2pl, not {method.name}; use cutmix")
         consistency = FixMatch if method.name == "fixmatch" else UniMatch
         return consistency(threshold=method.threshold, mixing=mixing, supervised_loss=loss)
     options: dict[str, Any] = {
         "mixing": mixing,
+        "copy_paste": AdaptiveCopyPaste(mixing.confidence) if isinstance(mixing, AdaptiveCutMix) else None,
         "alpha_0": method.alpha,
         "dynamic_partition": method.dynamic_partition,
         "min_confidence": method.min_confidence,
@@ -104,8 +119,10 @@ def build_method(
     return U2PL(network, contrast=build_contrast(method, num_classes, embedding_dim, gather, processes), **options)
 
 
-def build_mixing(method: MethodConfig, num_classes: int) -> Mixing:
+def build_mixing(method: MethodConfig, num_classes: int, total: Callable[[Tensor], Tensor] | None = None) -> Mixing:
     """How strong views are mixed."""
+    if method.mixing == "ael":
+        return AdaptiveCutMix(ClassConfidence(num_classes, reduce=total))
     if method.mixing == "classmix":
         return ClassMix(num_classes)
     return {"cutmix": CutMix, "cutout": CutOut, "none": NoMixing}[method.mixing]()
@@ -154,14 +171,15 @@ def ranks(method: MethodConfig, num_classes: int) -> tuple[int, int]:
 
 
 def build_optimizer(train: TrainConfig, network: Any) -> Optimizer:
-    """SGD or AdamW; the heads train at ``head_lr_factor`` times the encoder's rate."""
-    groups = [
-        {"params": list(network.encoder_parameters()), "lr": train.lr},
-        {"params": list(network.head_parameters()), "lr": train.lr * train.head_lr_factor},
-    ]
-    if train.optimizer == "adamw":
-        return AdamW(groups, weight_decay=train.weight_decay)
-    return SGD(groups, momentum=train.momentum, weight_decay=train.weight_decay)
+    """SGD or AdamW, with the rates of :func:`u2pl.engine.parameter_groups.parameter_groups`."""
+    groups = parameter_groups(
+        network,
+        lr=train.lr,
+        head_lr_factor=train.head_lr_factor,
+        weight_decay=train.weight_decay,
+        layer_decay=train.layer_decay,
+    )
+    return AdamW(groups) if train.optimizer == "adamw" else SGD(groups, momentum=train.momentum)
 
 
 def build_scheduler(train: TrainConfig, optimizer: Optimizer) -> LambdaLR:

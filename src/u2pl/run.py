@@ -13,12 +13,15 @@ from torch import nn
 
 from u2pl.build import (
     build_batches,
+    build_inference,
     build_method,
     build_network,
     build_optimizer,
     build_scheduler,
     build_source,
-    check_ranks,
+    contrasts,
+    ranks,
+    strong_views,
 )
 from u2pl.config import Config, TrainConfig
 from u2pl.data.batches import Evaluation, loader, step_seed
@@ -26,7 +29,7 @@ from u2pl.data.inspection import verify
 from u2pl.data.source import DataSource
 from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.fit import Run, Watcher, fit
-from u2pl.engine.machine import make_fabric, precision_of, share_keys
+from u2pl.engine.machine import make_fabric, precision_of, share_keys, share_sums
 from u2pl.engine.memory import require_memory
 from u2pl.errors import InputError
 from u2pl.run_folder import check_folder, make_folder, network_description, save_pictures
@@ -58,10 +61,10 @@ def train(
     InputError before training where the data, the configuration or the folder cannot be used.
     """
     fabric = fabric_of(config.train)
-    resolved = config.train.model_copy(update={"precision": precision_of(fabric)})
-    config = config.model_copy(update={"train": resolved})
     source = checked_source(config)
+    config = resolved(config, source, fabric)
     network = checked_network(config, source, fabric)
+    optimizer = build_optimizer(config.train, network)
     check_folder(out, config, resume=resume)
     fabric.launch()  # other processes begin here: bad input is told once, by the first
     method = build_method(
@@ -70,6 +73,7 @@ def train(
         num_classes=len(source.classes),
         embedding_dim=config.network.embedding_dim,
         gather=share_keys(fabric) if fabric.world_size > 1 else None,
+        total=share_sums(fabric) if fabric.world_size > 1 else None,
         processes=fabric.world_size,
     )
     if fabric.is_global_zero:
@@ -77,7 +81,7 @@ def train(
         say(describe(config, source, network))
     fabric.barrier()
     fabric.to_device(method)
-    student, optimizer = fabric.setup(network, build_optimizer(config.train, network))
+    student, optimizer = fabric.setup(network, optimizer)
     with out_of_memory_is_bad_input():
         scores = fit(
             fabric,
@@ -112,11 +116,28 @@ def checked_source(config: Config) -> DataSource:
     """The data set, once it is known to be fit to train on."""
     source = build_source(config.data, seed=config.seed)
     semi_supervised = config.method.name != "supervised"
-    if config.method.name == "u2pl":
-        check_ranks(config.method, len(source.classes))
+    if contrasts(config.method):
+        ranks(config.method, len(source.classes))
     images = len(source.labeled) + len(source.val) + len(source.unlabeled) * semi_supervised
     verify(source, semi_supervised=semi_supervised, thorough=images <= _THOROUGH)
     return source
+
+
+def resolved(config: Config, source: DataSource, fabric: Fabric) -> Config:
+    """The configuration with the number of steps and the precision in use, as it is saved with the run."""
+    in_use = {"precision": precision_of(fabric), "steps": steps_of(config.train, source)}
+    return config.model_copy(update={"train": config.train.model_copy(update=in_use)})
+
+
+def steps_of(train: TrainConfig, source: DataSource) -> int:
+    """Optimiser steps: ``steps``, unless ``epochs`` asks for passes over the unlabeled images.
+
+    Where there are none, it counts the labeled ones. A supervised run is as long as the semi-supervised one beside it.
+    """
+    if train.epochs is None:
+        return train.steps
+    images = len(source.unlabeled) or len(source.labeled)
+    return max(1, round(train.epochs * images / (train.batch_size * train.devices * train.nodes)))
 
 
 def checked_network(config: Config, source: DataSource, fabric: Fabric) -> nn.Module:
@@ -125,7 +146,7 @@ def checked_network(config: Config, source: DataSource, fabric: Fabric) -> nn.Mo
     network = build_network(config, len(source.classes))
     crop = config.train.crop_size
     height, width = (crop, crop) if isinstance(crop, int) else crop
-    images = config.train.batch_size * (1 if config.method.name == "supervised" else 2)
+    images = config.train.batch_size * (1 if config.method.name == "supervised" else 1 + strong_views(config.method))
     require_memory(network, fabric.device, images=images, height=height, width=width)
     return network.to(memory_format=torch.channels_last) if config.train.channels_last else network
 
@@ -174,11 +195,12 @@ def describe(config: Config, source: DataSource, network: nn.Module) -> str:
 
 def scorer(fabric: Fabric, config: Config, source: DataSource) -> Callable[[nn.Module], Scores]:
     """Evaluates a network on the validation set, shared out among the processes."""
+    inference, classes = build_inference(config.evaluation), source.classes
 
     def score(network: nn.Module) -> Scores:
         images = loader(
             Evaluation(source.val), start=fabric.global_rank, stride=fabric.world_size, workers=config.data.workers
         )
-        return Scores.from_confusion(evaluate(fabric, network, images, len(source.classes)), source.classes)
+        return Scores.from_confusion(evaluate(fabric, network, images, len(classes), inference=inference), classes)
 
     return score

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 
 from u2pl.methods import U2PL, MeanTeacher
 from u2pl.methods.u2pl import downsample, pixel_sets
-from u2pl.pixels import ClassMix, CutMix, CutOut, UnreliableContrast, partition
+from u2pl.pixels import (
+    AdaptiveCopyPaste,
+    AdaptiveCutMix,
+    ClassConfidence,
+    ClassMix,
+    CutMix,
+    CutOut,
+    UnreliableContrast,
+    partition,
+)
 from u2pl.pixels.losses import OhemCrossEntropy
 from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
 
@@ -281,6 +290,26 @@ def test_negatives_of_another_kind_reach_the_bank(tiny_network: Network, chosen:
 def test_without_dynamic_partition_the_share_stays(tiny_network: Network) -> None:
     assert build(tiny_network(), alpha_0=0.4).alpha(0.75) == pytest.approx(0.1)
     assert build(tiny_network(), alpha_0=0.4, dynamic_partition=False).alpha(0.75) == 0.4
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.5])
+def test_copy_paste_changes_labeled_images_and_follows_their_confidence(tiny_network: Network, progress: float) -> None:
+    """Of AEL: a step, warm-up or not, sees the pasted images, and the running confidence is that of their pixels."""
+    confidence = ClassConfidence(C)
+    copy_paste = AdaptiveCopyPaste(confidence, number=C, probability=1.0)  # all of the next image is pasted
+    student, batch = tiny_network(1).eval(), random_batch(1)
+    method = build(student, warmup=0.3, copy_paste=copy_paste, mixing=AdaptiveCutMix(confidence))
+    losses = method(student, batch, progress)
+    void = (batch.label == IGNORE_INDEX).roll(-1, dims=0)
+    label = torch.where(void, batch.label, batch.label.roll(-1, dims=0))
+    image = torch.where(void.unsqueeze(1), batch.image, batch.image.roll(-1, dims=0))
+    logits = student(image).logits
+    expected = F.cross_entropy(logits, label, ignore_index=IGNORE_INDEX)
+    assert losses["supervised"].item() == pytest.approx(expected.item(), rel=1e-5)
+    probability = logits.softmax(dim=1)
+    for c in range(C):
+        assert confidence.value[c].item() == pytest.approx(probability[:, c][label == c].mean().item(), rel=1e-5)
+    assert "class_confidence.value" in method.state_dict()
 
 
 def test_a_batch_of_one(tiny_network: Network) -> None:

@@ -81,3 +81,12 @@ def share_keys(fabric: Fabric) -> Callable[[Tensor, Tensor], tuple[Tensor, Tenso
         )
 
     return gather
+
+
+def share_sums(fabric: Fabric) -> Callable[[Tensor], Tensor]:
+    """Adds up a tensor of all processes."""
+
+    def total(tensor: Tensor) -> Tensor:
+        return fabric.all_reduce(tensor, reduce_op="sum")  # type: ignore[return-value]
+
+    return total

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from u2pl.methods.base import Method, PixelLoss, supervised_losses
 from u2pl.methods.ema import EmaTeacher
+from u2pl.pixels.adaptive_mixing import AdaptiveCopyPaste
 from u2pl.pixels.contrast import UnreliableContrast
 from u2pl.pixels.losses import cross_entropy
 from u2pl.pixels.mixing import CutMix, Mix, Mixing
@@ -29,6 +30,8 @@ class U2PL(Method):
         network: the student; the teacher starts as its copy. Needs an embedding when there is a contrast.
         contrast: the contrastive term with its memory bank.
         mixing: how strong views are mixed.
+        copy_paste: AEL's adaptive copy-paste among labeled images (Hu et al. 2021, arXiv 2110.05474). Its running class
+            confidence, which an adaptive ``mixing`` shares, follows the student's labeled pixels in every step.
         alpha_0: share of pixels held unreliable at the start.
         dynamic_partition: the share falls to 0 with the progress of training (DPA); else it stays.
         min_confidence: absolute floor of a reliable pixel beside the quantile; 0 in the paper.
@@ -52,6 +55,7 @@ class U2PL(Method):
         *,
         contrast: UnreliableContrast | None,
         mixing: Mixing | None = None,
+        copy_paste: AdaptiveCopyPaste | None = None,
         alpha_0: float = 0.20,
         dynamic_partition: bool = True,
         min_confidence: float = 0.0,
@@ -68,6 +72,8 @@ class U2PL(Method):
         self.teacher = EmaTeacher(network, decay=ema_decay)
         self.contrast = contrast
         self.mixing: Mixing = CutMix() if mixing is None else mixing
+        self.copy_paste = copy_paste
+        self.class_confidence = None if copy_paste is None else copy_paste.confidence  # saved and moved with the method
         self.alpha_0, self.dynamic_partition, self.min_confidence = alpha_0, dynamic_partition, min_confidence
         self.warmup, self.ramp = warmup, ramp
         self.max_lambda_u = max_lambda_u
@@ -78,6 +84,7 @@ class U2PL(Method):
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Returns ``supervised``, ``unsupervised`` (lambda_u L_u), ``contrastive``; with such a head ``auxiliary``."""
+        batch = self.paste(batch)
         if progress < self.warmup:
             return self.warmup_step(student, batch)
         self.teacher.start(student)
@@ -92,6 +99,7 @@ class U2PL(Method):
 
         images = torch.cat((batch.image, mixed))
         output = self.see(student, images, weak)
+        self.observe(output, batch.label)
         losses = supervised_losses(output, batch.label, self.supervised_loss)
         losses["unsupervised"] = self.unsupervised(output.logits[len(batch.image) :], targets, pseudo, progress)
         if self.contrast is not None:
@@ -138,10 +146,23 @@ class U2PL(Method):
     def warmup_step(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Labels alone; every output stays connected to the graph, as distributed training needs."""
         output = student(batch.image)
+        self.observe(output, batch.label)
         losses = supervised_losses(output, batch.label, self.supervised_loss)
         if self.contrast is not None:
             losses["contrastive"] = 0.0 * output.embedding.sum()
         return losses
+
+    def paste(self, batch: Batch) -> Batch:
+        """The batch with classes pasted among its labeled images, if the method does so."""
+        if self.copy_paste is None:
+            return batch
+        image, label = self.copy_paste.apply(batch.image, batch.label)
+        return replace(batch, image=image, label=label)
+
+    def observe(self, output: SegmentationOutput, label: Tensor) -> None:
+        """Let the running class confidence follow the labeled images, which come first in the output."""
+        if self.class_confidence is not None:
+            self.class_confidence.update(output.logits[: len(label)].detach(), label)
 
     def after_step(self, student: nn.Module) -> None:
         """Average the student into the teacher, once semi-supervised training has begun."""
