@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from u2pl.config import Config, load_config
+from u2pl.config import Config
 from u2pl.data.source import DataSource
 from u2pl.engine.checkpoint import write_text_atomically
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
+from u2pl.recipes import load_config
 from u2pl.report.pictures import coloured, overlay, save_panels
 
 _PICTURES = 6
@@ -22,7 +23,7 @@ def check_folder(out: Path, config: Config, *, resume: bool) -> None:
         if not resume:
             raise InputError(f"{out} already holds a run; add --resume to go on with it or choose another --out")
         before, now = load_config(saved).model_dump(), config.model_dump()
-        for section in ("data", "network", "method", "train"):
+        for section in ("data", "network", "method", "train", "evaluation"):
             for key, value in now[section].items():
                 if before[section][key] != value and key != "workers":
                     raise InputError(
@@ -53,14 +54,18 @@ def network_description(config: Config, source: DataSource) -> dict[str, Any]:
         "lookup": None if source.lookup is None else list(source.lookup),
         "scale": config.data.scale or 1.0,
         "method": config.method.name,
+        "contrast": config.method.contrast,
         "network": config.network.model_dump(exclude={"pretrained", "weights"}, exclude_none=True),
+        "evaluation": config.evaluation.model_dump(),
     }
 
 
 def save_pictures(out: Path, source: DataSource) -> None:
     """``pictures/validation.png``: image, truth and prediction of samples evenly spread over the validation set."""
     trained = Predictor.from_run(out)
-    predictor = Predictor(trained.network, classes=trained.classes, palette=trained.palette)  # samples come scaled
+    predictor = Predictor(  # samples come scaled
+        trained.network, classes=trained.classes, palette=trained.palette, inference=trained.inference
+    )
     rows = []
     for sample in source.val[:: -(-len(source.val) // _PICTURES)]:
         image = sample.image()

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from u2pl.engine.inference import Inference, Whole
 from u2pl.structures import IGNORE_INDEX
 
 
@@ -42,20 +43,28 @@ class Scores:
 
 
 @torch.no_grad()
-def evaluate(fabric: Fabric, network: nn.Module, images: Iterable[tuple[Tensor, Tensor]], num_classes: int) -> Tensor:
+def evaluate(
+    fabric: Fabric,
+    network: nn.Module,
+    images: Iterable[tuple[Tensor, Tensor]],
+    num_classes: int,
+    *,
+    inference: Inference = Whole,
+) -> Tensor:
     """(C, C) confusion matrix of ``network`` over ``(image (3, H, W), mask (H, W))``, summed over all processes.
 
-    The network goes back to the mode it came in.
+    ``inference`` is how the network sees an image. The network goes back to the mode it came in.
     """
     training = network.training
     network.eval()
     matrix = MulticlassConfusionMatrix(num_classes, ignore_index=IGNORE_INDEX, validate_args=False).to(fabric.device)
     # Processes are summed below; the metric would do it too, but under every strategy of its own.
     matrix.sync_on_compute = False
+    segment = inference(network)
     for image, mask in images:
         with fabric.autocast():
-            logits = network(fabric.to_device(image).unsqueeze(0)).logits
-        matrix.update(logits.argmax(dim=1), fabric.to_device(mask).unsqueeze(0))
+            scores = segment(fabric.to_device(image).unsqueeze(0))
+        matrix.update(scores.argmax(dim=1), fabric.to_device(mask).unsqueeze(0))
     network.train(training)
     total = matrix.compute() if matrix.update_called else matrix.confmat
     return fabric.all_reduce(total, reduce_op="sum")  # type: ignore[return-value]

@@ -1,0 +1,177 @@
+"""How a trained network sees an image: whole or through windows, at several sizes, and mirrored.
+
+The parts below look at an image through another part and average class probabilities, every look alike; the innermost
+one asks the network. Each takes images (B, 3, H, W) in [0, 1] and returns (B, C, H, W) at their size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+#: Images (B, 3, H, W) -> (B, C, H, W): class scores, whose softmax is the prediction, or already probabilities.
+Segment = Callable[[Tensor], Tensor]
+#: What a protocol is: a network -> class scores.
+Inference = Callable[[nn.Module], Segment]
+
+_WINDOWS_AT_ONCE = 4  # more would cost memory and gain no speed at the usual size of a window
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The network's own class scores (logits) of the image, seen at once."""
+
+    network: nn.Module
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return self.network(image).logits
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Class scores -> probabilities, float32."""
+
+    segment: Segment
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return self.segment(image).float().softmax(dim=1)
+
+
+@dataclass(frozen=True)
+class Sliding:
+    """Probabilities of overlapping windows, averaged over the windows that cover a pixel.
+
+    A window is never larger than the image, so nothing is padded; an image that fits into one is seen whole.
+
+    Args:
+        segment: probabilities of a batch of windows.
+        window, overlap: see :func:`window_starts`.
+    """
+
+    segment: Segment
+    window: int = 769
+    overlap: float = 0.33
+
+    def __call__(self, image: Tensor) -> Tensor:
+        (height, width), count = image.shape[-2:], len(image)
+        h, w = min(height, self.window), min(width, self.window)
+        rows, columns = (window_starts(side, window=self.window, overlap=self.overlap) for side in (height, width))
+        corners = [(top, left) for top in rows for left in columns]
+        total, cover = None, image.new_zeros(height, width, dtype=torch.float32)
+        for first in range(0, len(corners), _WINDOWS_AT_ONCE):
+            some = corners[first : first + _WINDOWS_AT_ONCE]
+            seen = self.segment(torch.cat([image[..., y : y + h, x : x + w] for y, x in some]))
+            if total is None:
+                total = seen.new_zeros(count, seen.shape[1], height, width, dtype=torch.float32)
+            for (y, x), probability in zip(some, seen.split(count), strict=True):
+                total[..., y : y + h, x : x + w] += probability
+                cover[y : y + h, x : x + w] += 1
+        assert total is not None  # every image has a window
+        return total.div_(cover)
+
+
+def window_starts(side: int, *, window: int, overlap: float) -> list[int]:
+    """Where the windows along one side of an image begin.
+
+    They are ``ceil(window * (1 - overlap))`` pixels apart, as in the U2PL release (Wang et al. 2022, arXiv
+    2203.03884); the last one is moved inwards to end at the border. A window as long as the side, or longer, is one.
+    """
+    # Rounded first: 10 * (1 - 0.7) is a little more than 3.
+    stride = max(1, math.ceil(round(window * (1 - overlap), 6)))
+    last = max(0, side - window)
+    return [*range(0, last, stride), last]
+
+
+@dataclass(frozen=True)
+class Flipped:
+    """Probabilities of the image and of its mirror image, averaged."""
+
+    segment: Segment
+
+    def __call__(self, image: Tensor) -> Tensor:
+        mirrored = self.segment(image.flip(-1)).flip(-1)
+        return mirrored.add_(self.segment(image)).div_(2)
+
+
+@dataclass(frozen=True)
+class MultiScale:
+    """Probabilities of the image at several sizes, resized back and averaged.
+
+    Images are resized bilinearly with antialiasing, as in training; probabilities bilinearly.
+    """
+
+    segment: Segment
+    scales: Sequence[float] = (1.0,)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        size, total = list(image.shape[-2:]), None
+        for scale in self.scales:
+            probability = self.segment(_resized(image, scale))
+            if list(probability.shape[-2:]) != size:
+                probability = F.interpolate(probability, size=size, mode="bilinear", align_corners=False)
+            total = probability if total is None else total.add_(probability)
+        assert total is not None
+        return total.div_(len(self.scales))
+
+
+def _resized(image: Tensor, scale: float) -> Tensor:
+    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
+    if size == list(image.shape[-2:]):
+        return image
+    return F.interpolate(image, size=size, mode="bilinear", antialias=True)
+
+
+@dataclass(frozen=True)
+class Log:
+    """Probabilities -> class scores whose softmax they are."""
+
+    segment: Segment
+
+    def __call__(self, image: Tensor) -> Tensor:
+        probability = self.segment(image)
+        return probability.clamp_(min=torch.finfo(probability.dtype).tiny).log_()
+
+
+def inference(
+    network: nn.Module,
+    *,
+    protocol: Literal["whole", "sliding"] = "whole",
+    window: int = 769,
+    overlap: float = 0.33,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> Segment:
+    """Put the parts together: images (B, 3, H, W) in [0, 1] -> class scores (B, C, H, W), whose softmax is the
+    prediction. With the defaults these are the network's logits, untouched.
+
+    Args:
+        network: returns a :class:`~u2pl.structures.SegmentationOutput`; in evaluation mode.
+        protocol: the image whole, or through sliding windows.
+        window: side of a window, pixels of the resized image.
+        overlap: share of a window that the next one covers again, at least (to whole pixels), in [0, 1).
+        scales: of the image; positive.
+        flip: also see the mirror image at each scale.
+
+    Raises ValueError for values that make no sense.
+    """
+    if protocol not in ("whole", "sliding") or window < 1 or not 0 <= overlap < 1:
+        raise ValueError(f"protocol={protocol!r}, window={window}, overlap={overlap} is no way to see an image")
+    if not scales or not all(0 < scale < math.inf for scale in scales):
+        raise ValueError(f"scales={list(scales)}: one or more positive numbers are needed")
+    logits = Whole(network)
+    if protocol == "whole" and not flip and all(scale == 1 for scale in scales):
+        return logits
+    segment: Segment = Softmax(logits)
+    if protocol == "sliding":
+        segment = Sliding(segment, window=window, overlap=overlap)
+    if flip:
+        segment = Flipped(segment)
+    if any(scale != 1 for scale in scales):
+        segment = MultiScale(segment, scales=scales)
+    return Log(segment)
