@@ -22,7 +22,7 @@ console = Console()
 
 ConfigArgument = Annotated[str, typer.Argument(help="A preset's name (see `u2pl presets`) or a YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides, such as data.root=DIR train.steps=2000.")]
-RunArgument = Annotated[Path, typer.Argument(help="A run folder made by `u2pl train`.")]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder made by `u2pl train`, or a .safetensors file.")]
 Weights = Annotated[str, typer.Option(help="`last` (end of training) or `best` (highest validation mIoU).")]
 
 
@@ -100,6 +100,20 @@ def check(config: ConfigArgument, overrides: Overrides = None) -> None:
 
     if not print_inspection(config, overrides or (), console):
         raise typer.Exit(2)
+
+
+@app.command("import-weights")
+def import_weights(
+    released: Annotated[Path, typer.Argument(help="A checkpoint saved by the code released with the paper.")],
+    out: Annotated[Path, typer.Option(help="File to write, FILE.safetensors, for `u2pl predict` and `evaluate`.")],
+    classes: Annotated[int | None, typer.Option(help="Refuse a network of another number of classes.")] = None,
+    network: Annotated[str | None, typer.Option(help="`teacher`, taken where there is one, or `student`.")] = None,
+    output_stride: Annotated[int, typer.Option(help="8 as released, or 16: faster and coarser.")] = 8,
+) -> None:
+    """Turn weights of the released code into a file of this one. Runs no code from the checkpoint."""
+    from u2pl.import_weights import import_released
+
+    typer.echo(import_released(released, out, classes=classes, network=network, output_stride=output_stride))
 
 
 @app.command()
