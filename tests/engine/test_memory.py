@@ -14,13 +14,43 @@ from torch import nn
 from u2pl.engine import memory
 from u2pl.engine.memory import activation_bytes, require_memory
 from u2pl.errors import InputError
-from u2pl.networks import deeplabv3plus
+from u2pl.networks import deeplabv3plus, smp_network
 
 
 def test_activations_of_layers_are_counted() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace=True), nn.Sequential(nn.Conv2d(4, 5, 1)))
     # (4 + 5) channels of 2 images of 6 x 8 pixels, two bytes a number; what works in place takes nothing
     assert activation_bytes(network, 2, 6, 8) == (4 + 5) * 2 * 6 * 8 * 2
+
+
+def test_what_is_handed_on_takes_nothing() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Identity(), nn.Dropout(0.0), nn.Identity())
+    assert activation_bytes(network, 1, 6, 8) == 4 * 6 * 8 * 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"architecture": "DPT", "encoder": "tu-vit_tiny_patch16_224", "decoder_fusion_channels": 64},
+        {"architecture": "Segformer", "encoder": "mit_b0"},
+        {"architecture": "Unet", "encoder": "resnet18"},
+    ],
+)
+def test_close_below_what_a_step_keeps_for_its_gradients(options: dict[str, Any]) -> None:
+    network = smp_network(num_classes=5, embedding_dim=None, **options).train()
+    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    kept: dict[int, torch.Tensor] = {}  # alive until they are counted, so that no address comes twice
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = network(torch.rand(1, 3, 128, 128))
+    assert output.logits.requires_grad
+    real = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 2  # of four bytes a number
+    assert 0.7 * real < activation_bytes(network, 1, 128, 128) < real
 
 
 def test_the_network_is_left_as_it_was() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from u2pl.errors import InputError
 from u2pl.networks.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize, PooledBatchNorm2d
 from u2pl.networks.perturbation import append_dropped
-from u2pl.networks.transformers import SHORT_NAMES, create_dpt
+from u2pl.networks.transformers import SHORT_NAMES, create_dpt, dpt_multiple
 from u2pl.networks.weights import fetching, load_encoder_weights
 from u2pl.structures import SegmentationOutput
 
@@ -131,7 +131,9 @@ def smp_network(
             raise InputError(f"network.output_stride: {architecture} has no such choice; leave it out")
         options["encoder_output_stride"] = output_stride
     tag = _imagenet_tag(encoder) if pretrained and weights is None else None
-    create = create_dpt if architecture.lower() == "dpt" else partial(smp.create_model, architecture)
+    create: Callable[..., Any] = (
+        create_dpt if architecture.lower() == "dpt" else partial(smp.create_model, architecture)
+    )
     options |= {"encoder_name": encoder, "classes": num_classes}
     try:
         model = create(encoder_weights=None, **options)
@@ -164,8 +166,8 @@ def smp_network(
             nn.ReLU(inplace=True),
             nn.Conv2d(embedding_dim, embedding_dim, kernel_size=1),
         ),
-        # DPT halves the map of its transformer once more, and PAN's pyramid halves the encoder's three times.
-        multiple=2 * stride if architecture.lower() == "dpt" else stride,
+        multiple=dpt_multiple(model.encoder) if architecture.lower() == "dpt" else stride,
+        # PAN's pyramid halves the encoder's map three times.
         minimum=8 * stride if architecture.lower() == "pan" else 1,
     )
 
