@@ -18,6 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+splits = typer.Typer(help="Split files, which say who is labeled: fetch the published ones, or draw your own.")
+app.add_typer(splits, name="splits", no_args_is_help=True)
 console = Console()
 
 ConfigArgument = Annotated[str, typer.Argument(help="A preset's name (see `u2pl presets`) or a YAML file.")]
@@ -46,15 +48,15 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the killed run in --out.")] = False,
 ) -> None:
     """Train a model into a run folder."""
-    from u2pl.config import load_config
     from u2pl.engine.machine import is_main_process
+    from u2pl.recipes import load_config
     from u2pl.report.progress import ProgressBar
     from u2pl.run import train as run_training
 
     console.quiet = not is_main_process()
     settings = load_config(config, overrides or ())
     folder = out or Path("runs") / f"{Path(config).stem}-{settings.method.name}-{settings.seed}"
-    with ProgressBar(console, title=settings.method.name, steps=settings.train.steps) as bar:
+    with ProgressBar(console, title=settings.method.name) as bar:
         trained = run_training(settings, folder, resume=resume, watchers=(bar,), say=_say)
     _finish(trained.folder, trained.scores)
 
@@ -119,7 +121,7 @@ def import_weights(
 @app.command()
 def presets(name: Annotated[str | None, typer.Argument(help="Print this preset's YAML.")] = None) -> None:
     """List the presets, or print one."""
-    from u2pl.config import preset_names, preset_text
+    from u2pl.recipes import preset_about, preset_names, preset_text
 
     if name is not None:
         if name not in preset_names():
@@ -127,7 +129,38 @@ def presets(name: Annotated[str | None, typer.Argument(help="Print this preset's
         sys.stdout.write(preset_text(name))
         return
     for each in preset_names():
-        console.print(f"[bold]{each:<12}[/bold] {preset_text(each).splitlines()[0].removeprefix('#').strip()}")
+        console.print(f"[bold]{each:<19}[/bold] {preset_about(each)}", highlight=False)
+
+
+@splits.command("fetch")
+def fetch_splits(
+    name: Annotated[str, typer.Argument(help="pascal (VOC 2012, classic and blender) or cityscapes.")],
+    out: Annotated[Path, typer.Option(help="Folder for NAME/COUNT/labeled.txt, unlabeled.txt; NAME/val.txt.")] = Path(
+        "splits"
+    ),
+    url: Annotated[str | None, typer.Option(help="Another server: files are at URL/NAME/COUNT/labeled.txt.")] = None,
+) -> None:
+    """Fetch and check the split files published with the paper."""
+    from u2pl.published_splits import fetch_splits
+
+    console.print(f"{fetch_splits(name, out, url=url)} files in {out / name}", highlight=False)
+
+
+@splits.command("draw")
+def draw_splits(
+    config: ConfigArgument,
+    labeled: Annotated[str, typer.Option(help="How many images are labeled: 46, or several counts: 23,46,92.")],
+    overrides: Overrides = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the draw; the configuration's unless given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for COUNT/labeled.txt; splits/CONFIG unless given.")] = None,
+) -> None:
+    """Write split files drawn from a data set's labeled images: every class that fits, rare ones first."""
+    from u2pl.published_splits import draw_splits, read_counts
+    from u2pl.recipes import load_config
+
+    folder = out or Path("splits") / Path(config).stem
+    settings = load_config(config, [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])])
+    console.print(f"{draw_splits(settings, read_counts(labeled), folder)} files in {folder}", highlight=False)
 
 
 def _say(line: str) -> None:

@@ -63,7 +63,7 @@ def _train(method: str, folder: Path, console: Console, *, steps: int | None, se
     def say(line: str) -> None:
         console.print(line, highlight=False)
 
-    with ProgressBar(console, title=method, steps=config.train.steps) as bar:
+    with ProgressBar(console, title=method) as bar:
         return train(config, folder, resume=resume, watchers=(bar,), say=say)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,20 +16,42 @@ from pydantic import BaseModel, ValidationError
 from u2pl.config import Config
 from u2pl.errors import InputError
 
+_YAML = (".yaml", ".yml")
+
 
 def preset_names() -> list[str]:
     """The presets that come with the package."""
-    folder = resources.files("u2pl") / "presets"
-    return sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".yaml"))
+    return list(_presets())
+
+
+def preset_about(name: str) -> str:
+    """One line on what a preset is for."""
+    return _presets()[name].splitlines()[0].removeprefix("#").strip()
 
 
 def preset_text(name: str) -> str:
-    """YAML of a preset: what it sets beyond the defaults. Its first comment line says what it is for."""
-    return (resources.files("u2pl") / "presets" / f"{name}.yaml").read_text()
+    """YAML of a preset: all it sets beyond the defaults, that of its bases with it. Its first line is a comment that
+    says what it is for."""
+    text = _presets()[name]
+    if "base" not in yaml.safe_load(text):
+        return text
+    return f"# {preset_about(name)}\n{yaml.safe_dump(_read(name), sort_keys=False)}"
+
+
+@cache
+def _presets() -> dict[str, str]:
+    """Text of each preset by name: a file each, and the rows of the tables, as if each were a file."""
+    folder = resources.files("u2pl") / "presets"
+    files = {Path(file.name).stem: file for file in folder.iterdir() if file.name.endswith(".yaml")}
+    presets = {name: files[name].read_text(encoding="utf-8") for name in sorted(files)}
+    for file in (folder / "tables").iterdir():
+        for name, row in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+            presets[name] = f"# {row.pop('about')}\n{yaml.safe_dump(row, sort_keys=False)}"
+    return presets
 
 
 def load_config(source: str | Path | None, overrides: Sequence[str] = ()) -> Config:
-    """A preset by name, or a YAML file, or None for the defaults, with ``section.key=value`` overrides.
+    """A preset by name, a YAML file, or None for the defaults, with ``section.key=value`` overrides.
 
     Raises InputError, one line that names the key, for whatever does not fit the schema.
     """
@@ -40,25 +64,55 @@ def load_config(source: str | Path | None, overrides: Sequence[str] = ()) -> Con
         raise InputError(_explain(error)) from error
 
 
-def _read(source: str | Path) -> dict[str, Any]:
-    path = Path(source)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        try:
-            text, where = path.read_text(), str(path)
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "no text in UTF-8"
-            raise InputError(f"{path} cannot be read ({why}); give a YAML file or a preset's name") from error
-    elif str(source) in preset_names():
-        text, where = preset_text(str(source)), f"preset {source}"
-    else:
-        raise InputError(f"no preset {str(source)!r}{_nearest(str(source), preset_names())}; `u2pl presets` lists them")
+def _read(source: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The sections that a preset or file sets, on top of those of its ``base``. ``above``: what has it for a base."""
+    text, where = _text(source, above)
     try:
         tree = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise InputError(f"{where} must hold sections such as `data:` and `train:`, not {type(tree).__name__}")
-    return tree
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise InputError(f"{where}: base: should be a preset's name or a YAML file, not {base!r}")
+    if where in above:
+        circle = " -> ".join((*above[above.index(where) :], where))
+        raise InputError(f"{where}: base: leads back to itself ({circle}); take one of these bases out")
+    if base.endswith(_YAML):
+        base = os.path.normpath(Path(source).parent / base)
+    return _merged(_read(base, (*above, where)), tree)
+
+
+def _text(source: str | Path, above: tuple[str, ...]) -> tuple[str, str]:
+    """Text of a preset or file, and what to call it in an error."""
+    path, of = Path(source), f"{above[-1]}: base: " if above else ""
+    if path.suffix in _YAML or (path.is_file() and not above):
+        try:
+            return path.read_text(), str(path)
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "no text in UTF-8"
+            raise InputError(f"{of}{path} cannot be read ({why}); give a YAML file or a preset's name") from error
+    if str(source) in _presets():
+        return _presets()[str(source)], f"preset {source}"
+    near = _nearest(str(source), preset_names())
+    raise InputError(f"{of}no preset {str(source)!r}{near}; `u2pl presets` lists them")
+
+
+def _merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    """The sections of both; where both set a key, that of ``tree``."""
+    both = dict(base)
+    for section, values in tree.items():
+        below = base.get(section)
+        if not (isinstance(below, dict) and isinstance(values, dict)):
+            both[section] = values
+            continue
+        both[section] = {**below, **values}
+        if section == "train" and "steps" in values and "epochs" not in values:
+            both[section].pop("epochs", None)  # the length set last counts
+    return both
 
 
 def _set(tree: dict[str, Any], override: str) -> None:
@@ -74,6 +128,8 @@ def _set(tree: dict[str, Any], override: str) -> None:
         tree[leaf] = yaml.safe_load(text)
     except yaml.YAMLError:
         tree[leaf] = text
+    if key == "train.steps":
+        tree.pop("epochs", None)  # the length set last counts
 
 
 def _explain(error: ValidationError) -> str:

@@ -25,8 +25,12 @@ class Recorder:
     """A watcher that remembers."""
 
     def __init__(self) -> None:
+        self.total: int | None = None
         self.steps: list[int] = []
         self.scored: list[tuple[int, list[str]]] = []
+
+    def begin(self, steps: int) -> None:
+        self.total = steps
 
     def step(self, done: int, losses: Mapping[str, float]) -> None:
         self.steps.append(done)
@@ -90,6 +94,7 @@ def test_training_that_diverges_stops_and_saves_nothing_of_it(tmp_path: Path, ti
 def test_watchers_and_journal_are_told_when_due(tmp_path: Path, tiny_train: Train) -> None:
     watcher = Recorder()
     trained = tiny_train(tmp_path, "train.log_every=6", "train.eval_every=4", watchers=(watcher,))
+    assert watcher.total == 16
     assert watcher.steps == [6, 12, 16]
     # progress is below the warm-up of 4 in 16 for four steps: after them there is no teacher yet
     assert watcher.scored == [

@@ -35,6 +35,9 @@ class KillAt:
     def __init__(self, step: int) -> None:
         self.at = step
 
+    def begin(self, steps: int) -> None:
+        pass
+
     def step(self, done: int, losses: Mapping[str, float]) -> None:
         if done >= self.at:
             raise KilledError

@@ -44,7 +44,8 @@ def test_percent() -> None:
 
 def test_progress_where_the_output_is_no_terminal_is_plain_lines() -> None:
     console = Console(file=io.StringIO(), width=200)
-    with ProgressBar(console, title="u2pl", steps=20) as bar:
+    with ProgressBar(console, title="u2pl") as bar:
+        bar.begin(20)
         bar.step(10, {"loss/supervised": 1.234, "loss/contrastive": 5.0, "steps_per_second": 2.0})
         bar.evaluated(10, {"student": FIRST, "teacher": LAST})
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -54,8 +55,10 @@ def test_progress_where_the_output_is_no_terminal_is_plain_lines() -> None:
 
 def test_progress_on_a_terminal_tells_losses_and_scores() -> None:
     console = Console(file=io.StringIO(), width=200, force_terminal=True)
-    with ProgressBar(console, title="u2pl", steps=20) as bar:
+    with ProgressBar(console, title="u2pl") as bar:
+        bar.begin(20)
         bar.evaluated(9, {"teacher": LAST})
         bar.step(10, {"loss/supervised": 1.234, "loss/contrastive": 5.0, "steps_per_second": 2.0})
         assert bar.bar.tasks[0].completed == 10
+        assert bar.bar.tasks[0].total == 20
         assert bar.bar.tasks[0].fields["now"] == "supervised 1.23 contrastive 5.00 2.0 steps/s, teacher 45.2 mIoU"

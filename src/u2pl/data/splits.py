@@ -14,6 +14,9 @@ from u2pl.errors import InputError
 #: None: everything with a mask; int: a count; float: a fraction in (0, 1]; a path: a split file.
 Labeled = int | float | str | Path | None
 
+#: Data sets whose published split files (NAME/COUNT/labeled.txt) can be fetched.
+PUBLISHED = ("pascal", "cityscapes")
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 
@@ -97,7 +100,7 @@ class Pool:
         ``masks`` asks for one."""
         file = self.find(path)
         if file is None:
-            raise InputError(f"{key}: there is no split file {path}; give the path of a text file with one id per line")
+            raise InputError(f"{key}: there is no split file {path}; {_remedy(Path(path))}")
         matches = {identifier: self._match(identifier, file) for identifier in read_split(file)}
         absent = [identifier for identifier, name in matches.items() if name is None]
         if absent:
@@ -163,6 +166,14 @@ def _count(labeled: int | float | None, available: int, root: Path) -> int:
             f"labeled: {labeled} images asked for, but {root} has {available} with masks; ask for 1 to {available}"
         )
     return labeled
+
+
+def _remedy(missing: Path) -> str:
+    """What to do about a missing split file: the published ones are known by their place."""
+    data_set = missing.parts[-3] if len(missing.parts) >= 3 else ""
+    if data_set in PUBLISHED:
+        return f"`u2pl splits fetch {data_set}` fetches the published ones into splits/{data_set}"
+    return "give the path of a text file with one id per line"
 
 
 def _some(names: Sequence[str]) -> str:

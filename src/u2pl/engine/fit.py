@@ -29,6 +29,8 @@ _STEP_STREAM = 3  # keeps the random numbers of a step apart from those of its b
 class Watcher(Protocol):
     """Told of progress by the main process; a progress bar, for one."""
 
+    def begin(self, steps: int) -> None: ...
+
     def step(self, done: int, losses: Mapping[str, float]) -> None: ...
 
     def evaluated(self, done: int, scores: Mapping[str, Scores]) -> None: ...
@@ -77,6 +79,8 @@ def fit(
     start = state["step"]
     journal = Journal(run.folder, step=start) if fabric.is_global_zero else None
     scores: dict[str, Scores] = {}
+    for watcher in run.watchers:
+        watcher.begin(run.steps)
     student.train()
     method.train()
 

@@ -18,8 +18,8 @@ class ProgressBar:
     Use as a context manager around the training it watches.
     """
 
-    def __init__(self, console: Console, *, title: str, steps: int) -> None:
-        self.console, self.title, self.steps = console, title, steps
+    def __init__(self, console: Console, *, title: str) -> None:
+        self.console, self.title, self.steps = console, title, 0
         self.scores, self.started, self.last_line = "", time.perf_counter(), 0.0
         self.first: int | None = None
         self.bar = Progress(
@@ -32,7 +32,7 @@ class ProgressBar:
             console=console,
             disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task(title, total=steps, now="")
+        self.task = self.bar.add_task(title, total=None, now="", visible=False)
 
     def __enter__(self) -> ProgressBar:
         self.bar.start()
@@ -42,6 +42,11 @@ class ProgressBar:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.stop()
+
+    def begin(self, steps: int) -> None:
+        """Show the bar of a training of so many steps."""
+        self.steps = steps
+        self.bar.update(self.task, total=steps, visible=True)
 
     def step(self, done: int, losses: Mapping[str, float]) -> None:
         """Losses by name and speed, as of ``done`` steps."""
