@@ -39,7 +39,7 @@ def refuse(result: Any, *fragments: str) -> None:
         ("train.lr=fast", ("train.lr", "number")),
         ("train.crop_size=[8,8]", ("train.crop_size", "16")),
         ("train.scale_range=[2,0.5]", ("train.scale_range", "smaller first")),
-        ("method.name=fixmatch", ("method.name", "'u2pl'")),
+        ("method.name=fixmatsch", ("method.name", "'u2pl'")),
         ("method.alpha=1.5", ("method.alpha", "less than or equal to 1")),
         ("train.steps", ("'train.steps' is no override", "key=value")),
         ("seed.value=3", ("seed",)),

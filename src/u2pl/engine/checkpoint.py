@@ -19,17 +19,20 @@ from u2pl.errors import InputError
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` make a file beside ``path``, then move it there: a kill leaves the old file or the new one."""
     partial = path.with_name(f".{path.name}.partial")
-    write(partial)
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)  # what a full disk has left
 
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a text file as :func:`write_atomically` does."""
 
     def write(partial: Path) -> None:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
 
     write_atomically(path, write)
 
