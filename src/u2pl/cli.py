@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from u2pl.cli_arguments import ConfigArgument, Overrides
+from u2pl.cli_experiments import ablate, compare
 from u2pl.errors import InputError
 
 app = typer.Typer(
@@ -22,8 +24,6 @@ splits = typer.Typer(help="Split files, which say who is labeled: fetch the publ
 app.add_typer(splits, name="splits", no_args_is_help=True)
 console = Console()
 
-ConfigArgument = Annotated[str, typer.Argument(help="A preset's name (see `u2pl presets`) or a YAML file.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides, such as data.root=DIR train.steps=2000.")]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder made by `u2pl train`, or a .safetensors file.")]
 Weights = Annotated[str, typer.Option(help="`last` (end of training) or `best` (highest validation mIoU).")]
 
@@ -102,6 +102,10 @@ def check(config: ConfigArgument, overrides: Overrides = None) -> None:
 
     if not print_inspection(config, overrides or (), console):
         raise typer.Exit(2)
+
+
+app.command()(compare)
+app.command()(ablate)
 
 
 @app.command("import-weights")
@@ -183,5 +187,7 @@ def main() -> None:
         typer.echo(f"u2pl: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo("u2pl: stopped; `--resume` goes on from the last save", err=True)
+        typer.echo(
+            "u2pl: stopped; `train --resume`, or the same `compare` or `ablate`, goes on from the last save", err=True
+        )
         sys.exit(130)

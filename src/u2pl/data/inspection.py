@@ -80,7 +80,7 @@ def inspect(source: DataSource, *, semi_supervised: bool, progress: Progress | N
 
     ``progress`` is called with (samples done, samples in all). Never raises InputError.
     """
-    tally = _Tally(errors=_structure(source, semi_supervised), warnings=list(source.notes))
+    tally = _Tally(errors=structure_errors(source, semi_supervised), warnings=list(source.notes))
     for reading in _readings(source, thorough=True, progress=progress):
         tally.add(reading)
     classes = source.classes
@@ -107,15 +107,15 @@ def verify(source: DataSource, *, semi_supervised: bool, thorough: bool) -> None
 
     ``thorough`` decodes everything; otherwise labeled masks are decoded and of images only the headers are read.
     """
-    for error in _structure(source, semi_supervised):
+    for error in structure_errors(source, semi_supervised):
         raise InputError(error)
     for reading in _readings(source, thorough=thorough, progress=None):
         for error in reading.errors:
             raise InputError(error)
 
 
-def _structure(source: DataSource, semi_supervised: bool) -> list[str]:
-    """Errors that show without reading a file."""
+def structure_errors(source: DataSource, semi_supervised: bool) -> list[str]:
+    """What is wrong with the lists of a data set, one line each; no file is read."""
     errors = []
     if not source.labeled:
         errors.append("there is no labeled image; add a mask for at least one training image")

@@ -1,0 +1,10 @@
+"""Arguments that several commands take."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+ConfigArgument = Annotated[str, typer.Argument(help="A preset's name (see `u2pl presets`) or a YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides, such as data.root=DIR train.steps=2000.")]

@@ -1,0 +1,1 @@
+"""Many trainings for one answer: comparisons of methods and ablations of settings."""

@@ -1,0 +1,84 @@
+"""Lists, variants and axes as they are written on the command line."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+
+import yaml
+
+from u2pl.errors import InputError
+
+_OPENING, _CLOSING, _QUOTES = "[{(", "]})", "'\""
+
+
+def split_outside_brackets(text: str) -> list[str]:
+    """Split on commas that are neither in brackets nor in quotes: ``[1,2],3`` -> ``[1,2]`` and ``3``."""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in _QUOTES:
+            quote = character
+        else:
+            depth += (character in _OPENING) - (character in _CLOSING)
+        if character == "," and depth <= 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def parse_list(option: str, text: str | None) -> list[str]:
+    """``a,b`` -> a and b, each once; nothing for None. Raises InputError for an empty item."""
+    if text is None:
+        return []
+    items = split_outside_brackets(text)
+    if "" in items:
+        raise InputError(f"{option} {text!r}: an item is empty; write them as a,b,c")
+    return list(dict.fromkeys(items))
+
+
+def parse_seeds(text: str | None) -> list[int]:
+    """``0,1,2`` -> numbers."""
+    items = parse_list("--seeds", text)
+    for item in items:
+        if not item.isdecimal():
+            raise InputError(f"--seeds {text}: {item!r} is no seed; write numbers of 0 or more, such as 0,1,2")
+    return list(dict.fromkeys(map(int, items)))
+
+
+def parse_variants(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """``NAME: key=value key=value`` -> overrides by name. Values with spaces are quoted as in a shell."""
+    variants: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        name, colon, settings = text.partition(":")
+        name = name.strip()
+        try:
+            overrides = tuple(shlex.split(settings))
+        except ValueError as error:
+            raise InputError(f"--variant {text!r}: {error}; close the quotes") from error
+        if not (name and colon and overrides) or "=" in name:
+            raise InputError(f'--variant {text!r}: write "NAME: key=value key=value"')
+        if name in variants:
+            raise InputError(f"--variant {name}: is given twice; name one of them apart")
+        variants[name] = overrides
+    return variants
+
+
+def parse_axes(texts: Iterable[str]) -> dict[str, list[str]]:
+    """``KEY=VALUE,VALUE`` -> values by key. A list is one value: ``train.scale_range=[0.5,2.0],[1,1]``."""
+    axes: dict[str, list[str]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if not (key and equals and values):
+            raise InputError(f"--axis {text!r}: write KEY=VALUE,VALUE, such as method.low_rank=1,3,5")
+        if key in axes:
+            raise InputError(f"--axis {key}: is given twice; put its values into one")
+        axes[key] = parse_list(f"--axis {key}", values)
+        for value in axes[key]:
+            try:
+                yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise InputError(f"--axis {key}: {value!r} is not YAML; quote it or close its brackets") from error
+    return axes

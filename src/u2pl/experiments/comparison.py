@@ -1,0 +1,109 @@
+"""Methods and variants at several numbers of labels, over several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from u2pl.engine.checkpoint import write_atomically, write_text_atomically
+from u2pl.engine.fit import Watcher
+from u2pl.errors import InputError
+from u2pl.experiments.records import Record, write_records
+from u2pl.experiments.running import list_trials, run_trials, tell_failures
+from u2pl.experiments.trials import Planner, Trial, labeled_text
+from u2pl.report.comparison import comparison_grid
+from u2pl.report.comparison_plot import plot_comparison
+
+ALL_LABELS = "supervised, all labels"
+
+
+def compare(
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path,
+    methods: Sequence[str] = (),
+    variants: Mapping[str, Sequence[str]] | None = None,
+    labeled: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    all_labels: bool = False,
+    keep_checkpoints: bool = False,
+    dry_run: bool = False,
+    console: Console,
+    watchers: tuple[Watcher, ...] = (),
+) -> list[Record]:
+    """Train every method and variant with every number of labels and seed, and write what comes of it.
+
+    ``out`` gets a run folder each, ``results.json``, ``table.md`` and ``plot.png``; these are written anew after every
+    run. Runs that are finished are left alone, and one that was stopped goes on. Raises InputError before any training
+    where one of them could not begin.
+
+    Args:
+        source, overrides: the configuration that all share.
+        methods: values of ``method.name``.
+        variants: overrides by the name they are to have in the table.
+        labeled: values of ``data.labeled``; none: the configuration's own.
+        seeds: none: the configuration's own.
+        all_labels: also ``supervised`` on all labels.
+        keep_checkpoints: leave ``last.ckpt`` in the folders of finished runs.
+        dry_run: list the runs and train none.
+    """
+    trials = plan_comparison(
+        Planner(source, overrides, out),
+        methods=methods,
+        variants=variants or {},
+        labeled=labeled,
+        seeds=seeds,
+        all_labels=all_labels,
+    )
+    if dry_run:
+        list_trials(trials, console)
+        return []
+
+    def report(records: Mapping[Path, Record]) -> None:
+        write_records(out / "results.json", [records[trial.folder] for trial in trials if trial.folder in records])
+        write_text_atomically(out / "table.md", comparison_grid(trials, records).markdown())
+        write_atomically(out / "plot.png", lambda path: plot_comparison(path, trials, records))
+
+    records, failures = run_trials(
+        trials, console=console, report=report, keep_checkpoints=keep_checkpoints, watchers=watchers
+    )
+    console.print(comparison_grid(trials, records))
+    tell_failures(failures, trials)
+    return [records[trial.folder] for trial in trials if trial.folder in records]
+
+
+def plan_comparison(
+    planner: Planner,
+    *,
+    methods: Sequence[str],
+    variants: Mapping[str, Sequence[str]],
+    labeled: Sequence[str],
+    seeds: Sequence[int],
+    all_labels: bool,
+) -> list[Trial]:
+    """All trials, those of the first seed first: a comparison that is stopped has something of everything."""
+    lines: dict[str, tuple[str, ...]] = {name: (f"method.name={name}",) for name in methods}
+    for name, settings in variants.items():
+        if name in lines or name == ALL_LABELS:
+            raise InputError(f"--variant {name}: is also the name of another line; name it apart")
+        for setting in settings:
+            if setting.partition("=")[0] in ("seed", "data.labeled"):
+                raise InputError(f"--variant {name}: {setting}: give --seeds or --labeled, which all lines share")
+        lines[name] = tuple(settings)
+    if not lines:
+        raise InputError("there is nothing to compare; give --methods or --variant")
+    columns: dict[str, tuple[str, ...]] = {text: (f"data.labeled={text}",) for text in labeled}
+    columns = columns or {labeled_text(planner.shared): ()}
+    trials = []
+    for seed in dict.fromkeys(seeds or (planner.shared.seed,)):
+        for text, column in columns.items():
+            for name, line in lines.items():
+                trials.append(planner.trial((name, text, str(seed)), (*line, *column), seed=seed))
+        if all_labels:
+            upper = ("method.name=supervised", "data.labeled=1.0")
+            parts = (ALL_LABELS, "1.0", str(seed))
+            trials.append(planner.trial(parts, upper, seed=seed, baseline=True))
+    return trials

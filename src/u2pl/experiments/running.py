@@ -1,0 +1,116 @@
+"""Train the trials one after another: finished ones are left alone, stopped ones go on."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from u2pl.engine.fit import Watcher
+from u2pl.engine.machine import is_main_process
+from u2pl.errors import InputError
+from u2pl.experiments.records import Record, is_finished, read_record, write_scores
+from u2pl.experiments.trials import Trial, naming
+from u2pl.report.progress import ProgressBar
+from u2pl.run import train
+
+Report = Callable[[Mapping[Path, Record]], None]  #: told of the finished runs, by folder
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    *,
+    console: Console,
+    report: Report,
+    keep_checkpoints: bool = False,
+    watchers: tuple[Watcher, ...] = (),
+) -> tuple[dict[Path, Record], list[str]]:
+    """Train what is not finished. Returns the records of what is, by folder, and why others failed.
+
+    A trial that fails does not keep the others from their turn. ``report`` is called at the beginning, where something
+    is finished, and after every run. Only the main process writes, reports and returns records.
+
+    Args:
+        keep_checkpoints: leave ``last.ckpt`` in the folders of finished runs; it is only good for going on.
+        watchers: told of the progress of every training.
+    """
+    records: dict[Path, Record] = {}
+    failures: list[str] = []
+
+    def settle(trial: Trial) -> None:
+        if is_main_process():
+            records[trial.folder] = _settled(trial, keep_checkpoints=keep_checkpoints)
+
+    waiting = [trial for trial in trials if not is_finished(trial.folder)]
+    for trial in trials:
+        if is_finished(trial.folder):
+            settle(trial)
+    if records:
+        report(records)
+    for number, trial in enumerate(waiting, start=len(trials) - len(waiting) + 1):
+        console.print(Text(f"run {number} of {len(trials)}: {trial.folder.name}", style="bold"))
+        try:
+            with naming(trial.folder.name):
+                _train(trial, console, watchers)
+        except InputError as error:
+            if trial.config.train.devices * trial.config.train.nodes > 1:
+                raise  # the other processes may wait for this one for ever
+            failures.append(str(error))
+            console.print(Text(str(error), style="red"))
+        else:
+            settle(trial)
+            if records:
+                report(records)
+        _free_memory()
+    return records, failures
+
+
+def tell_failures(failures: Sequence[str], trials: Sequence[Trial]) -> None:
+    """Raise InputError where trials failed."""
+    if failures:
+        raise InputError(f"{len(failures)} of {len(trials)} runs failed: {'; '.join(failures)}")
+
+
+def state_of(trial: Trial) -> str:
+    """What :func:`run_trials` would do with it."""
+    if is_finished(trial.folder):
+        return "finished"
+    return "goes on" if (trial.folder / "last.ckpt").exists() else "new"
+
+
+def list_trials(trials: Sequence[Trial], console: Console) -> None:
+    """Print what would be trained."""
+    table = Table(title=f"{len(trials)} runs in {trials[0].folder.parent}")
+    for column in ("folder", "labeled images", "steps", "state"):
+        table.add_column(column, justify="right" if column in ("labeled images", "steps") else "left")
+    for trial in trials:
+        table.add_row(trial.folder.name, str(trial.images), str(trial.config.train.steps), state_of(trial))
+    console.print(table)
+
+
+def _train(trial: Trial, console: Console, watchers: tuple[Watcher, ...]) -> None:
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False)
+
+    with ProgressBar(console, title=trial.folder.name) as bar:
+        trained = train(trial.config, trial.folder, resume=True, watchers=(bar, *watchers), say=say)
+    if is_main_process():
+        write_scores(trial.folder, trained.scores)
+
+
+def _settled(trial: Trial, *, keep_checkpoints: bool) -> Record:
+    """The record of a finished trial, once its checkpoint is gone: with a memory bank it is many times the weights."""
+    if not keep_checkpoints:
+        (trial.folder / "last.ckpt").unlink(missing_ok=True)
+    return read_record(trial)
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

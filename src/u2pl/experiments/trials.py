@@ -1,0 +1,162 @@
+"""What is to be trained: each trial built once before any training, so that bad input shows first."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from torch import nn
+
+from u2pl.build import build_inference, build_method, build_optimizer, build_source, contrasts
+from u2pl.config import Config
+from u2pl.data.inspection import structure_errors
+from u2pl.data.source import DataSource
+from u2pl.engine.parameter_count import inference_parameters, training_parameters
+from u2pl.errors import InputError
+from u2pl.recipes import load_config
+from u2pl.run import checked_network, fabric_of, resolved
+from u2pl.run_folder import check_folder
+
+_LONGEST = 120  # characters of a folder's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training."""
+
+    name: str  #: of the method, variant or setting
+    labeled: str  #: ``data.labeled``, as text
+    seed: int
+    folder: Path
+    config: Config  #: as it will be saved with the run
+    overrides: tuple[str, ...]  #: on top of the configuration that all trials share
+    images: int  #: labeled ones
+    parameters: int  #: that the model in use has
+    training_parameters: int
+    baseline: bool = False  #: what the others are held against
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row of an ablation: a value of an axis, with a trial for each seed."""
+
+    axis: str
+    value: str
+    trials: tuple[Trial, ...]
+
+
+class Planner:
+    """Makes the trials of one command.
+
+    Each is built as its training will build it, parts that trials share once, and nothing is trained or written.
+
+    Args:
+        source, overrides: the configuration that all trials share, as ``u2pl train`` takes it.
+        out: the folder of all runs.
+    """
+
+    def __init__(self, source: str | Path, overrides: Sequence[str], out: Path) -> None:
+        self.source, self.overrides, self.out = source, tuple(overrides), out
+        self.shared = load_config(source, self.overrides)
+        if out.exists() and not out.is_dir():
+            raise InputError(f"--out {out} is a file; give a folder")
+        self._sources: dict[str, DataSource] = {}
+        self._networks: dict[str, tuple[nn.Module, int]] = {}
+        self._named: dict[str, tuple[str, ...]] = {}
+
+    def trial(self, parts: Sequence[str], overrides: Sequence[str], *, seed: int, baseline: bool = False) -> Trial:
+        """One trial, in a folder named by ``parts``, of which the first is its name.
+
+        Raises InputError, with the trial's name before the reason, for whatever its training would refuse before the
+        first step, but for files that cannot be read.
+        """
+        name = parts[0]
+        with naming(name):
+            config = load_config(self.source, [*self.overrides, *overrides, f"seed={seed}"])
+            source = self._checked_source(config)
+            fabric = fabric_of(config.train)
+            network, parameters = self._checked_network(config, source)
+            config = resolved(config, source, fabric)
+            folder = self._folder(tuple(parts))
+            check_folder(folder, config, resume=True)
+        return Trial(
+            name=name,
+            labeled=labeled_text(config),
+            seed=seed,
+            folder=folder,
+            config=config,
+            overrides=tuple(overrides),
+            images=len(source.labeled),
+            parameters=parameters,
+            training_parameters=training_parameters(network),
+            baseline=baseline,
+        )
+
+    def _checked_source(self, config: Config) -> DataSource:
+        key = f"{config.data.model_dump_json()} {config.seed}"
+        if key not in self._sources:
+            self._sources[key] = build_source(config.data, seed=config.seed)
+        source = self._sources[key]
+        for error in structure_errors(source, config.method.name != "supervised"):
+            raise InputError(error)
+        if not source.val:
+            raise InputError("data.val: there is no validation set to compare on; give one")
+        return source
+
+    def _checked_network(self, config: Config, source: DataSource) -> tuple[nn.Module, int]:
+        """The network a trial trains, on the meta device, and its parameters in use.
+
+        Its method and optimizer are built around it, too.
+        """
+        train, method = config.train, config.method
+        sizes = train.crop_size, train.batch_size, train.accelerator, len(source.classes)
+        key = json.dumps([config.network.model_dump(), method.name, contrasts(method), method.views, *sizes])
+        if key not in self._networks:
+            built = checked_network(config, source, fabric_of(train)).to("meta")
+            height, width = (train.crop_size,) * 2 if isinstance(train.crop_size, int) else train.crop_size
+            self._networks[key] = built, inference_parameters(built, height=height, width=width)
+        network, parameters = self._networks[key]
+        build_optimizer(train, network)
+        build_inference(config.evaluation)
+        build_method(
+            method,
+            network,
+            num_classes=len(source.classes),
+            embedding_dim=config.network.embedding_dim,
+            processes=train.devices * train.nodes,
+        )
+        return network, parameters
+
+    def _folder(self, parts: tuple[str, ...]) -> Path:
+        name = safe_name(*parts)
+        owner = self._named.setdefault(name.casefold(), parts)  # some file systems know no case
+        if owner != parts:
+            raise InputError(f"{' '.join(owner)} and {' '.join(parts)} would share the folder {name}; name them apart")
+        return self.out / name
+
+
+def labeled_text(config: Config) -> str:
+    """``data.labeled``, or `all`, which it is when unset."""
+    return "all" if config.data.labeled is None else str(config.data.labeled)
+
+
+def safe_name(*parts: str) -> str:
+    """A folder's name of letters, digits and ``._-``, whatever the parts are."""
+    name = "-".join(re.sub(r"[^A-Za-z0-9._-]+", "_", part).strip("._") or "_" for part in parts)
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[:50]}_{blake2b(name.encode(), digest_size=4).hexdigest()}_{name[-50:]}"
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Put the name of a trial before what is wrong with it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error

@@ -1,0 +1,61 @@
+"""The table of a comparison: a line per method, a column per number of labels."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from u2pl.experiments.records import Record, summary
+from u2pl.experiments.trials import Trial
+from u2pl.report.grid import Grid
+
+DASH = "-"
+
+
+def comparison_grid(trials: Sequence[Trial], records: Mapping[Path, Record]) -> Grid:
+    """What the finished ones of the trials came to; ``records`` are by folder. A dash is for what is not there."""
+    columns = {trial.labeled: trial for trial in (*_without_baseline(trials), *trials)}
+    lines = {name: [trial for trial in trials if trial.name == name] for name in dict.fromkeys(t.name for t in trials)}
+    heads = any(millions(trial.parameters) != millions(trial.training_parameters) for trial in trials)
+    rows = []
+    for name, line in lines.items():
+        cells = (summary([trial for trial in line if trial.labeled == labeled], records) for labeled in columns)
+        scores = (DASH if cell is None else str(cell) for cell in cells)
+        trained = [millions(line[0].training_parameters)] * heads
+        rows.append((name, *scores, millions(line[0].parameters), *trained, ms_per_step(line, records)))
+    headers = (_header(trial) for trial in columns.values())
+    header = ("method", *headers, "parameters", *["in training"] * heads, "ms/step")
+    return Grid(header, tuple(rows), note(trials))
+
+
+def note(trials: Iterable[Trial]) -> str:
+    """What the numbers of a table are."""
+    seeds = list(dict.fromkeys(trial.seed for trial in trials))
+    over = f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"
+    spread = ", mean ± standard deviation of the sample" if len(seeds) > 1 else ""
+    return f"Validation mIoU in %{spread}, {over}; after the last step, of the model each method leaves to use."
+
+
+def millions(parameters: int) -> str:
+    """``40.5 M``."""
+    return f"{parameters / 1e6:.1f} M"
+
+
+def ms_per_step(trials: Iterable[Trial], records: Mapping[Path, Record]) -> str:
+    """Median over the finished trials."""
+    known = [records[trial.folder].ms_per_step for trial in trials if trial.folder in records]
+    times = [time for time in known if time is not None]
+    return f"{statistics.median(times):.0f}" if times else DASH
+
+
+def _without_baseline(trials: Iterable[Trial]) -> Iterable[Trial]:
+    return (trial for trial in trials if not trial.baseline)
+
+
+def _header(trial: Trial) -> str:
+    """The number of labeled images, and how they were asked for where that says more."""
+    if trial.baseline:
+        return f"all {trial.images} labels"
+    told = "" if trial.labeled in (str(trial.images), "all") else f" ({trial.labeled})"
+    return f"{trial.images} {'label' if trial.images == 1 else 'labels'}{told}"

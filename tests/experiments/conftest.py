@@ -1,0 +1,101 @@
+"""Comparisons and ablations of trainings that take a moment, with a network small enough for them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor, nn
+
+from u2pl.config import Config
+from u2pl.structures import SegmentationOutput
+
+#: Six steps on procedural scenes; the validation scores of different settings differ.
+TINY = (
+    *("data.train=8", "data.val=2", "data.labeled=3", "data.height=32", "data.width=48", "data.workers=0"),
+    *("network.channels=16", "network.low_level_channels=8", "network.embedding_dim=8"),
+    *("method.warmup=0", "method.bank_size=32", "method.keys_per_step=8", "method.negatives=16"),
+    *("train.steps=6", "train.batch_size=2", "train.crop_size=32", "train.lr=0.05", "train.optimizer=sgd"),
+    *("train.log_every=2", "train.eval_every=0", "train.accelerator=cpu", "train.precision=fp32"),
+)
+
+
+class TinyNetwork(nn.Module):
+    """Two layers, and a head that only trains."""
+
+    def __init__(self, *, num_classes: int, embedding_dim: int | None) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.classifier = nn.Conv2d(8, num_classes, 1)
+        self.projection = None if embedding_dim is None else nn.Conv2d(8, embedding_dim, 1)
+
+    def forward(self, image: Tensor) -> SegmentationOutput:
+        features = self.encoder(image)
+        coarse = self.classifier(features)
+        logits = F.interpolate(coarse, size=image.shape[-2:], mode="bilinear")
+        return SegmentationOutput(logits, coarse, None if self.projection is None else self.projection(features))
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        return self.encoder.parameters()
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        yield from self.classifier.parameters()
+        if self.projection is not None:
+            yield from self.projection.parameters()
+
+
+def build(config: Config, num_classes: int) -> nn.Module:
+    return TinyNetwork(num_classes=num_classes, embedding_dim=8 if config.method.name == "u2pl" else None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def tiny_network() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("u2pl.run.build_network", build)
+        patch.setattr("u2pl.predictor.build_network", build)
+        patch.setattr("u2pl.experiments.running._free_memory", lambda: None)  # takes longer than these trainings
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_overrides() -> tuple[str, ...]:
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_compare() -> Callable[..., Any]:
+    """``tiny_compare(out, *overrides, methods=..., ...)``: records, and what was printed."""
+
+    def run(out: Path, *overrides: str, **options: Any) -> tuple[Any, str]:
+        from u2pl.experiments.comparison import compare
+
+        console = Console(file=io.StringIO(), width=200)
+        records = compare("scenes", [*TINY, *overrides], out=out, console=console, **options)
+        return records, console.file.getvalue()  # type: ignore[attr-defined]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_ablate() -> Callable[..., Any]:
+    """``tiny_ablate(out, *overrides, axes=..., ...)``: records, and what was printed."""
+
+    def run(out: Path, *overrides: str, **options: Any) -> tuple[Any, str]:
+        from u2pl.experiments.ablation import ablate
+
+        console = Console(file=io.StringIO(), width=200)
+        records = ablate("scenes", [*TINY, *overrides], out=out, console=console, **options)
+        return records, console.file.getvalue()  # type: ignore[attr-defined]
+
+    return run
