@@ -12,7 +12,7 @@ from u2pl.build import build_inference, build_source
 from u2pl.data.batches import Evaluation, loader
 from u2pl.data.files import FileSample
 from u2pl.data.source import Sample
-from u2pl.data.splits import IMAGE_SUFFIXES
+from u2pl.data.splits import IMAGE_SUFFIXES, is_image
 from u2pl.engine.checkpoint import read_description
 from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.errors import InputError
@@ -80,19 +80,21 @@ def pair_files(
 
     Masks hold what the masks of the run's training data held: ``lookup`` maps it to classes, where there was a mapping.
 
-    Raises InputError for a folder without images and for an image without a mask.
+    Raises InputError for a folder without images, an image without a mask, and two images of one mask.
     """
     for folder in (images, masks):
         if not folder.is_dir():
             raise InputError(f"{folder} is missing; give a folder")
-    paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(path for path in images.rglob("*") if is_image(path))
     if not paths:
-        raise InputError(f"{images} holds no image")
-    samples = []
+        raise InputError(f"{images} holds no image (known: {', '.join(sorted(IMAGE_SUFFIXES))})")
+    samples: dict[str, FileSample] = {}
     for path in paths:
-        stem = path.relative_to(images).with_suffix("")
+        stem = path.relative_to(images).with_suffix("").as_posix()
+        if stem in samples:
+            raise InputError(f"{path} and {samples[stem].image_path.name} are two images of one mask; remove one")
         mask = masks / f"{stem}.png"
         if not mask.exists():
             raise InputError(f"{path} has no mask {mask}; every image to score needs one")
-        samples.append(FileSample(str(stem), path, mask, num_classes, lookup, scale))
-    return samples
+        samples[stem] = FileSample(stem, path, mask, num_classes, lookup, scale)
+    return list(samples.values())

@@ -219,6 +219,10 @@ def test_evaluate(u2pl: Command, run_folder: Path, files: Path, own_files: Path,
     refuse(u2pl("evaluate", run_folder, "--images", images, "--masks", masks), "v.jpg has no mask", "v.png")
     (tmp_path / "empty").mkdir()
     refuse(u2pl("evaluate", run_folder, "--images", tmp_path / "empty", "--masks", masks), "empty holds no image")
+    twins = own_files / "images" / "train"
+    shutil.copy(twins / "a.png", twins / "a.bmp")
+    told = u2pl("evaluate", run_folder, "--images", twins, "--masks", own_files / "masks" / "train")
+    refuse(told, "a.bmp", "two images of one mask")
 
 
 def test_predict(u2pl: Command, run_folder: Path, files: Path, tmp_path: Path) -> None:
@@ -237,6 +241,24 @@ def test_predict(u2pl: Command, run_folder: Path, files: Path, tmp_path: Path) -
     assert not out.exists()
     (tmp_path / "file").write_text("")
     refuse(u2pl("predict", run_folder, image, "--out", tmp_path / "file"), "file: cannot write there")
+
+
+def test_predict_never_replaces_an_image(u2pl: Command, run_folder: Path, files: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "b_overlay.jpg", "b.jpg"):
+        shutil.copy(files / "images" / "train" / ("a.png" if name == "a.png" else "b.jpg"), tmp_path / name)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    refuse(u2pl("predict", run_folder, tmp_path, "--out", tmp_path), "a.png would replace the image", "another folder")
+    told = u2pl("predict", run_folder, tmp_path / "b.jpg", tmp_path / "b_overlay.jpg", "--out", tmp_path / "." / "")
+    refuse(told, "b.jpg would replace the image", "b_overlay.jpg")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_hidden_files_are_no_images(u2pl: Command, run_folder: Path, files: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(files / "images" / "train" / "a.png", tmp_path / "in")
+    (tmp_path / "in" / "._a.png").write_bytes(b"left by another system")
+    assert u2pl("predict", run_folder, tmp_path / "in", "--out", tmp_path / "out").code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "a_overlay.jpg"]
 
 
 @pytest.mark.parametrize("kind", ["foreign", "text", "truncated", "other network"])

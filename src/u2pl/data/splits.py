@@ -20,6 +20,11 @@ PUBLISHED = ("pascal", "cityscapes")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 
+def is_image(path: Path) -> bool:
+    """Whether this is a file that is named as an image; hidden files, such as those macOS leaves, are none."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 def read_split(path: str | Path) -> list[str]:
     """Image ids of a split file, in its order, each once.
 
