@@ -53,7 +53,7 @@ ONLY_CITYSCAPES = {
         "background_bank_size": None,
     },
     "train": {"epochs": 200, "crop_size": 769, "lr": 0.01, "head_lr_factor": 1, "weight_decay": 5e-4},
-    "evaluation": {"protocol": "sliding", "window": 769},
+    "evaluation": {"protocol": "sliding", "window": 769, "overlap": 0.333},
 }
 
 

@@ -61,7 +61,7 @@ def _config(options: dict[str, Any]) -> Config:
     return Config(
         network=NetworkConfig(name="deeplabv3plus", **kept),
         method=MethodConfig(name=method),
-        evaluation=EvaluationConfig(protocol="sliding" if sliding else "whole", window=769),
+        evaluation=EvaluationConfig(protocol="sliding", window=769, overlap=0.333) if sliding else EvaluationConfig(),
     )
 
 

@@ -231,6 +231,7 @@ def test_windows_cover_every_pixel_and_overlap_enough(window: int, overlap: floa
 def test_the_paper_windows_of_cityscapes() -> None:
     """Side 769, a third of overlap: two rows of four windows on an image of 1024x2048."""
     assert window_starts(2048, window=769, overlap=1 / 3) == [0, 513, 1026, 1279]
+    assert window_starts(2048, window=769, overlap=0.333) == [0, 513, 1026, 1279]  # as the presets say it
     assert window_starts(1024, window=769, overlap=1 / 3) == [0, 255]
 
 

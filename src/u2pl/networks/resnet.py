@@ -52,7 +52,7 @@ class ResNetEncoder(nn.Module):
             num_classes=0,
             output_stride=output_stride,
             stem_type="deep" if deep_stem else "",
-            zero_init_last=False,  # as released
+            zero_init_last=False,  # matters without ImageNet's weights alone, which the release always loads
         )
         self.conv1: nn.Module = trunk.conv1
         self.bn1: nn.Module = trunk.bn1
