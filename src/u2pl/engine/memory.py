@@ -29,7 +29,12 @@ def activation_bytes(network: nn.Module, images: int, height: int, width: int) -
     for module in shadow.modules():
         if not list(module.children()) and not getattr(module, "inplace", False):
             module.register_forward_hook(count)
-    shadow(torch.empty(images, 3, height, width, device="meta"))
+    try:
+        shadow(torch.empty(images, 3, height, width, device="meta"))
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            raise
+        return 2**62  # more numbers than torch can count
     return total
 
 
