@@ -67,6 +67,12 @@ def test_the_saved_file_holds_every_key() -> None:
         ("data.labeled=1e-1", "data.labeled", 0.1),
         ("data.labeled=list.txt", "data.labeled", "list.txt"),
         ("network.multi_grid=[2,2,4]", "network.multi_grid", [2, 2, 4]),
+        ("data.root=2012", "data.root", "2012"),  # a key that holds text takes what YAML reads otherwise
+        ("data.root=2012_09", "data.root", "2012_09"),
+        ("data.val=2024-01-05", "data.val", "2024-01-05"),
+        ("data.val=7", "data.val", 7),
+        ("network.encoder=on", "network.encoder", "on"),
+        ("network.weights=null", "network.weights", None),
     ],
 )
 def test_overrides(override: str, key: str, value: Any) -> None:
@@ -110,7 +116,12 @@ def test_a_file_of_some_keys_keeps_the_other_defaults(tmp_path: Path) -> None:
         ("train.lr=.inf", ("train.lr", "finite")),
         ("train.crop_size=8", ("train.crop_size: should be greater than or equal to 16, not 8",)),
         ("train.crop_size=[8, 32]", ("train.crop_size: should be greater than or equal to 16, not 8",)),
-        ("train.crop_size=[32, 32, 32]", ("train.crop_size: should be",)),
+        ("train.crop_size=[32, 32, 32]", ("train.crop_size: should have at most 2 items, not [32, 32, 32]",)),
+        ("evaluation.scales=[]", ("evaluation.scales: should have at least 1 item, not []",)),
+        ("train.steps=true", ("train.steps: ", "not True")),
+        ("train.lr=yes", ("train.lr: ", "not True")),
+        ("seed=true", ("seed: ", "not True")),
+        ("method.views=true", ("method.views: ", "not True")),
         ("train.scale_range=[2, 1]", ("train.scale_range: should be two positive numbers, the smaller first",)),
         ("train.scale_range=[0, 1]", ("train.scale_range",)),
         ("train.optimizer=adam", ("train.optimizer: should be 'sgd' or 'adamw', not 'adam'",)),
@@ -139,5 +150,11 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
     assert "binary.yaml" in error(source=tmp_path / "binary.yaml")
     (tmp_path / "odd.yaml").write_text("1: 2\n")
     assert "unknown key 1" in error(source=tmp_path / "odd.yaml")
-    (tmp_path / "none.yaml").write_text("train:\n")
-    assert error(source=tmp_path / "none.yaml").startswith("train: ")
+    (tmp_path / "none.yaml").write_text("trian:\n")
+    assert error(source=tmp_path / "none.yaml").startswith("unknown key trian")
+
+
+def test_a_section_without_a_key_sets_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: scenes\ntrain:\n  # steps: 5\ndata:\n")
+    assert load_config(tmp_path / "mine.yaml") == load_config("scenes")
+    assert load_config(tmp_path / "mine.yaml", ["train.steps=5"]).train.steps == 5

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,6 +17,8 @@ from u2pl.config import Config
 from u2pl.errors import InputError
 
 _YAML = (".yaml", ".yml")
+#: A section without a key, as in a file whose lines below it are comments, sets nothing.
+_SECTIONS = [name for name, value in Config() if isinstance(value, BaseModel)]
 
 
 def preset_names() -> list[str]:
@@ -73,6 +75,7 @@ def _read(source: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise InputError(f"{where} must hold sections such as `data:` and `train:`, not {type(tree).__name__}")
+    tree = {name: value for name, value in tree.items() if value is not None or name not in _SECTIONS}
     base = tree.pop("base", None)
     if base is None:
         return tree
@@ -124,18 +127,32 @@ def _set(tree: dict[str, Any], override: str) -> None:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
             raise InputError(f"{key}: {section} is a value, not a section")
-    try:
-        tree[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        tree[leaf] = text
+    tree[leaf] = _value(key, text)
     if key == "train.steps":
         tree.pop("epochs", None)  # the length set last counts
+
+
+def _value(key: str, text: str) -> Any:
+    """The value of an override: YAML, but for a key that holds text what is none of its kinds is the text itself, such
+    as a folder named 2012."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    section, _, leaf = key.partition(".")
+    fields = getattr(Config.model_fields.get(section), "annotation", None)
+    field = getattr(fields, "model_fields", {}).get(leaf)
+    if field is None:
+        return value
+    kinds = get_args(field.annotation) or (field.annotation,)
+    return text if str in kinds and type(value) not in (*kinds, type(None)) else value
 
 
 def _explain(error: ValidationError) -> str:
     errors = error.errors()
     same_key = [each for each in errors if each["loc"][:2] == errors[0]["loc"][:2]]
-    first = max(same_key, key=lambda each: len(each["loc"]))  # the branch of a union that came furthest
+    # The branch of a union that came furthest; best one that takes such a value at all.
+    first = max(same_key, key=lambda each: (len(each["loc"]), not each["type"].endswith("_type")))
     # A union reports one error per branch; the branch's name follows the key and is no part of it.
     path = [str(part) for part in first["loc"]]
     fields: Any = Config.model_fields
@@ -152,8 +169,9 @@ def _explain(error: ValidationError) -> str:
     name = ".".join(key)
     if first["type"] in ("extra_forbidden", "invalid_key"):
         return f"unknown key {name}{_nearest(key[-1], list(fields))}"
-    reason = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{name}: should be {reason}, not {first['input']!r}"
+    _, should, reason = first["msg"].partition(" should ")  # "Input should be ...", "List should have ..."
+    reason = reason.partition(" after validation")[0] if should else "be " + first["msg"].removeprefix("Value error, ")
+    return f"{name}: should {reason}, not {first['input']!r}"
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
