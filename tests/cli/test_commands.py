@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from u2pl.config import load_config, preset_names
 from u2pl.engine.checkpoint import read_description
 from u2pl.predictor import Predictor
+from u2pl.recipes import load_config, preset_names
 
 Command = Callable[..., Any]
 CLASSES = ["sky", "road", "car", "tree"]
