@@ -65,6 +65,18 @@ def test_one_image_and_none(fabric: Fabric) -> None:
     assert evaluate(fabric, Oracle(), [], 4).tolist() == np.zeros((4, 4)).tolist()
 
 
+def test_counts_are_gathered_from_other_processes_once(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Fabric. A metric that gathers them itself waits for ever for a process that has no image to count."""
+
+    def gather(*arguments: object) -> None:
+        raise AssertionError("the metric gathers")
+
+    monkeypatch.setattr("torchmetrics.metric.jit_distributed_available", lambda: True)
+    monkeypatch.setattr("torchmetrics.metric.gather_all_tensors", gather)
+    made = pairs([(5, 7)])
+    assert evaluate(fabric, Oracle(), as_tensors(made), 4).tolist() == count(made).tolist()
+
+
 def test_scores_follow_their_definition() -> None:
     confusion = count(pairs([(5, 7), (9, 4)]))
     scores = Scores.from_confusion(torch.from_numpy(confusion), CLASSES)

@@ -57,9 +57,10 @@ def evaluate(
     """
     training = network.training
     network.eval()
-    matrix = MulticlassConfusionMatrix(num_classes, ignore_index=IGNORE_INDEX, validate_args=False).to(fabric.device)
-    # Processes are summed below; the metric would do it too, but under every strategy of its own.
-    matrix.sync_on_compute = False
+    # Processes are summed below. The metric would do it, too, and wait for ever for one that has no image.
+    matrix = MulticlassConfusionMatrix(
+        num_classes, ignore_index=IGNORE_INDEX, validate_args=False, sync_on_compute=False
+    ).to(fabric.device)
     segment = inference(network)
     for image, mask in images:
         with fabric.autocast():
