@@ -118,6 +118,8 @@ def test_a_file_of_some_keys_keeps_the_other_defaults(tmp_path: Path) -> None:
         ("train.crop_size=[8, 32]", ("train.crop_size: should be greater than or equal to 16, not 8",)),
         ("train.crop_size=[32, 32, 32]", ("train.crop_size: should have at most 2 items, not [32, 32, 32]",)),
         ("evaluation.scales=[]", ("evaluation.scales: should have at least 1 item, not []",)),
+        ("network.std=[1, 1]", ("network.std: should have at least 3 items, not [1, 1]",)),
+        ("network.std=[1, 0, 1]", ("network.std: should be greater than 0, not 0",)),
         ("train.steps=true", ("train.steps: ", "not True")),
         ("train.lr=yes", ("train.lr: ", "not True")),
         ("seed=true", ("seed: ", "not True")),

@@ -80,7 +80,7 @@ class NetworkConfig(_Section):
     auxiliary: bool | None = None
     dropout: Share | None = None
     mean: list[float] | None = Field(None, min_length=3, max_length=3)
-    std: list[float] | None = Field(None, min_length=3, max_length=3)
+    std: Annotated[list[Annotated[float, Field(gt=0)]] | None, Field(min_length=3, max_length=3)] = None
     pretrained: bool = False
     weights: str | None = None  #: local file of the encoder's weights
 
