@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def read_tensor_file(path: Path, *, source: str) -> object:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+        with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch finds odd about a file is no second line of an error
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
