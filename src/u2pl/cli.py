@@ -133,7 +133,7 @@ def presets(name: Annotated[str | None, typer.Argument(help="Print this preset's
         sys.stdout.write(preset_text(name))
         return
     for each in preset_names():
-        console.print(f"[bold]{each:<19}[/bold] {preset_about(each)}", highlight=False)
+        console.print(f"[bold]{each:<19}[/bold] {preset_about(each)}", highlight=False, soft_wrap=True)
 
 
 @splits.command("fetch")
