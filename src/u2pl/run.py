@@ -176,8 +176,8 @@ def out_of_memory_is_bad_input() -> Iterator[None]:
     """Turn what torch raises when memory runs out into an InputError."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and "allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:  # many an error of torch is a RuntimeError
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
             raise
         raise InputError("out of memory: lower train.crop_size or train.batch_size") from error
 

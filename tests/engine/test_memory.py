@@ -15,6 +15,7 @@ from u2pl.engine import memory
 from u2pl.engine.memory import activation_bytes, require_memory
 from u2pl.errors import InputError
 from u2pl.networks import deeplabv3plus, smp_network
+from u2pl.run import out_of_memory_is_bad_input
 
 
 def test_activations_of_layers_are_counted() -> None:
@@ -86,3 +87,16 @@ def test_training_never_begins(tmp_path: Path, tiny_train: Callable[..., Any]) -
     with pytest.raises(InputError, match=r"train\.crop_size"):
         tiny_train(tmp_path / "run", "train.crop_size=1000000")
     assert not (tmp_path / "run").exists()
+
+
+def test_only_memory_that_runs_out_is_told_as_such() -> None:
+    for error in (
+        torch.OutOfMemoryError("x"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ):
+        with pytest.raises(InputError, match="out of memory"), out_of_memory_is_bad_input():
+            raise error
+    for kind in (NotImplementedError, RecursionError, RuntimeError):
+        with pytest.raises(kind, match="another"), out_of_memory_is_bad_input():
+            raise kind("another reason")
