@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 
 from u2pl.build import (
     build_batches,
     build_contrast,
+    build_diagnosis,
     build_method,
     build_mixing,
     build_network,
@@ -274,3 +276,49 @@ def test_batches_follow_the_keys() -> None:
     assert next(iter(supervised(0))).weak is None
     other = build_batches(chosen, source, semi_supervised=True, rank=1, world_size=2)
     assert not torch.equal(next(iter(other(1))).image, drawn[0].image)
+
+
+def test_batches_of_a_diagnosis_are_of_images_with_masks() -> None:
+    chosen = config("train.batch_size=2", "train.crop_size=32", "train.scale_range=[1,1]", "data.train=9")
+    source = build_source(chosen.data, seed=0)
+    bare = replace(source, unlabeled=[WithoutMask(sample) for sample in source.unlabeled])
+    mixed = replace(source, unlabeled=[*bare.unlabeled, *source.unlabeled[:1]])
+    options = {"semi_supervised": True, "rank": 0, "world_size": 1}
+    for given, known in ((source, True), (mixed, True), (bare, False)):
+        diagnosis = build_diagnosis(chosen, given, **options)
+        drawn, again = list(diagnosis.batches()), list(diagnosis.batches())
+        assert len(drawn) == 4
+        assert diagnosis.classes == source.classes
+        for batch, twin in zip(drawn, again, strict=True):
+            assert torch.equal(batch.truth, twin.truth)
+            assert torch.equal(batch.strong, twin.strong)
+            shown = [(truth != 255).any().item() for truth in batch.truth]
+            assert shown == [known] * 2
+    alone = build_diagnosis(chosen, source, **{**options, "semi_supervised": False})
+    assert next(iter(alone.batches())).weak is None
+    training = next(iter(build_batches(chosen, source, **options)(0)))
+    assert training.truth is None
+    assert not torch.equal(training.image, drawn[0].image)
+
+
+@pytest.mark.parametrize(("name", "reads"), [("u2pl", True), ("mean_teacher", False), ("fixmatch", False)])
+def test_training_reads_true_classes_for_a_diagnosed_bank_alone(name: str, reads: bool) -> None:
+    chosen = config(f"method.name={name}", "method.diagnose=true", "train.batch_size=2", "train.crop_size=32")
+    source = build_source(chosen.data, seed=0)
+    batch = next(iter(build_batches(chosen, source, semi_supervised=True, rank=0, world_size=1)(0)))
+    assert (batch.truth is not None) == reads
+
+
+@dataclass(frozen=True)
+class WithoutMask:
+    """A sample whose mask nobody has drawn."""
+
+    sample: Any
+    has_mask = False
+
+    @property
+    def name(self) -> str:
+        return self.sample.name
+
+    def image(self) -> Tensor:
+        return self.sample.image()

@@ -13,7 +13,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from u2pl.config import Config, DataConfig, EvaluationConfig, MethodConfig, TrainConfig
-from u2pl.data.batches import Batches, loader
+from u2pl.data.batches import Batches, loader, step_seed
 from u2pl.data.cityscapes import cityscapes
 from u2pl.data.files import cached
 from u2pl.data.folder import folder
@@ -21,6 +21,7 @@ from u2pl.data.pascal_voc import pascal_voc
 from u2pl.data.scenes import scenes
 from u2pl.data.source import DataSource
 from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
+from u2pl.engine.diagnose import Diagnosis
 from u2pl.engine.inference import Inference, inference
 from u2pl.engine.parameter_groups import parameter_groups
 from u2pl.errors import InputError
@@ -48,6 +49,8 @@ _READERS: dict[str, Callable[..., DataSource]] = {
     "pascal_voc": pascal_voc,
     "cityscapes": cityscapes,
 }
+_DIAGNOSIS_STREAM = 5  # its batches are not those of a step
+_DIAGNOSED = 4  # batches of each process
 _NETWORKS: dict[str, Callable[..., nn.Module]] = {"deeplabv3plus": deeplabv3plus, "smp": smp_network}
 
 
@@ -153,6 +156,7 @@ def build_contrast(
         bank_size=sizes,
         keys_per_step=method.keys_per_step,
         gather=gather,
+        keep_truth=method.diagnose,
     )
 
 
@@ -196,23 +200,47 @@ def build_batches(
     config: Config, source: DataSource, *, semi_supervised: bool, rank: int, world_size: int
 ) -> Callable[[int], Iterable[Batch]]:
     """The batches from a step on, read ahead by worker processes."""
-    train = config.train
-    crop = train.crop_size if isinstance(train.crop_size, int) else (train.crop_size[0], train.crop_size[1])
-    geometry: dict[str, Any] = {"crop_size": crop, "scale": tuple(train.scale_range), "flip": train.flip}
     batches = Batches(
         labeled=source.labeled,
         unlabeled=source.unlabeled if semi_supervised else None,
-        labeled_transform=LabeledTransform(**geometry),
-        unlabeled_transform=UnlabeledTransform(
-            **geometry, strong_views=strong_views(config.method), photometric=config.method.strong_view
-        ),
-        batch_size=train.batch_size,
-        steps=train.steps,
+        **_crops(config),
+        steps=config.train.steps,
         seed=config.seed,
         rank=rank,
         world_size=world_size,
+        truth=config.method.diagnose and contrasts(config.method),  # of the keys in the bank
     )
     return lambda start: loader(batches, start=start, workers=config.data.workers)
+
+
+def build_diagnosis(
+    config: Config, source: DataSource, *, semi_supervised: bool, rank: int, world_size: int
+) -> Diagnosis:
+    """Batches cropped as in training, of unlabeled images whose true classes are known, as far as there are any."""
+    known = [sample for sample in source.unlabeled if sample.has_mask] or source.unlabeled
+    batches = Batches(
+        labeled=source.labeled,
+        unlabeled=known if semi_supervised else None,
+        **_crops(config),
+        steps=_DIAGNOSED,
+        seed=step_seed(config.seed, _DIAGNOSIS_STREAM),
+        rank=rank,
+        world_size=world_size,
+        truth=True,
+    )
+    return Diagnosis(classes=source.classes, batches=lambda: loader(batches, workers=config.data.workers))
+
+
+def _crops(config: Config) -> dict[str, Any]:
+    train, method = config.train, config.method
+    crop = train.crop_size if isinstance(train.crop_size, int) else (train.crop_size[0], train.crop_size[1])
+    geometry: dict[str, Any] = {"crop_size": crop, "scale": tuple(train.scale_range), "flip": train.flip}
+    strong: dict[str, Any] = {"strong_views": strong_views(method), "photometric": method.strong_view}
+    return {
+        "labeled_transform": LabeledTransform(**geometry),
+        "unlabeled_transform": UnlabeledTransform(**geometry, **strong),
+        "batch_size": train.batch_size,
+    }
 
 
 def strong_views(method: MethodConfig) -> int:

@@ -120,6 +120,7 @@ class MethodConfig(_Section):
     bank_size: Positive = 30_000
     background_bank_size: Positive | None = None  #: of class 0
     keys_per_step: Positive = 1024
+    diagnose: bool = False  #: measure pseudo-labels, queues and gradients by masks that training never sees
 
 
 class EvaluationConfig(_Section):

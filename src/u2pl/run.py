@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -13,6 +14,7 @@ from torch import nn
 
 from u2pl.build import (
     build_batches,
+    build_diagnosis,
     build_inference,
     build_method,
     build_network,
@@ -82,6 +84,11 @@ def train(
     fabric.barrier()
     fabric.to_device(method)
     student, optimizer = fabric.setup(network, optimizer)
+    draw: dict[str, Any] = {
+        "semi_supervised": method.semi_supervised,
+        "rank": fabric.global_rank,
+        "world_size": fabric.world_size,
+    }
     with out_of_memory_is_bad_input():
         scores = fit(
             fabric,
@@ -90,14 +97,9 @@ def train(
             method=method,
             optimizer=optimizer,
             scheduler=build_scheduler(config.train, optimizer),
-            batches=build_batches(
-                config,
-                source,
-                semi_supervised=method.semi_supervised,
-                rank=fabric.global_rank,
-                world_size=fabric.world_size,
-            ),
+            batches=build_batches(config, source, **draw),
             score=scorer(fabric, config, source) if source.val else None,
+            diagnosis=build_diagnosis(config, source, **draw) if config.method.diagnose else None,
             resume=resume,
         )
     if fabric.is_global_zero and source.val:

@@ -27,6 +27,9 @@ class Batch:
     strong: Tensor | None = None  #: (B_u, 3, H, W) float32
     valid: Tensor | None = None  #: (B_u, H, W) bool, False on crop padding
     strong_2: Tensor | None = None  #: (B_u, 3, H, W) float32, jittered anew; for methods with two strong views
+    #: (B_u, H, W) int64, true classes of the unlabeled crops, IGNORE_INDEX where unknown. None unless a run is being
+    #: diagnosed: it measures what training did, and no loss may depend on it.
+    truth: Tensor | None = None
 
     def unlabeled_views(self) -> tuple[Tensor, list[Tensor]]:
         """The weak view, and one or two strong views. Raises ValueError when the batch has no unlabeled images."""

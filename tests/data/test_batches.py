@@ -1,4 +1,4 @@
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
@@ -70,6 +70,23 @@ def test_without_unlabeled_the_labeled_half_is_unchanged():
     both = batches()[4]
     assert torch.equal(alone.image, both.image)
     assert torch.equal(alone.label, both.label)
+
+
+@pytest.mark.parametrize("strong_views", [1, 2])
+def test_the_truth_changes_nothing_else(strong_views):
+    transform = UnlabeledTransform(crop_size=16, strong_views=strong_views)
+    unlabeled = [Numbered(100 + i, masked=i % 2 == 0) for i in range(11)]
+    plain = batches(unlabeled=unlabeled, unlabeled_transform=transform)
+    knowing = batches(unlabeled=unlabeled, unlabeled_transform=transform, truth=True)
+    for step in range(3):
+        batch = knowing[step]
+        assert plain[step].truth is None
+        assert (batch.truth.shape, batch.truth.dtype) == ((3, 16, 16), torch.int64)
+        assert same(replace(batch, truth=None), plain[step])
+        for truth, valid, index in zip(batch.truth, batch.valid, knowing.indices(step)[1], strict=True):
+            assert (truth[~valid] == 255).all()
+            assert set(truth[valid].tolist()) == {100 + index if index % 2 == 0 else 255}
+    assert batches(unlabeled=None, truth=True)[0].truth is None
 
 
 def test_a_batch_is_a_function_of_seed_step_and_rank():

@@ -154,6 +154,25 @@ def test_valid_is_false_on_padding_only():
     assert torch.equal(flipped, valid.flip(-1))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_truth_lies_on_the_pixels_it_is_of(seed):
+    image, mask = blobs()
+    torch.manual_seed(seed)
+    expected = LabeledTransform(crop_size=(50, 70))(image, mask)
+    torch.manual_seed(seed)
+    weak, _, valid, truth = UnlabeledTransform(crop_size=(50, 70))(image, mask)
+    assert torch.equal(weak, expected[0])
+    assert torch.equal(truth, expected[1])
+    assert (truth.dtype, truth.shape) == (torch.int64, (50, 70))
+    assert (truth[~valid] == 255).all()
+    after = torch.get_rng_state()
+    torch.manual_seed(seed)
+    views = UnlabeledTransform(crop_size=(50, 70))(image)
+    assert torch.equal(after, torch.get_rng_state())
+    assert torch.equal(views[0], weak)
+    assert torch.equal(views[-1], valid)
+
+
 def test_each_photometric_part_can_be_asked_for():
     nothing = {"jitter_probability": 0.0, "gray_probability": 0.0, "blur_probability": 0.0}
     image = blobs()[0]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.methods import U2PL, MeanTeacher
-from u2pl.methods.u2pl import downsample, pixel_sets
+from u2pl.methods.views import downsample, pixel_sets
 from u2pl.pixels import (
     AdaptiveCopyPaste,
     AdaptiveCutMix,

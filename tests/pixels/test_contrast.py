@@ -320,6 +320,29 @@ def test_keys_are_shared_among_processes() -> None:
     assert torch.equal(together.bank.fill, 2 * alone.bank.fill)
 
 
+def test_the_truth_is_shared_with_its_keys_and_changes_nothing() -> None:
+    """The embedding says which pixel a key is of; another process's keys are one up, its classes two."""
+
+    def gather(keys: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.cat((keys, keys + (1 if keys.is_floating_point() else 2)), dim=1), torch.cat((keep, keep), dim=1)
+
+    step = random_step(0)
+    step["teacher_embedding"] = 10.0 * torch.arange(B * H * W).view(B, 1, H, W).expand(B, D, H, W)
+    truth = torch.randint(0, 200, (B, H, W))
+    for shared in (None, gather):
+        plain = whole_set_contrast(low_rank=1, bank_size=100, gather=shared)
+        knowing = whole_set_contrast(low_rank=1, bank_size=100, gather=shared, keep_truth=True)
+        assert torch.equal(*(contrast(**step, truth=truth) for contrast in (plain, knowing)))
+        assert torch.equal(plain.bank.keys, knowing.bank.keys)
+        others = 0
+        for start, fill in zip(knowing.bank.start.tolist(), knowing.bank.fill.tolist(), strict=True):
+            for row in range(start, start + fill):
+                pixel, other = divmod(int(knowing.bank.keys[row, 0]), 10)
+                assert knowing.bank.truth[row] == truth.flatten()[pixel] + 2 * other
+                others += other
+        assert (others > 0) == (shared is not None)
+
+
 def test_bfloat16_is_contrasted_in_single_precision() -> None:
     step = random_step(0)
     half = {name: tensor.detach().bfloat16() if tensor.is_floating_point() else tensor for name, tensor in step.items()}

@@ -87,6 +87,41 @@ def test_a_saved_bank_goes_on_as_the_one_that_was_saved() -> None:
         assert torch.equal(copy.draw(3), expected)
 
 
+def test_the_truth_of_a_key_stays_with_it() -> None:
+    torch.manual_seed(3)
+    bank, queues = MemoryBank(CAPACITY, 2, keep_truth=True), new_queues()
+    assert bank.truth is not None
+    for step in range(9):
+        keys, keep, truth = torch.randn(3, 4, 2), torch.rand(3, 4) < 0.6, torch.randint(0, 255, (3, 4))
+        bank.push(keys, keep, truth if step != 5 else None)  # a push that does not know writes over what was known
+        truth = truth if step != 5 else torch.full_like(truth, 255)
+        for c, queue in enumerate(queues):
+            queue.extend((*keys[c, k].tolist(), float(truth[c, k])) for k in range(4) if keep[c, k])
+        for start, queue in zip(bank.start.tolist(), queues, strict=True):
+            rows = slice(start, start + len(queue))
+            held_now = torch.cat((bank.keys[rows], bank.truth[rows].unsqueeze(1).float()), dim=1).tolist()
+            assert {tuple(row) for row in held_now} == set(queue)
+
+
+def test_a_bank_keeps_the_truth_only_if_asked_and_draws_the_same() -> None:
+    plain, knowing = MemoryBank(CAPACITY, 2), MemoryBank(CAPACITY, 2, keep_truth=True)
+    assert set(knowing.state_dict()) - set(plain.state_dict()) == {"truth"}
+    torch.manual_seed(0)
+    for bank in (plain, knowing):
+        generator = torch.Generator().manual_seed(4)
+        for _ in range(5):
+            keys = torch.randn(3, 4, 2, generator=generator)
+            bank.push(keys, torch.rand(3, 4, generator=generator) < 0.5, torch.randint(0, 9, (3, 4)))
+    assert torch.equal(plain.keys, knowing.keys)
+    torch.manual_seed(1)
+    expected = plain.draw(3)
+    torch.manual_seed(1)
+    assert torch.equal(knowing.draw(3), expected)
+    again = MemoryBank(CAPACITY, 2, keep_truth=True)
+    again.load_state_dict(knowing.state_dict())
+    assert torch.equal(again.truth, knowing.truth)
+
+
 def test_keys_are_written_in_place_and_without_a_graph() -> None:
     bank = MemoryBank(CAPACITY, 2)
     storage = bank.keys.data_ptr()

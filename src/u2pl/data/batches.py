@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from u2pl.data.source import Sample
 from u2pl.data.transforms import to_float
 from u2pl.errors import InputError
-from u2pl.structures import Batch
+from u2pl.structures import IGNORE_INDEX, Batch
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -40,16 +40,18 @@ class Batches(Dataset["Batch | InputError"]):
         labeled: Sequence[Sample],
         unlabeled: Sequence[Sample] | None,
         labeled_transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-        unlabeled_transform: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
+        unlabeled_transform: Callable[..., tuple[Tensor, ...]] | None = None,
         batch_size: int,
         unlabeled_batch_size: int | None = None,
         steps: int,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        truth: bool = False,
     ) -> None:
         """``batch_size`` counts the labeled images of one rank, ``unlabeled_batch_size`` (default: the same) the
-        unlabeled ones. Without ``unlabeled``, batches have labeled parts only."""
+        unlabeled ones. Without ``unlabeled``, batches have labeled parts only. ``truth`` reads the masks of unlabeled
+        images, where there are any, for a diagnosis; nothing else of a batch changes with it."""
         if not labeled:
             raise InputError("there is no labeled image to train on; label at least one")
         if unlabeled is not None and (not unlabeled or unlabeled_transform is None):
@@ -59,6 +61,7 @@ class Batches(Dataset["Batch | InputError"]):
         self.batch_size = batch_size
         self.unlabeled_batch_size = unlabeled_batch_size or batch_size
         self.steps, self.seed, self.rank, self.world_size = steps, seed, rank, world_size
+        self.truth = truth
 
     def __len__(self) -> int:
         return self.steps
@@ -95,9 +98,19 @@ class Batches(Dataset["Batch | InputError"]):
         image, label = _stack(pairs)
         if self.unlabeled is None or self.unlabeled_transform is None:
             return Batch(image=image, label=label)
-        views = [self.unlabeled_transform(sample.image()) for sample in _take(self.unlabeled, unlabeled)]
-        weak, *strong, valid = _stack(views)
-        return Batch(image, label, weak, strong[0], valid, *strong[1:])
+        parts = [self._read_unlabeled(sample) for sample in _take(self.unlabeled, unlabeled)]
+        views = _stack([self.unlabeled_transform(*part) for part in parts])
+        truth = views.pop() if self.truth else None
+        weak, *strong, valid = views
+        return Batch(image, label, weak, strong[0], valid, strong[1] if len(strong) > 1 else None, truth)
+
+    def _read_unlabeled(self, sample: Sample) -> tuple[Tensor, ...]:
+        """The image and, for a diagnosis, its true classes (H, W) uint8, IGNORE_INDEX where there is no mask."""
+        image = sample.image()
+        if not self.truth:
+            return (image,)
+        unknown = torch.full(image.shape[-2:], IGNORE_INDEX, dtype=torch.uint8)
+        return image, sample.mask() if sample.has_mask else unknown
 
 
 class Evaluation(Dataset["tuple[Tensor, Tensor] | InputError"]):

@@ -34,7 +34,7 @@ class DataSource:
 
     classes: tuple[str, ...]
     labeled: Sequence[Sample]  #: masks are read
-    unlabeled: Sequence[Sample]  #: masks are never read, whether there are any or not
+    unlabeled: Sequence[Sample]  #: masks never train, whether there are any or not; a diagnosis reads them
     val: Sequence[Sample]  #: masks are read; may be empty
     palette: tuple[tuple[int, int, int], ...] = field(default=())  #: RGB per class; empty: a default one is used
     notes: tuple[str, ...] = ()  #: what the reader noticed and left aside, one line each

@@ -121,12 +121,18 @@ class UnlabeledTransform:
         )
         self.photometric = strong if photometric else v2.Identity()
 
-    def __call__(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(3, H, W) uint8 -> weak and each strong (3, h, w) float32 in [0, 1]; valid (h, w) bool, False on padding."""
+    def __call__(self, image: Tensor, truth: Tensor | None = None) -> tuple[Tensor, ...]:
+        """(3, H, W) uint8 -> weak and each strong (3, h, w) float32 in [0, 1]; valid (h, w) bool, False on padding.
+
+        With a ``truth`` (H, W) uint8 also that, (h, w) int64, 255 on padding. The random numbers are the same with it
+        and without.
+        """
         inside = tv_tensors.Mask(torch.zeros(image.shape[-2:], dtype=torch.uint8))
-        weak, inside = self.geometry(tv_tensors.Image(image), inside)
+        masks = [inside] if truth is None else [inside, tv_tensors.Mask(truth)]
+        weak, inside, *known = self.geometry(tv_tensors.Image(image), *masks)
         strong = [to_float(self.photometric(weak)) for _ in range(self.strong_views)]
-        return to_float(weak), *strong, inside.as_subclass(Tensor) != IGNORE_INDEX
+        valid = inside.as_subclass(Tensor) != IGNORE_INDEX
+        return to_float(weak), *strong, valid, *(mask.as_subclass(Tensor).long() for mask in known)
 
 
 def to_float(image: Tensor) -> Tensor:

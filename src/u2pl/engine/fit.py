@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from u2pl.data.batches import step_seed
 from u2pl.engine.checkpoint import load_state, save_state, save_weights
+from u2pl.engine.diagnose import Diagnosis, diagnose
 from u2pl.engine.evaluate import Scores
 from u2pl.engine.journal import Journal
 from u2pl.errors import InputError
@@ -61,6 +62,7 @@ def fit(
     scheduler: LambdaLR,
     batches: Callable[[int], Iterable[Batch]],
     score: Callable[[nn.Module], Scores] | None,
+    diagnosis: Diagnosis | None = None,
     resume: bool = False,
 ) -> dict[str, Scores]:
     """Train to the last step and return the scores of each candidate network at the end.
@@ -69,6 +71,7 @@ def fit(
         student, optimizer: as ``fabric.setup`` returned them; ``method`` is on the device already.
         batches: the batches from a step on; each depends on its step alone, so resuming needs no state of theirs.
         score: evaluates a network on the validation set; None without one.
+        diagnosis: what to look into, as often as there is an evaluation.
         resume: go on from ``last.ckpt`` of the run's folder, if it is there.
     """
     state: dict[str, Any] = {"student": student, "method": method, "optimizer": optimizer, "scheduler": scheduler}
@@ -103,6 +106,9 @@ def fit(
             meter.check(step)
             scores = score_candidates(fabric, run, state, score, journal)
             meter.since = time.perf_counter()  # speed is that of training alone
+        if is_due(done, run.eval_every, run.steps) and diagnosis is not None:
+            report_diagnosis(fabric, run, state, diagnosis, journal)
+            meter.since = time.perf_counter()
         if is_due(done, run.save_every, run.steps):
             meter.check(step)
             save(fabric, run, state)
@@ -190,9 +196,31 @@ def score_candidates(
     return scores
 
 
+def report_diagnosis(
+    fabric: Fabric, run: Run, state: Mapping[str, Any], diagnosis: Diagnosis, journal: Journal | None
+) -> None:
+    """Look into the step that was last, and write down what is found."""
+    values = diagnose(
+        fabric,
+        diagnosis,
+        student=unwrapped(state["student"]),
+        method=state["method"],
+        progress=(state["step"] - 1) / run.steps,
+        loss_weights=run.loss_weights,
+        seed=run.seed,
+    )
+    if journal is not None:
+        journal.write(state["step"], values)
+
+
 def candidates(state: Mapping[str, Any]) -> dict[str, nn.Module]:
     """The networks worth evaluating, not wrapped for distributed training; the last one is the model to use."""
-    return state["method"].candidates(getattr(state["student"], "module", state["student"]))
+    return state["method"].candidates(unwrapped(state["student"]))
+
+
+def unwrapped(student: nn.Module) -> nn.Module:
+    """The student itself."""
+    return getattr(student, "module", student)
 
 
 def save(fabric: Fabric, run: Run, state: Mapping[str, Any]) -> None:

@@ -31,6 +31,17 @@ class Method(nn.Module):
     def after_step(self, student: nn.Module) -> None:
         """Called after the optimizer's step."""
 
+    def diagnose(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Counts that tell whether unlabeled images train the student well, by the ``truth`` of a batch.
+
+        May change what it likes: the engine puts student, method and random numbers back.
+
+        Returns:
+            By name (2,) or, per class, (2, C) int64: how many, and out of how many. They add up over batches. Nothing
+            where there is nothing to look at yet.
+        """
+        return {}
+
     def candidates(self, student: nn.Module) -> dict[str, nn.Module]:
         """Networks worth evaluating, by name; the last one is the model to use."""
         return {"student": student}

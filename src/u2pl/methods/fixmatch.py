@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.methods.base import Method, PixelLoss, supervised_losses
+from u2pl.methods.diagnosis import pseudo_label_counts
 from u2pl.pixels.losses import cross_entropy
 from u2pl.pixels.mixing import CutMix, Mixing
 from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
@@ -38,17 +39,28 @@ class FixMatch(Method):
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Returns ``supervised`` and ``unsupervised``; with such a head ``auxiliary``."""
-        weak, (strong, *_) = batch.unlabeled_views()
-        student.eval()
-        with torch.no_grad():
-            logits = student(weak).logits
-        student.train()
-        mixed, pseudo = self.mix(strong, self.believe(logits, batch.valid))
+        _, (strong, *_) = batch.unlabeled_views()
+        mixed, pseudo = self.mix(strong, self.believe(self.weak_logits(student, batch), batch.valid))
 
         output = student(torch.cat((batch.image, mixed)))
         losses = supervised_losses(output, batch.label, self.supervised_loss)
         losses["unsupervised"] = confident_cross_entropy(output.logits[-len(mixed) :], pseudo)
         return losses
+
+    @torch.no_grad()
+    def weak_logits(self, student: nn.Module, batch: Batch) -> Tensor:
+        """(B_u, C, H, W): the student's view of the weak images, in evaluation mode."""
+        weak, _ = batch.unlabeled_views()
+        student.eval()
+        logits = student(weak).logits
+        student.train()
+        return logits
+
+    def diagnose(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Pseudo-labels; the student labels its images itself, so that there is nothing else to compare."""
+        logits = self.weak_logits(student, batch)
+        pseudo = self.believe(logits, batch.valid)
+        return pseudo_label_counts(pseudo, batch.truth, num_classes=logits.shape[1])
 
     def believe(self, logits: Tensor, valid: Tensor | None) -> PseudoLabel:
         """Pseudo-labels, reliable where they reach the threshold."""
@@ -83,6 +95,13 @@ class UniMatch(FixMatch):
         strong_loss = confident_cross_entropy(strong_logits, PseudoLabel.cat(targets))
         losses["unsupervised"] = (strong_loss + confident_cross_entropy(perturbed, pseudo)) / 2
         return losses
+
+    @torch.no_grad()
+    def weak_logits(self, student: nn.Module, batch: Batch) -> Tensor:
+        """(B_u, C, H, W): the student's view of the weak images beside the labeled ones, in training mode."""
+        weak, _ = batch.unlabeled_views()
+        output = student(torch.cat((batch.image, weak)), dropped=len(weak))
+        return output.logits[len(batch.image) : -len(weak)]
 
 
 def confident_cross_entropy(logits: Tensor, pseudo: PseudoLabel) -> Tensor:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import fields, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.methods.base import Method, PixelLoss, supervised_losses
+from u2pl.methods.diagnosis import agreement_counts, anchor_counts, pseudo_label_counts, queue_counts
 from u2pl.methods.ema import EmaTeacher
+from u2pl.methods.views import NegativesFrom, Views, embedding_of, mixed_view, pixel_sets, true_classes, without
 from u2pl.pixels.adaptive_mixing import AdaptiveCopyPaste
-from u2pl.pixels.contrast import UnreliableContrast
+from u2pl.pixels.contrast import UnreliableContrast, anchor_mask
 from u2pl.pixels.losses import cross_entropy
-from u2pl.pixels.mixing import CutMix, Mix, Mixing
+from u2pl.pixels.mixing import CutMix, Mixing
 from u2pl.pixels.reliability import partition
-from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel, SegmentationOutput
-
-NegativesFrom = Literal["unreliable", "reliable", "all"]
+from u2pl.structures import Batch, PseudoLabel, SegmentationOutput
 
 
 class U2PL(Method):
@@ -88,29 +85,41 @@ class U2PL(Method):
         if progress < self.warmup:
             return self.warmup_step(student, batch)
         self.teacher.start(student)
+        views = self.look(batch, progress)
+        output = self.see(student, views.images, views.weak)
+        self.observe(output, batch.label)
+        losses = supervised_losses(output, batch.label, self.supervised_loss)
+        unlabeled = output.logits[len(batch.image) :]
+        losses["unsupervised"] = self.unsupervised(unlabeled, views.targets, views.pseudo, progress)
+        if self.contrast is not None:
+            keys = self.keys(views)
+            size = keys.coarse.shape[-2:]
+            losses["contrastive"] = self.contrast(
+                embedding_of(output)[: len(views.images)],
+                keys.embedding,
+                keys.coarse.float().softmax(dim=1),
+                **pixel_sets(batch.label, views.targets, size=size, negatives_from=self.negatives_from),
+                truth=true_classes(batch, views.mixes, size=size),
+            )
+        return losses
 
-        weak, views = batch.unlabeled_views()
+    def look(self, batch: Batch, progress: float) -> Views:
+        """The teacher labels the weak view; images and pseudo-labels are mixed alike."""
+        weak, strong = batch.unlabeled_views()
         view = self.teacher(torch.cat((batch.image, weak)) if self.shares_view else weak)
         pseudo = PseudoLabel.from_logits(view.logits[-len(weak) :], batch.valid)
         pseudo = partition(pseudo, alpha=self.alpha(progress), min_confidence=self.min_confidence)
-        mixes = [self.mixing.draw(pseudo) for _ in views]
-        mixed = torch.cat([mix.apply(strong) for mix, strong in zip(mixes, views, strict=True)])
+        mixes = [self.mixing.draw(pseudo) for _ in strong]
+        mixed = [mix.apply(image) for mix, image in zip(mixes, strong, strict=True)]
         targets = PseudoLabel.cat([mix.pseudo_label(pseudo) for mix in mixes])
+        return Views(torch.cat((batch.image, *mixed)), weak, view, pseudo, mixes, targets)
 
-        images = torch.cat((batch.image, mixed))
-        output = self.see(student, images, weak)
-        self.observe(output, batch.label)
-        losses = supervised_losses(output, batch.label, self.supervised_loss)
-        losses["unsupervised"] = self.unsupervised(output.logits[len(batch.image) :], targets, pseudo, progress)
-        if self.contrast is not None:
-            keys = mixed_view(view, mixes, labeled=len(batch.image)) if self.shares_view else self.teacher(images)
-            losses["contrastive"] = self.contrast(
-                embedding_of(output)[: len(images)],
-                keys.embedding,
-                keys.coarse.float().softmax(dim=1),
-                **pixel_sets(batch.label, targets, size=keys.coarse.shape[-2:], negatives_from=self.negatives_from),
-            )
-        return losses
+    def keys(self, views: Views) -> SegmentationOutput:
+        """The teacher's view of labeled and mixed images, which the contrast takes its keys from."""
+        labeled = len(views.images) - len(views.targets.label)
+        return (
+            mixed_view(views.teacher, views.mixes, labeled=labeled) if self.shares_view else self.teacher(views.images)
+        )
 
     def alpha(self, progress: float) -> float:
         """alpha_t = alpha_0 (1 - t/T): the share of pixels held unreliable."""
@@ -164,6 +173,26 @@ class U2PL(Method):
         if self.class_confidence is not None:
             self.class_confidence.update(output.logits[: len(label)].detach(), label)
 
+    @torch.no_grad()
+    def diagnose(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Pseudo-labels, agreement of student and teacher, anchors and queues; nothing before there is a teacher."""
+        if not self.teacher.started:
+            return {}
+        batch = self.paste(batch)
+        views = self.look(batch, progress)
+        teacher = views.teacher.logits[-len(views.weak) :]
+        counts = pseudo_label_counts(views.pseudo, batch.truth, num_classes=teacher.shape[1])
+        if self.contrast is not None:
+            keys = self.keys(views)
+            size = keys.coarse.shape[-2:]
+            target = pixel_sets(batch.label, views.targets, size=size)["target"]
+            probability = keys.coarse.float().softmax(dim=1)
+            anchors = anchor_mask(target, probability, min_probability=self.contrast.min_probability)
+            counts |= anchor_counts(anchors, true_classes(batch, views.mixes, size=size), labeled=len(batch.image))
+            counts |= queue_counts(self.contrast.bank)
+        student.eval()
+        return counts | agreement_counts(student(views.weak).logits, teacher, views.pseudo.valid)
+
     def after_step(self, student: nn.Module) -> None:
         """Average the student into the teacher, once semi-supervised training has begun."""
         if self.teacher.started:
@@ -172,50 +201,3 @@ class U2PL(Method):
     def candidates(self, student: nn.Module) -> dict[str, nn.Module]:
         """The student, and the teacher once there is one."""
         return {"student": student} | ({"teacher": self.teacher.network} if self.teacher.started else {})
-
-
-def mixed_view(view: SegmentationOutput, mixes: Sequence[Mix], *, labeled: int) -> SegmentationOutput:
-    """The teacher's view of labeled and weak images, the latter mixed as the images the student sees."""
-
-    def mixed(tensor: Tensor) -> Tensor:
-        return torch.cat((tensor[:labeled], *(mix.apply(tensor[labeled:]) for mix in mixes)))
-
-    return replace(view, coarse=mixed(view.coarse), embedding=mixed(embedding_of(view)))
-
-
-def embedding_of(output: SegmentationOutput) -> Tensor:
-    """The embedding of a network with a projection head, which a contrast needs."""
-    assert output.embedding is not None
-    return output.embedding
-
-
-def without(output: SegmentationOutput, images: slice) -> SegmentationOutput:
-    """The output of a batch but for a run of its images."""
-
-    def rest(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else torch.cat((tensor[: images.start], tensor[images.stop :]))
-
-    return SegmentationOutput(**{field.name: rest(getattr(output, field.name)) for field in fields(output)})  # type: ignore[arg-type]
-
-
-def pixel_sets(
-    label: Tensor, pseudo: PseudoLabel, *, size: torch.Size, negatives_from: NegativesFrom = "unreliable"
-) -> dict[str, Tensor]:
-    """What the contrast asks of labeled and unlabeled pixels together, at the resolution of the embedding.
-
-    Returns (B_l + B_u, h, w): ``target``, the class of labeled and of reliable pixels; ``label``, the true class of
-    labeled pixels; ``unreliable``, unlabeled pixels that serve as negatives. All others are IGNORE_INDEX or False.
-    """
-    nothing = torch.full_like(pseudo.label, IGNORE_INDEX)
-    negatives = {"unreliable": pseudo.unreliable, "reliable": pseudo.reliable, "all": pseudo.valid}[negatives_from]
-    sets = {
-        "target": torch.cat((label, pseudo.target())),
-        "label": torch.cat((label, nothing)),
-        "unreliable": torch.cat((torch.zeros_like(label, dtype=torch.bool), negatives)),
-    }
-    return {name: downsample(tensor, size) for name, tensor in sets.items()}
-
-
-def downsample(tensor: Tensor, size: torch.Size) -> Tensor:
-    """(B, H, W) of any dtype to (B, h, w) by nearest neighbour."""
-    return F.interpolate(tensor.unsqueeze(1).float(), size=size).squeeze(1).to(tensor.dtype)

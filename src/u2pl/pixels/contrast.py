@@ -101,6 +101,7 @@ class UnreliableContrast(nn.Module):
         bank_size: capacity of each class's queue, one number or one per class.
         keys_per_step: at most so many of a step's negatives enter a queue, drawn evenly among all of them.
         gather: shares the keys of a step among processes.
+        keep_truth: the bank also holds the true classes of its keys, for a diagnosis.
 
     Raises:
         ValueError: ranks out of order, or more keys per step than a queue holds.
@@ -120,6 +121,7 @@ class UnreliableContrast(nn.Module):
         bank_size: int | Sequence[int] = 30_000,
         keys_per_step: int = 1024,
         gather: Gather | None = None,
+        keep_truth: bool = False,
     ) -> None:
         super().__init__()
         self.low_rank = default_low_rank(num_classes) if low_rank is None else low_rank
@@ -132,7 +134,7 @@ class UnreliableContrast(nn.Module):
         sizes = [bank_size] * num_classes if isinstance(bank_size, int) else list(bank_size)
         if keys_per_step > min(sizes):
             raise ValueError(f"keys_per_step {keys_per_step} is more than a queue holds ({min(sizes)})")
-        self.bank = MemoryBank(sizes, dim)
+        self.bank = MemoryBank(sizes, dim, keep_truth=keep_truth)
         self.min_probability, self.temperature = min_probability, temperature
         self.anchors, self.negatives, self.keys_per_step = anchors, negatives, keys_per_step
         self.gather = gather
@@ -146,6 +148,7 @@ class UnreliableContrast(nn.Module):
         target: Tensor,
         label: Tensor,
         unreliable: Tensor,
+        truth: Tensor | None = None,
     ) -> Tensor:
         """Push this step's negatives, then contrast anchors with their class centre and with drawn negatives.
 
@@ -153,6 +156,7 @@ class UnreliableContrast(nn.Module):
             embedding: (B, D, h, w), the student's, with gradient.
             teacher_embedding: (B, D, h, w). teacher_probability: (B, C, h, w).
             target, label, unreliable: (B, h, w), see :func:`anchor_mask` and :func:`negative_mask`.
+            truth: (B, h, w) int64, true classes for a bank that keeps them; the loss does not depend on it.
 
         Returns:
             Mean loss of the classes that have anchors and negatives; zero, still connected to the graph, without one.
@@ -160,7 +164,7 @@ class UnreliableContrast(nn.Module):
         with torch.autocast(embedding.device.type, enabled=False):
             is_anchor = anchor_mask(target, teacher_probability, min_probability=self.min_probability)
             anchor_index, anchor_count = draw_members(by_class(is_anchor), self.anchors)
-            self._push(teacher_embedding, teacher_probability, label, unreliable)
+            self._push(teacher_embedding, teacher_probability, label, unreliable, truth)
             loss = info_nce(
                 gather_pixels(embedding, anchor_index),
                 class_centres(teacher_embedding.detach(), is_anchor),
@@ -171,16 +175,21 @@ class UnreliableContrast(nn.Module):
             return loss.where(active, 0.0).sum() / active.sum().clamp(min=1)
 
     @torch.no_grad()
-    def _push(self, embedding: Tensor, probability: Tensor, label: Tensor, unreliable: Tensor) -> None:
+    def _push(
+        self, embedding: Tensor, probability: Tensor, label: Tensor, unreliable: Tensor, truth: Tensor | None
+    ) -> None:
         is_negative = negative_mask(
             class_rank(probability), label, unreliable, low_rank=self.low_rank, high_rank=self.high_rank
         )
         index, count = draw_members(by_class(is_negative), self.keys_per_step)
         keys = gather_pixels(embedding, index)
         keep = torch.arange(self.keys_per_step, device=count.device) < count.unsqueeze(1)
+        known = None if truth is None else truth.flatten()[index]
         if self.gather is not None:
+            if known is not None:
+                known = self.gather(known.unsqueeze(-1), keep)[0].squeeze(-1)
             keys, keep = self.gather(keys, keep)
-        self.bank.push(keys, keep)
+        self.bank.push(keys, keep, known)
 
 
 def by_class(mask: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from u2pl.pixels.sampling import stratified
+from u2pl.structures import IGNORE_INDEX
 
 
 class MemoryBank(nn.Module):
@@ -17,14 +18,16 @@ class MemoryBank(nn.Module):
         capacity: number of keys each class holds, one number per class (paper: 50 000 for the background of VOC,
             30 000 for every other class).
         dim: D, length of a key.
+        keep_truth: also hold the true class of each key, by which a diagnosis tells how pure the queues are.
     """
 
     keys: Tensor
     start: Tensor
     capacity: Tensor
     pushed: Tensor
+    truth: Tensor | None
 
-    def __init__(self, capacity: Sequence[int], dim: int) -> None:
+    def __init__(self, capacity: Sequence[int], dim: int, *, keep_truth: bool = False) -> None:
         super().__init__()
         sizes = torch.tensor(capacity, dtype=torch.long)
         self.smallest = min(capacity)
@@ -33,6 +36,8 @@ class MemoryBank(nn.Module):
         self.register_buffer("start", sizes.cumsum(0) - sizes, persistent=False)
         self.register_buffer("capacity", sizes, persistent=False)
         self.register_buffer("pushed", torch.zeros_like(sizes))  # keys ever pushed to each ring
+        truth = torch.full((len(self.keys),), IGNORE_INDEX, dtype=torch.uint8) if keep_truth else None
+        self.register_buffer("truth", truth)  # of the key in the same row
 
     def __len__(self) -> int:
         """Number of classes."""
@@ -44,8 +49,10 @@ class MemoryBank(nn.Module):
         return torch.minimum(self.pushed, self.capacity)
 
     @torch.no_grad()
-    def push(self, keys: Tensor, keep: Tensor) -> None:
+    def push(self, keys: Tensor, keep: Tensor, truth: Tensor | None = None) -> None:
         """Append those of the (C, K, D) ``keys`` that (C, K) bool ``keep`` names; the oldest keys make room.
+
+        A bank that keeps it notes the (C, K) ``truth`` of the keys, IGNORE_INDEX where it is unknown; no draw sees it.
 
         Raises:
             ValueError: K exceeds the capacity of a ring: one push would overwrite itself.
@@ -56,6 +63,9 @@ class MemoryBank(nn.Module):
         slot = place % self.capacity.unsqueeze(1) + self.start.unsqueeze(1)
         slot = torch.where(keep, slot, len(self.keys) - 1)
         self.keys.index_copy_(0, slot.flatten(), keys.flatten(0, 1).to(self.keys.dtype))
+        if self.truth is not None:
+            truth = torch.full_like(slot, IGNORE_INDEX) if truth is None else truth
+            self.truth.index_copy_(0, slot.flatten(), truth.flatten().to(self.truth.dtype))
         self.pushed += keep.sum(dim=1)
 
     def draw(self, number: int) -> Tensor:

@@ -1,0 +1,84 @@
+"""Counts that tell why training on unlabeled images works or not. They need true labels, which training never has.
+
+Each count is int64, (2,) or (2, C) by class: how many, and out of how many. Counts of several batches add up.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from u2pl.pixels.memory_bank import MemoryBank
+from u2pl.structures import IGNORE_INDEX, PseudoLabel
+
+Counts = dict[str, Tensor]
+
+
+def pseudo_label_counts(pseudo: PseudoLabel, truth: Tensor | None, *, num_classes: int) -> Counts:
+    """Of reliable and of unreliable pixels: ``share``, ``accuracy``, ``recall``.
+
+    ``share`` is of all valid pixels, ``accuracy`` of those whose true class is known, both by pseudo-label.
+    ``recall`` is, by true class, the share of its valid pixels that are in the set and labeled right.
+
+    Args:
+        truth: (B, H, W) int64, IGNORE_INDEX where unknown; None: unknown everywhere.
+    """
+    truth = torch.full_like(pseudo.label, IGNORE_INDEX) if truth is None else truth
+    valid = class_counts(pseudo.label, pseudo.valid, num_classes)
+    of_class = class_counts(truth, pseudo.valid, num_classes)
+    counts: Counts = {}
+    for name, where in {"reliable": pseudo.reliable, "unreliable": pseudo.unreliable}.items():
+        known = where & (truth != IGNORE_INDEX)
+        right = class_counts(truth, known & (pseudo.label == truth), num_classes)
+        counts[f"{name}/share"] = torch.stack((class_counts(pseudo.label, where, num_classes), valid))
+        counts[f"{name}/accuracy"] = torch.stack((right, class_counts(pseudo.label, known, num_classes)))
+        counts[f"{name}/recall"] = torch.stack((right, of_class))
+    return counts
+
+
+def anchor_counts(is_anchor: Tensor, truth: Tensor | None, *, labeled: int) -> Counts:
+    """``anchors/classes``: classes with an anchor, for each batch; ``anchors/accuracy``: unlabeled ones that are right.
+
+    Args:
+        is_anchor: (B, C, h, w) bool, of :func:`u2pl.pixels.contrast.anchor_mask`.
+        truth: (B, h, w) int64, IGNORE_INDEX where unknown; None: unknown everywhere.
+        labeled: the first so many images are labeled. Their anchors are right by definition, and not counted.
+    """
+    classes = is_anchor.any(dim=3).any(dim=2).any(dim=0).sum()
+    anchors = is_anchor[labeled:]
+    truth = torch.full_like(anchors[:, 0], IGNORE_INDEX, dtype=torch.long) if truth is None else truth[labeled:]
+    known = anchors & (truth != IGNORE_INDEX).unsqueeze(1)
+    right = known & (truth.unsqueeze(1) == torch.arange(is_anchor.shape[1], device=truth.device).view(-1, 1, 1))
+    return {
+        "anchors/classes": torch.stack((classes, torch.ones_like(classes))),
+        "anchors/accuracy": torch.stack((right.sum((0, 2, 3)), known.sum((0, 2, 3)))),
+    }
+
+
+def queue_counts(bank: MemoryBank) -> Counts:
+    """``queue/fill``: keys in the queue of a class; ``queue/purity``: those of them that are of another class.
+
+    A key of class c should not be of class c. Keys of unknown class do not count; of a bank that keeps no truth, all.
+    """
+    pure, known = torch.zeros_like(bank.fill), torch.zeros_like(bank.fill)
+    for c, (start, fill) in enumerate(zip(bank.start.tolist(), bank.fill.tolist(), strict=True)):
+        if bank.truth is not None:
+            truth = bank.truth[start : start + fill]
+            known[c] = (truth != IGNORE_INDEX).sum()
+            pure[c] = known[c] - (truth == c).sum()
+    return {
+        "queue/fill": torch.stack((bank.fill, torch.ones_like(bank.fill))),
+        "queue/purity": torch.stack((pure, known)),
+    }
+
+
+def agreement_counts(first: Tensor, second: Tensor, valid: Tensor) -> Counts:
+    """``agreement``: valid pixels (B, H, W) to which two logits (B, C, H, W) give the same most likely class."""
+    same = first.argmax(dim=1) == second.argmax(dim=1)
+    return {"agreement": torch.stack(((same & valid).sum(), valid.sum()))}
+
+
+def class_counts(label: Tensor, where: Tensor, num_classes: int) -> Tensor:
+    """(C,) int64: pixels of each class in (B, H, W) ``label`` where ``where`` holds; none of them is ignored."""
+    inside = where & (label != IGNORE_INDEX)
+    return torch.bincount(label.where(inside, num_classes).flatten(), minlength=num_classes + 1)[:num_classes]
