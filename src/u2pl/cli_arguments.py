@@ -7,4 +7,7 @@ from typing import Annotated
 import typer
 
 ConfigArgument = Annotated[str, typer.Argument(help="A preset's name (see `u2pl presets`) or a YAML file.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides, such as data.root=DIR train.steps=2000.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Keys to set, such as data.root=DIR train.steps=2000: docs/configuration.md lists them."),
+]
