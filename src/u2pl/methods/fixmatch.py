@@ -16,7 +16,7 @@ from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
 
 
 class FixMatch(Method):
-    """FixMatch (Sohn et al. 2020, arXiv 2001.07685) for segmentation, as the baseline of UniMatch.
+    """FixMatch (Sohn et al. 2020, arXiv 2001.07685) for segmentation, after the baseline of UniMatch.
 
     The student labels the weak view itself, in evaluation mode; where it is confident, it must say the same of the
     mixed strong view.
