@@ -105,7 +105,8 @@ def inspect(source: DataSource, *, semi_supervised: bool, progress: Progress | N
 def verify(source: DataSource, *, semi_supervised: bool, thorough: bool) -> None:
     """Raise InputError on the first error that :func:`inspect` would report.
 
-    ``thorough`` decodes everything; otherwise labeled masks are decoded and of images only the headers are read.
+    ``thorough`` decodes everything; otherwise all masks are decoded and of images only the headers are read. A wrong
+    mask for validation would otherwise stop a training of days at its first evaluation.
     """
     for error in structure_errors(source, semi_supervised):
         raise InputError(error)
@@ -149,7 +150,7 @@ def _read(kind: str, sample: Sample, *, thorough: bool) -> _Reading:
         size = _size(sample, thorough)
     except InputError as error:
         errors.append(str(error))
-    if kind == "labeled" or (kind == "val" and thorough):
+    if kind != "unlabeled":
         try:
             mask = sample.mask()
             if size is not None and tuple(mask.shape) != size:
