@@ -198,6 +198,11 @@ def test_ranks(num_classes: int, low: int | None, high: int | None, fits: bool) 
             ranks(method, num_classes)
 
 
+def test_one_class_has_no_rank_to_be_sure_of() -> None:
+    with pytest.raises(InputError, match=r"^method\.low_rank and method\.high_rank: 1 and 1"):
+        ranks(config("method.rank_threshold=false").method, 1)
+
+
 def test_adaptive_mixing_shares_one_confidence() -> None:
     method = build_method(config("method.mixing=ael").method, Two(), num_classes=5, embedding_dim=3)
     assert method.mixing.confidence is method.copy_paste.confidence is method.class_confidence

@@ -162,10 +162,10 @@ def build_contrast(
 
 def ranks(method: MethodConfig, num_classes: int) -> tuple[int, int]:
     """r_l and r_h. Raises InputError when no rank lies between them: the contrast would silently be zero."""
-    if not method.rank_threshold:
-        return 1, num_classes
-    low = default_low_rank(num_classes) if method.low_rank is None else method.low_rank
-    high = min(20, num_classes) if method.high_rank is None else method.high_rank
+    low, high = 1, num_classes
+    if method.rank_threshold:
+        low = default_low_rank(num_classes) if method.low_rank is None else method.low_rank
+        high = min(20, num_classes) if method.high_rank is None else method.high_rank
     if not 0 < low < high <= num_classes:
         raise InputError(
             f"method.low_rank and method.high_rank: {low} and {high} leave no rank between them; "

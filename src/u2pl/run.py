@@ -68,16 +68,18 @@ def train(
     network = checked_network(config, source, fabric)
     optimizer = build_optimizer(config.train, network)
     check_folder(out, config, resume=resume)
+    processes = config.train.devices * config.train.nodes
+    with out_of_memory_is_bad_input("method.bank_size"):
+        method = build_method(
+            config.method,
+            network,
+            num_classes=len(source.classes),
+            embedding_dim=config.network.embedding_dim,
+            gather=share_keys(fabric) if processes > 1 else None,
+            total=share_sums(fabric) if processes > 1 else None,
+            processes=processes,
+        )
     fabric.launch()  # other processes begin here: bad input is told once, by the first
-    method = build_method(
-        config.method,
-        network,
-        num_classes=len(source.classes),
-        embedding_dim=config.network.embedding_dim,
-        gather=share_keys(fabric) if fabric.world_size > 1 else None,
-        total=share_sums(fabric) if fabric.world_size > 1 else None,
-        processes=fabric.world_size,
-    )
     if fabric.is_global_zero:
         make_folder(out, config)
         say(describe(config, source, network))
@@ -174,14 +176,14 @@ def run_of(config: Config, out: Path, source: DataSource, watchers: tuple[Watche
 
 
 @contextmanager
-def out_of_memory_is_bad_input() -> Iterator[None]:
-    """Turn what torch raises when memory runs out into an InputError."""
+def out_of_memory_is_bad_input(lower: str = "train.crop_size or train.batch_size") -> Iterator[None]:
+    """Turn what torch raises when memory runs out into an InputError that says which keys to lower."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # many an error of torch is a RuntimeError
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
             raise
-        raise InputError("out of memory: lower train.crop_size or train.batch_size") from error
+        raise InputError(f"out of memory: lower {lower}") from error
 
 
 def describe(config: Config, source: DataSource, network: nn.Module) -> str:

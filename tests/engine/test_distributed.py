@@ -88,12 +88,15 @@ def test_a_run_of_two_processes_is_like_any_other_afterwards(tmp_path: Path, tin
     assert load_config(out / "config.yaml").train.devices == 2
 
 
-def test_bad_input_is_told_once(tmp_path: Path, tiny_overrides: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"), [("method.low_rank", "10"), ("method.keys_per_step", "100"), ("method.bank_size", "1" + 14 * "0")]
+)
+def test_bad_input_is_told_once(tmp_path: Path, tiny_overrides: tuple[str, ...], key: str, value: str) -> None:
     command = (Path(sys.executable).with_name("u2pl"), "train", "scenes", *tiny_overrides, *TWO)
-    done = launch(*command, "method.low_rank=10", "--out", tmp_path / "run")
+    done = launch(*command, f"{key}={value}", "--out", tmp_path / "run")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert "method.low_rank" in done.stderr
+    assert key in done.stderr
     assert not (tmp_path / "run").exists()
 
 
