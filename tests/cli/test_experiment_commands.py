@@ -105,7 +105,7 @@ def test_a_comparison_killed_for_real_goes_on(small: tuple[str, ...], tmp_path: 
     command += ["--methods", "supervised,u2pl", "--out", out]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        journal, deadline = out / "u2pl-3-0" / "metrics.jsonl", time.monotonic() + 300
+        journal, deadline = out / "u2pl-3-0" / "metrics.jsonl", time.monotonic() + 900
         while not (journal.exists() and journal.read_text().count("\n") >= 6):
             assert process.poll() is None, "ended before it could be killed"
             assert time.monotonic() < deadline
@@ -115,7 +115,7 @@ def test_a_comparison_killed_for_real_goes_on(small: tuple[str, ...], tmp_path: 
     assert not (out / "u2pl-3-0" / "scores.json").exists()
     assert "| u2pl | - |" in (out / "table.md").read_text(encoding="utf-8")
     first = (out / "supervised-3-0" / "metrics.jsonl").read_bytes()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "run 2 of 2: u2pl-3-0" in done.stdout
     assert "supervised-3-0" not in done.stdout
@@ -132,11 +132,11 @@ def test_a_comparison_killed_for_real_goes_on(small: tuple[str, ...], tmp_path: 
 def test_two_processes_share_every_run_and_one_writes(small: tuple[str, ...], tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [Path(sys.executable).with_name("u2pl"), "compare", "scenes", *small, *SCENES, "train.devices=2"]
-    command += ["train.batch_size=1", "--methods", "supervised,u2pl", "--seeds", "0,1", "--out", out]
+    command += ["train.batch_size=1", "--methods", "supervised,u2pl", "--out", out]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for repeat in range(2):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.count("plot.png in") == 1
-        assert done.stdout.count("run 3 of 4: supervised-3-1") == 1 - repeat
-    assert len(json.loads((out / "results.json").read_text())) == 4
+        assert done.stdout.count("run 2 of 2: u2pl-3-0") == 1 - repeat
+    assert len(json.loads((out / "results.json").read_text())) == 2
