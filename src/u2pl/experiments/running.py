@@ -85,7 +85,7 @@ def state_of(trial: Trial) -> str:
 
 def list_trials(trials: Sequence[Trial], console: Console) -> None:
     """Print what would be trained."""
-    table = Table(title=f"{len(trials)} runs in {trials[0].folder.parent}")
+    table = Table(title=f"{len(trials)} run{'s' * (len(trials) > 1)} in {trials[0].folder.parent}")
     for column in ("folder", "labeled images", "steps", "state"):
         table.add_column(column, justify="right" if column in ("labeled images", "steps") else "left")
     for trial in trials:
