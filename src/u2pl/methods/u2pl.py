@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from u2pl.methods.base import Method, PixelLoss, supervised_losses
 from u2pl.methods.diagnosis import agreement_counts, anchor_counts, pseudo_label_counts, queue_counts
 from u2pl.methods.ema import EmaTeacher
-from u2pl.methods.views import NegativesFrom, Views, embedding_of, mixed_view, pixel_sets, true_classes, without
+from u2pl.methods.views import NegativesFrom, Views, embedding_of, mixed_view, pixel_sets, true_classes
 from u2pl.pixels.adaptive_mixing import AdaptiveCopyPaste
 from u2pl.pixels.contrast import UnreliableContrast, anchor_mask
 from u2pl.pixels.losses import cross_entropy
@@ -86,11 +86,10 @@ class U2PL(Method):
             return self.warmup_step(student, batch)
         self.teacher.start(student)
         views = self.look(batch, progress)
-        output = self.see(student, views.images, views.weak)
+        output = self.see(student, views)
         self.observe(output, batch.label)
         losses = supervised_losses(output, batch.label, self.supervised_loss)
-        unlabeled = output.logits[len(batch.image) :]
-        losses["unsupervised"] = self.unsupervised(unlabeled, views.targets, views.pseudo, progress)
+        losses["unsupervised"] = self.unsupervised(output.logits[len(batch.image) :], views, progress)
         if self.contrast is not None:
             keys = self.keys(views)
             size = keys.coarse.shape[-2:]
@@ -116,29 +115,27 @@ class U2PL(Method):
 
     def keys(self, views: Views) -> SegmentationOutput:
         """The teacher's view of labeled and mixed images, which the contrast takes its keys from."""
-        labeled = len(views.images) - len(views.targets.label)
-        return (
-            mixed_view(views.teacher, views.mixes, labeled=labeled) if self.shares_view else self.teacher(views.images)
-        )
+        if not self.shares_view:
+            return self.teacher(views.images)
+        return mixed_view(views.teacher, views.mixes, labeled=len(views.images) - len(views.targets.label))
 
     def alpha(self, progress: float) -> float:
         """alpha_t = alpha_0 (1 - t/T): the share of pixels held unreliable."""
         return self.alpha_0 * (1 - progress) if self.dynamic_partition else self.alpha_0
 
-    def see(self, student: nn.Module, images: Tensor, weak: Tensor) -> SegmentationOutput:
-        """The student's view of the images and, with feature dropout, of the weak ones perturbed, last in the batch."""
+    def see(self, student: nn.Module, views: Views) -> SegmentationOutput:
+        """The student's view of the images; with feature dropout the weak ones follow, as they are and perturbed."""
         if not self.feature_dropout:
-            return student(images)
-        output = student(torch.cat((images, weak)), dropped=len(weak))
-        clean = slice(len(images), len(images) + len(weak))  # asked for by nobody: the teacher labels them
-        return without(output, clean)
+            return student(views.images)
+        return student(torch.cat((views.images, views.weak)), dropped=len(views.weak))
 
-    def unsupervised(self, logits: Tensor, mixed: PseudoLabel, plain: PseudoLabel, progress: float) -> Tensor:
-        """lambda_u L_u over the mixed views and, halved with them, over the view with dropped features."""
+    def unsupervised(self, logits: Tensor, views: Views, progress: float) -> Tensor:
+        """lambda_u L_u over the mixed views and, halved with them, over the view with dropped features, the last."""
+        mixed, plain = views.targets, views.pseudo
         loss = self.weight(mixed, progress) * cross_entropy(logits[: len(mixed.label)], mixed.target())
         if not self.feature_dropout:
             return loss
-        perturbed = cross_entropy(logits[len(mixed.label) :], plain.target())
+        perturbed = cross_entropy(logits[-len(plain.label) :], plain.target())
         return (loss + self.weight(plain, progress) * perturbed) / 2
 
     @property

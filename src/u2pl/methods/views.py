@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -41,15 +41,6 @@ def embedding_of(output: SegmentationOutput) -> Tensor:
     """The embedding of a network with a projection head, which a contrast needs."""
     assert output.embedding is not None
     return output.embedding
-
-
-def without(output: SegmentationOutput, images: slice) -> SegmentationOutput:
-    """The output of a batch but for a run of its images."""
-
-    def rest(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else torch.cat((tensor[: images.start], tensor[images.stop :]))
-
-    return SegmentationOutput(**{field.name: rest(getattr(output, field.name)) for field in fields(output)})  # type: ignore[arg-type]
 
 
 def pixel_sets(
