@@ -8,11 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from u2pl.engine.checkpoint import write_atomically, write_text_atomically
 from u2pl.engine.fit import Watcher
 from u2pl.errors import InputError
-from u2pl.experiments.records import Record, write_records
-from u2pl.experiments.running import list_trials, run_trials, tell_failures
+from u2pl.experiments.records import Record
+from u2pl.experiments.running import run_into
 from u2pl.experiments.trials import Planner, Setting, Trial
 from u2pl.report.ablation import ablation_grid
 from u2pl.report.ablation_plot import plot_ablation
@@ -48,22 +47,16 @@ def ablate(
         dry_run: list the runs and train none.
     """
     settings = plan_ablation(Planner(source, overrides, out), axes=axes, grid=grid, seeds=seeds)
-    trials = _in_turn(settings)
-    if dry_run:
-        list_trials(trials, console)
-        return []
-
-    def report(records: Mapping[Path, Record]) -> None:
-        write_records(out / "results.json", [records[trial.folder] for trial in trials if trial.folder in records])
-        write_text_atomically(out / "table.md", ablation_grid(settings, records).markdown())
-        write_atomically(out / "plot.png", lambda path: plot_ablation(path, settings, records))
-
-    records, failures = run_trials(
-        trials, console=console, report=report, keep_checkpoints=keep_checkpoints, watchers=watchers
+    return run_into(
+        out,
+        _in_turn(settings),
+        grid=lambda records: ablation_grid(settings, records),
+        plot=lambda path, records: plot_ablation(path, settings, records),
+        console=console,
+        keep_checkpoints=keep_checkpoints,
+        dry_run=dry_run,
+        watchers=watchers,
     )
-    console.print(ablation_grid(settings, records))
-    tell_failures(failures, trials)
-    return [records[trial.folder] for trial in trials if trial.folder in records]
 
 
 def plan_ablation(

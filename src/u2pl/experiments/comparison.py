@@ -7,11 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from u2pl.engine.checkpoint import write_atomically, write_text_atomically
 from u2pl.engine.fit import Watcher
 from u2pl.errors import InputError
-from u2pl.experiments.records import Record, write_records
-from u2pl.experiments.running import list_trials, run_trials, tell_failures
+from u2pl.experiments.records import Record
+from u2pl.experiments.running import run_into
 from u2pl.experiments.trials import Planner, Trial, labeled_text
 from u2pl.report.comparison import comparison_grid
 from u2pl.report.comparison_plot import plot_comparison
@@ -58,21 +57,16 @@ def compare(
         seeds=seeds,
         all_labels=all_labels,
     )
-    if dry_run:
-        list_trials(trials, console)
-        return []
-
-    def report(records: Mapping[Path, Record]) -> None:
-        write_records(out / "results.json", [records[trial.folder] for trial in trials if trial.folder in records])
-        write_text_atomically(out / "table.md", comparison_grid(trials, records).markdown())
-        write_atomically(out / "plot.png", lambda path: plot_comparison(path, trials, records))
-
-    records, failures = run_trials(
-        trials, console=console, report=report, keep_checkpoints=keep_checkpoints, watchers=watchers
+    return run_into(
+        out,
+        trials,
+        grid=lambda records: comparison_grid(trials, records),
+        plot=lambda path, records: plot_comparison(path, trials, records),
+        console=console,
+        keep_checkpoints=keep_checkpoints,
+        dry_run=dry_run,
+        watchers=watchers,
     )
-    console.print(comparison_grid(trials, records))
-    tell_failures(failures, trials)
-    return [records[trial.folder] for trial in trials if trial.folder in records]
 
 
 def plan_comparison(

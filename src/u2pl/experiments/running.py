@@ -11,15 +11,58 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from u2pl.engine.checkpoint import write_atomically, write_text_atomically
 from u2pl.engine.fit import Watcher
 from u2pl.engine.machine import is_main_process
 from u2pl.errors import InputError
-from u2pl.experiments.records import Record, is_finished, read_record, write_scores
+from u2pl.experiments.records import Record, is_finished, read_record, write_records, write_scores
 from u2pl.experiments.trials import Trial, naming
+from u2pl.report.grid import Grid
 from u2pl.report.progress import ProgressBar
 from u2pl.run import train
 
-Report = Callable[[Mapping[Path, Record]], None]  #: told of the finished runs, by folder
+Records = Mapping[Path, Record]  #: of finished runs, by folder
+Report = Callable[[Records], None]
+
+
+def run_into(
+    out: Path,
+    trials: Sequence[Trial],
+    *,
+    grid: Callable[[Records], Grid],
+    plot: Callable[[Path, Records], None],
+    console: Console,
+    keep_checkpoints: bool = False,
+    dry_run: bool = False,
+    watchers: tuple[Watcher, ...] = (),
+) -> list[Record]:
+    """Train the trials, and write ``results.json``, ``table.md`` and ``plot.png`` into ``out`` after each of them.
+
+    Raises InputError, once all have had their turn, where some failed.
+
+    Args:
+        grid, plot: make the table, and write the plot to a path, of what is finished.
+        dry_run: list the trials and train none.
+    """
+    if dry_run:
+        list_trials(trials, console)
+        return []
+
+    def finished(records: Records) -> list[Record]:
+        return [records[trial.folder] for trial in trials if trial.folder in records]
+
+    def report(records: Records) -> None:
+        write_records(out / "results.json", finished(records))
+        write_text_atomically(out / "table.md", grid(records).markdown())
+        write_atomically(out / "plot.png", lambda path: plot(path, records))
+
+    records, failures = run_trials(
+        trials, console=console, report=report, keep_checkpoints=keep_checkpoints, watchers=watchers
+    )
+    console.print(grid(records))
+    if failures:
+        raise InputError(f"{len(failures)} of {len(trials)} runs failed: {'; '.join(failures)}")
+    return finished(records)
 
 
 def run_trials(
@@ -68,12 +111,6 @@ def run_trials(
                 report(records)
         _free_memory()
     return records, failures
-
-
-def tell_failures(failures: Sequence[str], trials: Sequence[Trial]) -> None:
-    """Raise InputError where trials failed."""
-    if failures:
-        raise InputError(f"{len(failures)} of {len(trials)} runs failed: {'; '.join(failures)}")
 
 
 def state_of(trial: Trial) -> str:
