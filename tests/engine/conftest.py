@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from u2pl.config import Config
+from tiny_run import TinyNetwork, build_tiny
 from u2pl.recipes import load_config
-from u2pl.structures import SegmentationOutput
 
 #: A run of a moment on procedural scenes: four steps of supervised training, then twelve with teacher and bank.
 TINY = (
@@ -24,31 +22,6 @@ TINY = (
     *("train.steps=16", "train.batch_size=2", "train.crop_size=32", "train.lr_warmup=2", "train.head_lr_factor=3"),
     *("train.accelerator=cpu", "train.precision=fp32"),
 )
-
-
-class TinyNetwork(nn.Module):
-    """Two layers with batch normalisation and dropout: everything whose state a resumed run needs."""
-
-    def __init__(self, *, num_classes: int, embedding_dim: int | None = 8) -> None:
-        super().__init__()
-        self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.BatchNorm2d(8), nn.ReLU())
-        self.dropout = nn.Dropout(0.2)
-        self.classifier = nn.Conv2d(8, num_classes, 1)
-        self.projection = None if embedding_dim is None else nn.Conv2d(8, embedding_dim, 1)
-
-    def forward(self, image: Tensor) -> SegmentationOutput:
-        features = self.dropout(self.encoder(image))
-        coarse = self.classifier(features)
-        logits = F.interpolate(coarse, size=image.shape[-2:], mode="bilinear")
-        return SegmentationOutput(logits, coarse, None if self.projection is None else self.projection(features))
-
-    def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        return self.encoder.parameters()
-
-    def head_parameters(self) -> Iterator[nn.Parameter]:
-        yield from self.classifier.parameters()
-        if self.projection is not None:
-            yield from self.projection.parameters()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,11 +43,9 @@ def tiny_overrides() -> tuple[str, ...]:
 def tiny_train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """``tiny_train(out, *overrides, resume=..., watchers=...)``: :func:`u2pl.run.train` of the tiny network."""
 
-    def build(config: Config, num_classes: int) -> nn.Module:
-        return TinyNetwork(num_classes=num_classes, embedding_dim=8 if config.method.name == "u2pl" else None)
-
-    monkeypatch.setattr("u2pl.run.build_network", build)
-    monkeypatch.setattr("u2pl.predictor.build_network", build)  # the pictures of a run are made from its saved weights
+    monkeypatch.setattr("u2pl.run.build_network", build_tiny)
+    # The pictures of a run are made from its saved weights.
+    monkeypatch.setattr("u2pl.predictor.build_network", build_tiny)
 
     def train(out: Path, *overrides: str, **options: Any) -> Any:
         from u2pl.run import train as run_training

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
+from tiny_run import KillAt, KilledError
 from u2pl.data.batches import step_seed
 from u2pl.engine.diagnose import (
     _DIAGNOSIS_STREAM,
@@ -217,27 +218,6 @@ def assert_same_training(plain: Path, diagnosed: Path) -> None:
         assert equal(states[0][part], states[1][part]), part
 
 
-class KilledError(Exception):
-    """Stands for the kill."""
-
-
-class KillAt:
-    """A watcher that ends the run at a report."""
-
-    def __init__(self, step: int) -> None:
-        self.at = step
-
-    def begin(self, steps: int) -> None:
-        pass
-
-    def step(self, done: int, losses: Mapping[str, float]) -> None:
-        if done >= self.at:
-            raise KilledError
-
-    def evaluated(self, done: int, scores: Any) -> None:
-        pass
-
-
 def test_a_diagnosed_run_trains_bit_for_bit_alike_and_can_be_resumed(tmp_path: Path, tiny_train: Train) -> None:
     plain, whole, parts = (tmp_path / name for name in ("plain", "whole", "parts"))
     tiny_train(plain, *SHORT)
@@ -296,7 +276,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, sys.argv[1])
-from conftest import TinyNetwork
+from tiny_run import TinyNetwork
 
 import u2pl.run
 from u2pl.recipes import load_config
@@ -316,7 +296,7 @@ def test_so_does_a_run_of_two_processes(tmp_path: Path, tiny_overrides: tuple[st
     for folder, key in folders.items():
         options = (*tiny_overrides, *SHORT, "train.devices=2", key)
         done = subprocess.run(
-            (sys.executable, str(script), str(Path(__file__).parent), str(folder), *options),
+            (sys.executable, str(script), str(Path(__file__).parents[1]), str(folder), *options),
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from u2pl.engine.evaluate import Scores
+from tiny_run import KillAt, KilledError
 from u2pl.errors import InputError
 from u2pl.recipes import load_config
 from u2pl.run import train
@@ -23,27 +23,6 @@ from u2pl.run import train
 Train = Callable[..., Any]
 #: Saves, reports and evaluations that never fall together before the end.
 EVERY = ("train.save_every=5", "train.log_every=3", "train.eval_every=7")
-
-
-class KilledError(Exception):
-    """Stands for the kill."""
-
-
-class KillAt:
-    """A watcher that ends the run at a report."""
-
-    def __init__(self, step: int) -> None:
-        self.at = step
-
-    def begin(self, steps: int) -> None:
-        pass
-
-    def step(self, done: int, losses: Mapping[str, float]) -> None:
-        if done >= self.at:
-            raise KilledError
-
-    def evaluated(self, done: int, scores: Mapping[str, Scores]) -> None:
-        pass
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:

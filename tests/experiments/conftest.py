@@ -9,12 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from rich.console import Console
-from torch import Tensor, nn
 
-from u2pl.config import Config
-from u2pl.structures import SegmentationOutput
+from tiny_run import build_tiny
 
 #: Six steps on procedural scenes; the validation scores of different settings differ.
 TINY = (
@@ -26,34 +23,6 @@ TINY = (
 )
 
 
-class TinyNetwork(nn.Module):
-    """Two layers, and a head that only trains."""
-
-    def __init__(self, *, num_classes: int, embedding_dim: int | None) -> None:
-        super().__init__()
-        self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.BatchNorm2d(8), nn.ReLU())
-        self.classifier = nn.Conv2d(8, num_classes, 1)
-        self.projection = None if embedding_dim is None else nn.Conv2d(8, embedding_dim, 1)
-
-    def forward(self, image: Tensor) -> SegmentationOutput:
-        features = self.encoder(image)
-        coarse = self.classifier(features)
-        logits = F.interpolate(coarse, size=image.shape[-2:], mode="bilinear")
-        return SegmentationOutput(logits, coarse, None if self.projection is None else self.projection(features))
-
-    def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        return self.encoder.parameters()
-
-    def head_parameters(self) -> Iterator[nn.Parameter]:
-        yield from self.classifier.parameters()
-        if self.projection is not None:
-            yield from self.projection.parameters()
-
-
-def build(config: Config, num_classes: int) -> nn.Module:
-    return TinyNetwork(num_classes=num_classes, embedding_dim=8 if config.method.name == "u2pl" else None)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
@@ -62,8 +31,8 @@ def one_thread() -> None:
 @pytest.fixture(scope="module", autouse=True)
 def tiny_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("u2pl.run.build_network", build)
-        patch.setattr("u2pl.predictor.build_network", build)
+        patch.setattr("u2pl.run.build_network", build_tiny)
+        patch.setattr("u2pl.predictor.build_network", build_tiny)
         patch.setattr("u2pl.experiments.running._free_memory", lambda: None)  # takes longer than these trainings
         yield
 
