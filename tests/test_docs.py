@@ -10,7 +10,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from u2pl.build import _NETWORKS, _READERS
+from u2pl.build.data import READERS
+from u2pl.build.network import NETWORKS
 from u2pl.config import Config
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -40,7 +41,7 @@ def test_the_page_lists_the_keys_of_the_schema_with_their_defaults(section: str)
     assert {key: type(value) for key, value in written.items()} == {key: type(v) for key, v in expected.items()}
 
 
-@pytest.mark.parametrize(("section", "builders"), [("data", _READERS), ("network", _NETWORKS)])
+@pytest.mark.parametrize(("section", "builders"), [("data", READERS), ("network", NETWORKS)])
 def test_the_page_says_which_keys_belong_to_which_name(section: str, builders: dict[str, Any]) -> None:
     for key, (_, names, *_) in rows(section).items():
         takers = {name for name, builder in builders.items() if key in inspect.signature(builder).parameters}

@@ -12,8 +12,8 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from u2pl import build
 from u2pl.build import build_network, build_optimizer
+from u2pl.build.network import NETWORKS as BUILDERS
 from u2pl.errors import InputError
 from u2pl.networks import smp_network
 from u2pl.predictor import Predictor
@@ -47,7 +47,7 @@ def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
         small = {**vit, **decoder} if encoder.startswith("dinov2") else {"decoder_segmentation_channels": 16}
         return smp_network(num_classes=num_classes, encoder=encoder, **small, **options)
 
-    monkeypatch.setitem(build._NETWORKS, "smp", smp)
+    monkeypatch.setitem(BUILDERS, "smp", smp)
 
 
 def published(name: str, folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
