@@ -1,0 +1,21 @@
+"""Configuration -> objects, and nothing else."""
+
+from u2pl.build.data import build_batches, build_diagnosis, build_source
+from u2pl.build.method import build_contrast, build_method, build_mixing, contrasts, ranks, strong_views
+from u2pl.build.network import build_inference, build_network, build_optimizer, build_scheduler
+
+__all__ = [
+    "build_batches",
+    "build_contrast",
+    "build_diagnosis",
+    "build_inference",
+    "build_method",
+    "build_mixing",
+    "build_network",
+    "build_optimizer",
+    "build_scheduler",
+    "build_source",
+    "contrasts",
+    "ranks",
+    "strong_views",
+]

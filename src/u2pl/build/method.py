@@ -1,0 +1,132 @@
+"""Configuration -> method, with its contrast, its bank and its mixing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from u2pl.config import MethodConfig
+from u2pl.errors import InputError
+from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised, UniMatch
+from u2pl.methods.base import Method, PixelLoss
+from u2pl.pixels import (
+    AdaptiveCopyPaste,
+    AdaptiveCutMix,
+    ClassConfidence,
+    ClassMix,
+    CutMix,
+    CutOut,
+    Mixing,
+    NoMixing,
+    Reliability,
+    UnreliableContrast,
+)
+from u2pl.pixels.contrast import Gather, default_low_rank
+from u2pl.pixels.losses import OhemCrossEntropy, cross_entropy
+
+
+def build_method(
+    method: MethodConfig,
+    network: nn.Module,
+    *,
+    num_classes: int,
+    embedding_dim: int,
+    gather: Gather | None = None,
+    total: Callable[[Tensor], Tensor] | None = None,
+    processes: int = 1,
+) -> Method:
+    """The method around a freshly built student. ``gather`` shares the keys of so many processes, ``total`` sums."""
+    loss: PixelLoss = cross_entropy
+    if method.loss == "ohem":
+        loss = OhemCrossEntropy(threshold=method.ohem_threshold, min_kept=method.ohem_min_kept)
+    if method.name == "supervised":
+        return Supervised(supervised_loss=loss)
+    mixing = build_mixing(method, num_classes, total)
+    if method.name in ("fixmatch", "unimatch"):
+        if isinstance(mixing, AdaptiveCutMix):
+            raise InputError(f"method.mixing: ael needs mean_teacher or u2pl, not {method.name}; use cutmix")
+        consistency = FixMatch if method.name == "fixmatch" else UniMatch
+        return consistency(threshold=method.threshold, mixing=mixing, supervised_loss=loss)
+    options: dict[str, Any] = {
+        "mixing": mixing,
+        "copy_paste": AdaptiveCopyPaste(mixing.confidence) if isinstance(mixing, AdaptiveCutMix) else None,
+        "reliability": Reliability(method.alpha, method.dynamic_partition, method.min_confidence),
+        "schedule": Schedule(
+            warmup=method.warmup,
+            ramp=method.ramp,
+            max_lambda_u=math.inf if method.max_lambda_u is None else method.max_lambda_u,
+        ),
+        "ema_decay": method.ema_decay,
+        "feature_dropout": method.feature_dropout,
+        "negatives_from": method.negatives_from,
+        "teacher_passes": method.teacher_passes,
+        "supervised_loss": loss,
+    }
+    if not contrasts(method):
+        return MeanTeacher(network, **options)
+    return U2PL(network, contrast=build_contrast(method, num_classes, embedding_dim, gather, processes), **options)
+
+
+def build_mixing(method: MethodConfig, num_classes: int, total: Callable[[Tensor], Tensor] | None = None) -> Mixing:
+    """How strong views are mixed."""
+    if method.mixing == "ael":
+        return AdaptiveCutMix(ClassConfidence(num_classes, reduce=total))
+    if method.mixing == "classmix":
+        return ClassMix(num_classes)
+    return {"cutmix": CutMix, "cutout": CutOut, "none": NoMixing}[method.mixing]()
+
+
+def build_contrast(
+    method: MethodConfig, num_classes: int, embedding_dim: int, gather: Gather | None = None, processes: int = 1
+) -> UnreliableContrast:
+    """The contrastive term and its bank."""
+    low_rank, high_rank = ranks(method, num_classes)
+    sizes = [method.bank_size] * num_classes
+    sizes[0] = method.background_bank_size or method.bank_size
+    if method.keys_per_step * processes > min(sizes):
+        shared = f" of each of {processes} processes" if processes > 1 else ""
+        raise InputError(
+            f"method.keys_per_step: {method.keys_per_step}{shared} are more than the {min(sizes)} of method.bank_size "
+            "or background_bank_size; lower it"
+        )
+    return UnreliableContrast(
+        num_classes,
+        embedding_dim,
+        low_rank=low_rank,
+        high_rank=high_rank,
+        min_probability=method.min_probability,
+        anchors=method.anchors,
+        negatives=method.negatives,
+        temperature=method.temperature,
+        bank_size=sizes,
+        keys_per_step=method.keys_per_step,
+        gather=gather,
+        keep_truth=method.diagnose,
+    )
+
+
+def contrasts(method: MethodConfig) -> bool:
+    """Whether the method has a contrastive term, and so trains embeddings."""
+    return method.name == "u2pl" and method.contrast
+
+
+def strong_views(method: MethodConfig) -> int:
+    """Strong views of each unlabeled image: UniMatch is defined by two."""
+    return {"fixmatch": 1, "unimatch": 2}.get(method.name, method.views)
+
+
+def ranks(method: MethodConfig, num_classes: int) -> tuple[int, int]:
+    """r_l and r_h. Raises InputError when no rank lies between them: the contrast would silently be zero."""
+    low, high = 1, num_classes
+    if method.rank_threshold:
+        low = default_low_rank(num_classes) if method.low_rank is None else method.low_rank
+        high = min(20, num_classes) if method.high_rank is None else method.high_rank
+    if not 0 < low < high <= num_classes:
+        raise InputError(
+            f"method.low_rank and method.high_rank: {low} and {high} leave no rank between them; "
+            f"needed: 0 < low_rank < high_rank <= {num_classes}, the number of classes"
+        )
+    return low, high

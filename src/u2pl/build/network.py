@@ -1,0 +1,56 @@
+"""Configuration -> network, its optimiser and how it sees a whole image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from u2pl.build.accepted import accepted
+from u2pl.build.method import contrasts
+from u2pl.config import Config, EvaluationConfig, TrainConfig
+from u2pl.engine.inference import Inference, inference
+from u2pl.engine.parameter_groups import parameter_groups
+from u2pl.networks import deeplabv3plus, smp_network
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"deeplabv3plus": deeplabv3plus, "smp": smp_network}
+
+
+def build_network(config: Config, num_classes: int) -> nn.Module:
+    """The network; with a projection head only where the method trains it."""
+    builder = NETWORKS[config.network.name]
+    options = config.network.model_dump(exclude={"name", "embedding_dim"}, exclude_none=True)
+    options = accepted(builder, options, f"network.name={config.network.name}", "network")
+    dim = config.network.embedding_dim if contrasts(config.method) else None
+    return builder(num_classes=num_classes, embedding_dim=dim, **options)
+
+
+def build_optimizer(train: TrainConfig, network: Any) -> Optimizer:
+    """SGD or AdamW, with the rates of :func:`u2pl.engine.parameter_groups.parameter_groups`."""
+    groups = parameter_groups(
+        network,
+        lr=train.lr,
+        head_lr_factor=train.head_lr_factor,
+        weight_decay=train.weight_decay,
+        layer_decay=train.layer_decay,
+    )
+    return AdamW(groups) if train.optimizer == "adamw" else SGD(groups, momentum=train.momentum)
+
+
+def build_scheduler(train: TrainConfig, optimizer: Optimizer) -> LambdaLR:
+    """Poly decay, ``(1 - t/T) ** power``, after a linear rise over ``lr_warmup`` steps."""
+
+    def factor(step: int) -> float:
+        rise = min(1.0, (step + 1) / (train.lr_warmup + 1))
+        return rise * max(0.0, 1 - step / train.steps) ** train.power
+
+    return LambdaLR(optimizer, factor)
+
+
+def build_inference(evaluation: EvaluationConfig) -> Inference:
+    """How a trained network sees a whole image."""
+    return partial(inference, **evaluation.model_dump())
