@@ -28,10 +28,10 @@ from u2pl.build import (
 from u2pl.config import Config
 from u2pl.data.files import CachedSample
 from u2pl.errors import InputError
-from u2pl.methods import U2PL, FixMatch, MeanTeacher, Supervised
+from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised
 from u2pl.networks.adapter import SmpNetwork
 from u2pl.networks.deeplabv3plus import DeepLabV3Plus
-from u2pl.pixels import ClassMix, CutMix, CutOut, NoMixing
+from u2pl.pixels import ClassMix, CutMix, CutOut, NoMixing, Reliability
 from u2pl.pixels.losses import OhemCrossEntropy
 from u2pl.recipes import load_config
 
@@ -139,14 +139,15 @@ def test_method_options_arrive() -> None:
     )
     method = build_method(config(*overrides).method, Two(), num_classes=4, embedding_dim=6)
     assert isinstance(method, U2PL)
-    assert (method.alpha_0, method.min_confidence, method.warmup, method.ramp) == (0.3, 0.6, 0.1, 0.4)
-    assert (method.max_lambda_u, method.teacher.decay, method.teacher_passes) == (3.0, 0.9, 2)
+    assert method.reliability == Reliability(0.3, min_confidence=0.6)
+    assert method.schedule == Schedule(warmup=0.1, ramp=0.4, max_lambda_u=3.0)
+    assert (method.teacher.decay, method.teacher_passes) == (0.9, 2)
     assert isinstance(method.mixing, ClassMix)
     loss = method.supervised_loss
     assert isinstance(loss, OhemCrossEntropy)
     assert (loss.threshold, loss.min_kept) == (0.6, 5)
     unbounded = build_method(config("method.max_lambda_u=null").method, Two(), num_classes=4, embedding_dim=6)
-    assert unbounded.max_lambda_u == math.inf
+    assert unbounded.schedule.max_lambda_u == math.inf
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cutmix", CutMix), ("classmix", ClassMix), ("cutout", CutOut)])
@@ -220,7 +221,7 @@ def test_baselines_and_the_contrast_switch() -> None:
     assert built("method.name=unimatch", "method.threshold=0.8").threshold == 0.8
     assert built("method.contrast=false").contrast is None
     assert built("method.dynamic_partition=false", "method.negatives_from=all").negatives_from == "all"
-    assert not built("method.dynamic_partition=false").dynamic_partition
+    assert not built("method.dynamic_partition=false").reliability.dynamic
     assert built("method.feature_dropout=true").feature_dropout
     every = built("method.rank_threshold=false").contrast
     assert (every.low_rank, every.high_rank) == (1, 5)

@@ -1,8 +1,8 @@
 """u2pl: label-efficient semantic segmentation. Every pixel trains the model, the unreliable ones as negative keys."""
 
-from u2pl.methods import U2PL, FixMatch, MeanTeacher, Supervised, UniMatch
+from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised, UniMatch
 from u2pl.networks import deeplabv3plus, smp_network
-from u2pl.pixels import UnreliableContrast
+from u2pl.pixels import Reliability, UnreliableContrast
 from u2pl.predictor import Predictor, load_network
 from u2pl.recipes import load_config
 from u2pl.run import train
@@ -17,6 +17,8 @@ __all__ = [
     "MeanTeacher",
     "Predictor",
     "PseudoLabel",
+    "Reliability",
+    "Schedule",
     "SegmentationOutput",
     "Supervised",
     "UniMatch",

@@ -29,7 +29,7 @@ from u2pl.engine.diagnose import (
     shares,
 )
 from u2pl.engine.machine import make_fabric
-from u2pl.methods import U2PL, FixMatch, Supervised, UniMatch
+from u2pl.methods import U2PL, FixMatch, Schedule, Supervised, UniMatch
 from u2pl.methods.base import Method
 from u2pl.pixels import UnreliableContrast
 from u2pl.structures import IGNORE_INDEX, Batch, SegmentationOutput
@@ -71,7 +71,7 @@ def random_batch(seed: int, size: int = 2) -> Batch:
 def new_method(name: str, student: nn.Module) -> Method:
     if name == "u2pl":
         contrast = UnreliableContrast(C, 4, bank_size=64, keys_per_step=16, min_probability=0.1, keep_truth=True)
-        return U2PL(student, contrast=contrast, warmup=0.2)
+        return U2PL(student, contrast=contrast, schedule=Schedule(warmup=0.2))
     return {"supervised": Supervised, "fixmatch": FixMatch, "unimatch": UniMatch}[name]()
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from u2pl.methods import U2PL, FixMatch, MeanTeacher, Supervised, UniMatch
+from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised, UniMatch
 from u2pl.methods.diagnosis import agreement_counts, anchor_counts, class_counts, pseudo_label_counts, queue_counts
-from u2pl.pixels import CutMix, CutOut, MemoryBank, NoMixing, UnreliableContrast
+from u2pl.pixels import CutMix, CutOut, MemoryBank, NoMixing, Reliability, UnreliableContrast
 from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
 
 Network = Callable[..., nn.Module]
@@ -186,7 +186,7 @@ def test_of_u2pl(tiny_network: Network, seed: int, passes: int, mixing: Any) -> 
     """Partition, mixing and anchors of the step, followed pixel by pixel."""
     student, other = tiny_network(seed), tiny_network(seed + 50)
     batch = replace(random_batch(seed), strong_2=None)
-    method = teacher_of(student, other, mixing=mixing, teacher_passes=passes, alpha_0=0.5)
+    method = teacher_of(student, other, mixing=mixing, teacher_passes=passes, reliability=Reliability(0.5))
     torch.manual_seed(7)
     counts = method.diagnose(student, batch, 0.4)
 
@@ -235,7 +235,8 @@ def test_of_u2pl(tiny_network: Network, seed: int, passes: int, mixing: Any) -> 
 
 def test_before_there_is_a_teacher_nothing_is_counted(tiny_network: Network) -> None:
     student = tiny_network()
-    assert U2PL(student, contrast=new_contrast(), warmup=0.5).diagnose(student, random_batch(), 0.2) == {}
+    method = U2PL(student, contrast=new_contrast(), schedule=Schedule(warmup=0.5))
+    assert method.diagnose(student, random_batch(), 0.2) == {}
     assert Supervised().diagnose(student, random_batch(), 0.2) == {}
 
 
@@ -279,7 +280,7 @@ def test_the_truth_of_the_keys_is_that_of_their_pixels(tiny_network: Network, pa
     """No two pixels are embedded alike, so that a key tells where it comes from."""
     student = tiny_network()
     batch = random_batch(4)
-    method = teacher_of(student, tiny_network(9), teacher_passes=passes, mixing=CutMix(), alpha_0=0.5)
+    method = teacher_of(student, tiny_network(9), teacher_passes=passes, mixing=CutMix(), reliability=Reliability(0.5))
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     push = method.contrast.bank.push
     method.contrast.bank.push = lambda *parts: (seen.append(parts), push(*parts))[1]  # type: ignore[method-assign]

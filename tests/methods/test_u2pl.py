@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from u2pl.methods import U2PL, MeanTeacher
+from u2pl.methods import U2PL, MeanTeacher, Schedule
 from u2pl.methods.views import downsample, pixel_sets
 from u2pl.pixels import (
     AdaptiveCopyPaste,
@@ -20,6 +20,7 @@ from u2pl.pixels import (
     ClassMix,
     CutMix,
     CutOut,
+    Reliability,
     UnreliableContrast,
     partition,
 )
@@ -48,6 +49,11 @@ def new_contrast(**options: Any) -> UnreliableContrast:
 
 
 def build(network: nn.Module, **options: Any) -> U2PL:
+    """A method by the options of its parts, all by name."""
+    parts = {"reliability": Reliability, "schedule": Schedule}
+    for name, part in parts.items():
+        own = {key: options.pop(key) for key in part.__dataclass_fields__ if key in options}
+        options[name] = part(**own)
     return U2PL(network, **{"contrast": new_contrast(), **options})
 
 
@@ -288,8 +294,8 @@ def test_negatives_of_another_kind_reach_the_bank(tiny_network: Network, chosen:
 
 
 def test_without_dynamic_partition_the_share_stays(tiny_network: Network) -> None:
-    assert build(tiny_network(), alpha_0=0.4).alpha(0.75) == pytest.approx(0.1)
-    assert build(tiny_network(), alpha_0=0.4, dynamic_partition=False).alpha(0.75) == 0.4
+    assert build(tiny_network(), alpha_0=0.4).reliability.alpha(0.75) == pytest.approx(0.1)
+    assert build(tiny_network(), alpha_0=0.4, dynamic=False).reliability.alpha(0.75) == 0.4
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.5])
@@ -423,12 +429,14 @@ def test_the_share_of_unreliable_pixels_falls_with_progress(
     student = tiny_network()
     method = build(student, alpha_0=0.4)
     shares = []
-    weight = method.weight
-    monkeypatch.setattr(
-        method,
-        "weight",
-        lambda pseudo, progress: (shares.append(pseudo.unreliable.float().mean().item()), weight(pseudo, progress))[1],
-    )
+    look = method.look
+
+    def watched(batch: Batch, progress: float) -> Any:
+        views = look(batch, progress)
+        shares.append(views.targets.unreliable.float().mean().item())
+        return views
+
+    monkeypatch.setattr(method, "look", watched)
     batch = copy.deepcopy(random_batch(size=1))  # alone in its batch, a crop is mixed with itself
     batch.valid[:] = True
     for progress in (0.0, 0.5, 0.9):
@@ -436,18 +444,18 @@ def test_the_share_of_unreliable_pixels_falls_with_progress(
     assert shares == pytest.approx([0.4, 0.2, 0.04], abs=0.03)
 
 
-def test_weight_of_the_unsupervised_loss(tiny_network: Network) -> None:
+def test_weight_of_the_unsupervised_loss() -> None:
     valid = torch.ones(1, 4, 5, dtype=torch.bool)
     valid[0, 0] = False
     reliable = torch.zeros_like(valid)
     reliable[0, 1] = True
     zeros = torch.zeros(1, 4, 5)
     pseudo = PseudoLabel(zeros.long(), zeros, zeros, valid, reliable, valid & ~reliable)
-    assert build(tiny_network()).weight(pseudo, 0.0).item() == 3
-    method = build(tiny_network(), warmup=0.2, ramp=0.4)
-    weights = [method.weight(pseudo, progress).item() for progress in (0.2, 0.3, 0.6, 0.9)]
+    assert Schedule().lambda_u(pseudo, 0.0).item() == 3
+    schedule = Schedule(warmup=0.2, ramp=0.4)
+    weights = [schedule.lambda_u(pseudo, progress).item() for progress in (0.2, 0.3, 0.6, 0.9)]
     assert weights == pytest.approx([0, 0.75, 3, 3])
-    assert build(tiny_network(), max_lambda_u=2.0).weight(pseudo, 0.5).item() == 2
+    assert Schedule(max_lambda_u=2.0).lambda_u(pseudo, 0.5).item() == 2
 
 
 def test_the_supervised_loss_is_a_choice(tiny_network: Network) -> None:

@@ -2,7 +2,8 @@
 
 from u2pl.methods.fixmatch import FixMatch, UniMatch
 from u2pl.methods.mean_teacher import MeanTeacher
+from u2pl.methods.schedule import Schedule
 from u2pl.methods.supervised import Supervised
 from u2pl.methods.u2pl import U2PL
 
-__all__ = ["U2PL", "FixMatch", "MeanTeacher", "Supervised", "UniMatch"]
+__all__ = ["U2PL", "FixMatch", "MeanTeacher", "Schedule", "Supervised", "UniMatch"]

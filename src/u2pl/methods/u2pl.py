@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
@@ -11,12 +10,13 @@ from torch import Tensor, nn
 from u2pl.methods.base import Method, PixelLoss, supervised_losses
 from u2pl.methods.diagnosis import agreement_counts, anchor_counts, pseudo_label_counts, queue_counts
 from u2pl.methods.ema import EmaTeacher
+from u2pl.methods.schedule import Schedule
 from u2pl.methods.views import NegativesFrom, Views, embedding_of, mixed_view, pixel_sets, true_classes
 from u2pl.pixels.adaptive_mixing import AdaptiveCopyPaste
 from u2pl.pixels.contrast import UnreliableContrast, anchor_mask
 from u2pl.pixels.losses import cross_entropy
 from u2pl.pixels.mixing import CutMix, Mixing
-from u2pl.pixels.reliability import partition
+from u2pl.pixels.reliability import Reliability
 from u2pl.structures import Batch, PseudoLabel, SegmentationOutput
 
 
@@ -26,15 +26,11 @@ class U2PL(Method):
     Args:
         network: the student; the teacher starts as its copy. Needs an embedding when there is a contrast.
         contrast: the contrastive term with its memory bank.
+        reliability: which pseudo-labels to believe.
+        schedule: when unlabeled images begin to train, and how much they weigh.
         mixing: how strong views are mixed.
         copy_paste: AEL's adaptive copy-paste among labeled images (Hu et al. 2021, arXiv 2110.05474). Its running class
             confidence, which an adaptive ``mixing`` shares, follows the student's labeled pixels in every step.
-        alpha_0: share of pixels held unreliable at the start.
-        dynamic_partition: the share falls to 0 with the progress of training (DPA); else it stays.
-        min_confidence: absolute floor of a reliable pixel beside the quantile; 0 in the paper.
-        warmup: first share of training that is supervised only.
-        ramp: share of training over which the weight of L_u grows linearly to one after the warm-up; 0 in the paper.
-        max_lambda_u: bound of lambda_u, which grows without one when ``min_confidence`` leaves few pixels reliable.
         ema_decay: largest momentum of the teacher.
         negatives_from: unlabeled pixels that serve as negatives: "unreliable" as in the paper, "reliable" or "all".
         feature_dropout: a further view in L_u: the unmixed image, with half of its features dropped (UniMatch, Yang et
@@ -51,14 +47,10 @@ class U2PL(Method):
         network: nn.Module,
         *,
         contrast: UnreliableContrast | None,
+        reliability: Reliability = Reliability(),
+        schedule: Schedule = Schedule(),
         mixing: Mixing | None = None,
         copy_paste: AdaptiveCopyPaste | None = None,
-        alpha_0: float = 0.20,
-        dynamic_partition: bool = True,
-        min_confidence: float = 0.0,
-        warmup: float = 0.0,
-        ramp: float = 0.0,
-        max_lambda_u: float = math.inf,
         ema_decay: float = 0.99,
         negatives_from: NegativesFrom = "unreliable",
         feature_dropout: bool = False,
@@ -67,13 +59,10 @@ class U2PL(Method):
     ) -> None:
         super().__init__()
         self.teacher = EmaTeacher(network, decay=ema_decay)
-        self.contrast = contrast
+        self.contrast, self.reliability, self.schedule = contrast, reliability, schedule
         self.mixing: Mixing = CutMix() if mixing is None else mixing
         self.copy_paste = copy_paste
         self.class_confidence = None if copy_paste is None else copy_paste.confidence  # saved and moved with the method
-        self.alpha_0, self.dynamic_partition, self.min_confidence = alpha_0, dynamic_partition, min_confidence
-        self.warmup, self.ramp = warmup, ramp
-        self.max_lambda_u = max_lambda_u
         self.negatives_from: NegativesFrom = negatives_from
         self.feature_dropout = feature_dropout
         self.teacher_passes = teacher_passes
@@ -82,7 +71,7 @@ class U2PL(Method):
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Returns ``supervised``, ``unsupervised`` (lambda_u L_u), ``contrastive``; with such a head ``auxiliary``."""
         batch = self.paste(batch)
-        if progress < self.warmup:
+        if self.schedule.is_warmup(progress):
             return self.warmup_step(student, batch)
         self.teacher.start(student)
         views = self.look(batch, progress)
@@ -91,37 +80,46 @@ class U2PL(Method):
         losses = supervised_losses(output, batch.label, self.supervised_loss)
         losses["unsupervised"] = self.unsupervised(output.logits[len(batch.image) :], views, progress)
         if self.contrast is not None:
-            keys = self.keys(views)
-            size = keys.coarse.shape[-2:]
-            losses["contrastive"] = self.contrast(
-                embedding_of(output)[: len(views.images)],
-                keys.embedding,
-                keys.coarse.float().softmax(dim=1),
-                **pixel_sets(batch.label, views.targets, size=size, negatives_from=self.negatives_from),
-                truth=true_classes(batch, views.mixes, size=size),
-            )
+            losses["contrastive"] = self.contrastive(output, batch, views)
         return losses
 
     def look(self, batch: Batch, progress: float) -> Views:
         """The teacher labels the weak view; images and pseudo-labels are mixed alike."""
         weak, strong = batch.unlabeled_views()
         view = self.teacher(torch.cat((batch.image, weak)) if self.shares_view else weak)
-        pseudo = PseudoLabel.from_logits(view.logits[-len(weak) :], batch.valid)
-        pseudo = partition(pseudo, alpha=self.alpha(progress), min_confidence=self.min_confidence)
+        pseudo = PseudoLabel.from_logits(self.opinion(view, batch), batch.valid)
+        pseudo = self.reliability.partition(pseudo, progress)
         mixes = [self.mixing.draw(pseudo) for _ in strong]
         mixed = [mix.apply(image) for mix, image in zip(mixes, strong, strict=True)]
         targets = PseudoLabel.cat([mix.pseudo_label(pseudo) for mix in mixes])
         return Views(torch.cat((batch.image, *mixed)), weak, view, pseudo, mixes, targets)
+
+    def opinion(self, view: SegmentationOutput, batch: Batch) -> Tensor:
+        """(B_u, C, H, W): the logits that pseudo-labels are made of, from the teacher's view (weak images last)."""
+        return view.logits[-len(batch.unlabeled_views()[0]) :]
+
+    def contrastive(self, output: SegmentationOutput, batch: Batch, views: Views) -> Tensor:
+        """L_c over the pixels of labeled and mixed images, at the resolution of the embedding."""
+        assert self.contrast is not None
+        keys = self.keys(views)
+        size = keys.coarse.shape[-2:]
+        return self.contrast(
+            embedding_of(output)[: len(views.images)],
+            keys.embedding,
+            keys.coarse.float().softmax(dim=1),
+            **self.sets(batch, views, size),
+            truth=true_classes(batch, views.mixes, size=size),
+        )
+
+    def sets(self, batch: Batch, views: Views, size: torch.Size) -> dict[str, Tensor]:
+        """Which pixels the contrast draws anchors and negatives from."""
+        return pixel_sets(batch.label, views.targets, size=size, negatives_from=self.negatives_from)
 
     def keys(self, views: Views) -> SegmentationOutput:
         """The teacher's view of labeled and mixed images, which the contrast takes its keys from."""
         if not self.shares_view:
             return self.teacher(views.images)
         return mixed_view(views.teacher, views.mixes, labeled=len(views.images) - len(views.targets.label))
-
-    def alpha(self, progress: float) -> float:
-        """alpha_t = alpha_0 (1 - t/T): the share of pixels held unreliable."""
-        return self.alpha_0 * (1 - progress) if self.dynamic_partition else self.alpha_0
 
     def see(self, student: nn.Module, views: Views) -> SegmentationOutput:
         """The student's view of the images; with feature dropout the weak ones follow, as they are and perturbed."""
@@ -132,22 +130,16 @@ class U2PL(Method):
     def unsupervised(self, logits: Tensor, views: Views, progress: float) -> Tensor:
         """lambda_u L_u over the mixed views and, halved with them, over the view with dropped features, the last."""
         mixed, plain = views.targets, views.pseudo
-        loss = self.weight(mixed, progress) * cross_entropy(logits[: len(mixed.label)], mixed.target())
+        loss = self.schedule.lambda_u(mixed, progress) * cross_entropy(logits[: len(mixed.label)], mixed.target())
         if not self.feature_dropout:
             return loss
         perturbed = cross_entropy(logits[-len(plain.label) :], plain.target())
-        return (loss + self.weight(plain, progress) * perturbed) / 2
+        return (loss + self.schedule.lambda_u(plain, progress) * perturbed) / 2
 
     @property
     def shares_view(self) -> bool:
         """Whether the teacher's view of the unmixed images also serves the contrast."""
         return self.contrast is not None and self.teacher_passes == 1
-
-    def weight(self, pseudo: PseudoLabel, progress: float) -> Tensor:
-        """lambda_u = all unlabeled pixels / reliable ones, times the ramp after the warm-up."""
-        lambda_u = pseudo.valid.sum() / pseudo.reliable.sum().clamp(min=1)
-        ramp = min(1.0, (progress - self.warmup) / self.ramp) if self.ramp > 0 else 1.0
-        return ramp * lambda_u.clamp(max=self.max_lambda_u)
 
     def warmup_step(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Labels alone; every output stays connected to the graph, as distributed training needs."""

@@ -4,7 +4,7 @@ from u2pl.pixels.adaptive_mixing import AdaptiveCopyPaste, AdaptiveCutMix, Class
 from u2pl.pixels.contrast import UnreliableContrast
 from u2pl.pixels.memory_bank import MemoryBank
 from u2pl.pixels.mixing import ClassMix, CutMix, CutOut, Mix, Mixing, NoMixing
-from u2pl.pixels.reliability import entropy_threshold, partition
+from u2pl.pixels.reliability import Reliability, entropy_threshold, partition
 
 __all__ = [
     "AdaptiveCopyPaste",
@@ -18,6 +18,7 @@ __all__ = [
     "Mixing",
     "NoMixing",
     "Paste",
+    "Reliability",
     "UnreliableContrast",
     "entropy_threshold",
     "partition",

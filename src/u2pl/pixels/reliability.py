@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,3 +44,20 @@ def partition(pseudo: PseudoLabel, *, alpha: float, min_confidence: float = 0.0)
     gamma = entropy_threshold(pseudo.entropy, pseudo.valid, alpha)
     reliable = pseudo.valid & (pseudo.entropy < gamma) & (pseudo.confidence >= min_confidence)
     return replace(pseudo, reliable=reliable, unreliable=pseudo.valid & ~reliable)
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Which pseudo-labels to believe over the course of training."""
+
+    alpha_0: float = 0.20  #: share of pixels held unreliable at the start
+    dynamic: bool = True  #: the share falls to 0 with the progress of training (DPA); else it stays
+    min_confidence: float = 0.0  #: absolute floor of a reliable pixel beside the quantile; 0 in the paper
+
+    def alpha(self, progress: float) -> float:
+        """alpha_t = alpha_0 (1 - t/T): the share of pixels held unreliable."""
+        return self.alpha_0 * (1 - progress) if self.dynamic else self.alpha_0
+
+    def partition(self, pseudo: PseudoLabel, progress: float) -> PseudoLabel:
+        """Split the valid pixels, see :func:`partition`."""
+        return partition(pseudo, alpha=self.alpha(progress), min_confidence=self.min_confidence)
