@@ -16,6 +16,7 @@ from u2pl.pixels.contrast import (
     info_nce,
     negative_mask,
 )
+from u2pl.pixels.prototypes import Prototypes
 from u2pl.structures import IGNORE_INDEX
 
 B, C, D, H, W = 2, 5, 4, 3, 4
@@ -65,7 +66,14 @@ def is_negative(step: dict[str, Tensor], c: int, place: tuple[int, ...], low: in
     return bool(step["label"][place] not in (IGNORE_INDEX, c)) and rank < low
 
 
-def loop_contrast(step: dict[str, Tensor], low: int, high: int, number: int = B * H * W, tau: float = 0.5) -> float:
+def loop_contrast(
+    step: dict[str, Tensor],
+    low: int,
+    high: int,
+    number: int = B * H * W,
+    tau: float = 0.5,
+    positives: dict[int, Tensor] | None = None,
+) -> float:
     """L_c where every set is at most ``number`` pixels large, so that all its members are gone through in turn."""
     losses = []
     for c in range(C):
@@ -75,7 +83,8 @@ def loop_contrast(step: dict[str, Tensor], low: int, high: int, number: int = B 
             continue
         teacher = {place: step["teacher_embedding"][place[0], :, place[1], place[2]] for place in PLACES}
         centre = sum(teacher[place] for place in anchors) / len(anchors)
-        keys = [centre, *(teacher[negatives[k % len(negatives)]] for k in range(number))]
+        positive = centre if positives is None else positives[c]
+        keys = [positive, *(teacher[negatives[k % len(negatives)]] for k in range(number))]
         total = 0.0
         for k in range(number):
             b, y, x = anchors[k % len(anchors)]
@@ -188,6 +197,66 @@ def test_contrast_of_whole_sets(seed: int, absent: int | None, low: int, high: i
     assert contrast.bank.fill.tolist() == held
     assert loss.item() == pytest.approx(loop_contrast(step, low, high), rel=1e-4)
     assert loss.item() > 0
+
+
+def centre_of(step: dict[str, Tensor], c: int) -> Tensor | None:
+    """Mean teacher embedding of the anchors of a class."""
+    anchors = [step["teacher_embedding"][b, :, y, x] for b, y, x in PLACES if is_anchor(step, c, (b, y, x))]
+    return sum(anchors) / len(anchors) if anchors else None
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_prototypes_follow_the_centres_and_are_the_positives(used: bool) -> None:
+    contrast = whole_set_contrast(low_rank=1, prototypes=Prototypes(C, D, momentum=0.6), prototype_positives=used)
+    expected: dict[int, Tensor] = {}
+    seen = [0] * C
+    for number, absent in enumerate((2, 1, None, 3)):
+        step = random_step(number, absent)
+        for c in range(C):
+            if (centre := centre_of(step, c)) is not None:
+                seen[c] += 1
+                m = min(1 - 1 / seen[c], 0.6)
+                expected[c] = m * expected.get(c, torch.zeros(D)) + (1 - m) * centre
+        contrast.bank.pushed.zero_()  # so that the queue holds this step alone
+        loss = contrast(**step)
+        assert loss.item() == pytest.approx(loop_contrast(step, 1, C, positives=expected if used else None), rel=1e-4)
+        assert contrast.prototypes.updates.tolist() == seen
+        for c, value in expected.items():
+            torch.testing.assert_close(contrast.prototypes.value[c], value)
+    assert min(seen) < max(seen) == 4
+    loss.backward()
+    assert step["embedding"].grad.abs().sum() > 0
+    assert not contrast.prototypes.value.requires_grad
+    assert "prototypes.value" in contrast.state_dict()
+
+
+def test_the_first_prototypes_are_the_centres() -> None:
+    step = random_step(1)
+    plain, kept = whole_set_contrast(low_rank=1), whole_set_contrast(low_rank=1, prototypes=Prototypes(C, D))
+    assert plain(**step).item() == kept(**step).item() > 0
+
+
+def test_classes_without_a_prototype_are_left_out() -> None:
+    step = random_step(0)
+    contrast = whole_set_contrast(low_rank=1, bank_size=100, prototypes=Prototypes(C, D))
+    contrast(**step)  # fills the queues
+    contrast.prototypes.updates.zero_()
+    place = next(place for place in PLACES if step["target"][place] == 4 and is_anchor(step, 4, place))
+    step["teacher_embedding"][place[0], :, place[1], place[2]] = torch.inf  # an overflow: this step has no centres
+    step["label"], step["unreliable"] = torch.full_like(step["label"], IGNORE_INDEX), step["unreliable"] & False
+    assert contrast(**step).item() == 0
+    assert not contrast.prototypes.known.any()
+    contrast.prototypes.updates[1] = 1
+    assert contrast(**step).item() > 0  # the one class that has a prototype
+
+
+def test_ranks_known_already_are_taken() -> None:
+    step = random_step(0)
+    plain, given, turned = (whole_set_contrast(low_rank=1, high_rank=3) for _ in range(3))
+    rank = class_rank(step["teacher_probability"])
+    assert plain(**step).item() == given(**step, rank=rank).item()
+    turned(**step, rank=C - 1 - rank)
+    assert turned.bank.fill.tolist() != plain.bank.fill.tolist()
 
 
 def test_contrast_of_a_batch_of_one() -> None:

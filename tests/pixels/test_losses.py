@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from u2pl.pixels.losses import OhemCrossEntropy, cross_entropy
+from u2pl.pixels.losses import OhemCrossEntropy, SymmetricCrossEntropy, cross_entropy
 from u2pl.structures import IGNORE_INDEX
 
 
@@ -107,7 +107,9 @@ def test_ohem_sends_gradient_to_hard_pixels_only() -> None:
     assert torch.equal(moved, (target != IGNORE_INDEX) & (probability <= 0.5))
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, OhemCrossEntropy(), OhemCrossEntropy(min_kept=1)])
+@pytest.mark.parametrize(
+    "loss", [cross_entropy, OhemCrossEntropy(), OhemCrossEntropy(min_kept=1), SymmetricCrossEntropy()]
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_nothing_to_learn_from_is_zero_with_zero_gradient(
     loss: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype
@@ -119,3 +121,37 @@ def test_nothing_to_learn_from_is_zero_with_zero_gradient(
     assert value.dtype == torch.float32
     assert logits.grad is not None
     assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("weight", [0.1, 2.0])
+@pytest.mark.parametrize("floor", [1e-4, 0.05])
+def test_symmetric_cross_entropy_against_a_loop(seed: int, weight: float, floor: float) -> None:
+    """RCE by its definition, a one-hot target whose zeros are clamped."""
+    logits, target = random_pixels(seed)
+    losses = []
+    for b, y, x in product(*map(range, target.shape)):
+        true = target[b, y, x].item()
+        if true == IGNORE_INDEX:
+            continue
+        p = logits[b, :, y, x].double().softmax(dim=0).tolist()
+        clamped = [max(floor, float(c == true)) for c in range(len(p))]
+        reverse = -sum(each * math.log(q) for each, q in zip(p, clamped, strict=True))
+        losses.append(-math.log(p[true]) + weight * reverse)
+    value = SymmetricCrossEntropy(weight, floor)(logits, target)
+    assert value.item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+def test_symmetric_cross_entropy_without_its_reverse_term_is_cross_entropy() -> None:
+    logits, target = random_pixels(3)
+    torch.testing.assert_close(SymmetricCrossEntropy(0.0)(logits, target), cross_entropy(logits, target))
+
+
+@pytest.mark.parametrize("gap", [40.0, 1e4])
+def test_symmetric_cross_entropy_of_a_pixel_that_is_surely_wrong(gap: float) -> None:
+    logits = torch.tensor([gap, 0.0, 0.0]).view(1, 3, 1, 1).requires_grad_()
+    value = SymmetricCrossEntropy(1.0)(logits, torch.ones(1, 1, 1, dtype=torch.long))
+    value.backward()
+    assert value.item() == pytest.approx(gap - math.log(1e-4), rel=1e-5)
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from u2pl.pixels.reliability import entropy_threshold, partition
+from u2pl.pixels.reliability import Reliability, class_entropy_thresholds, entropy_threshold, partition
 from u2pl.structures import PseudoLabel
 
 
@@ -79,3 +81,74 @@ def test_a_tie_at_the_threshold_is_unreliable() -> None:
 def test_a_confidence_at_the_floor_is_reliable() -> None:
     pseudo = partition(with_entropy(torch.tensor([[[0.1, 0.2, 0.3]]])), alpha=0.0, min_confidence=1.0)
     assert pseudo.reliable.tolist() == [[[True, True, False]]]
+
+
+def loop_class_wise(pseudo: PseudoLabel, alpha: float, floor: float) -> list[bool]:
+    """Whether each pixel is reliable, by the quantile of the valid pixels of its own class."""
+    reliable = []
+    for place in np.ndindex(*pseudo.label.shape):
+        peers = pseudo.entropy[pseudo.valid & (pseudo.label == pseudo.label[place])].double().numpy()
+        believed = pseudo.valid[place] and pseudo.confidence[place] >= floor
+        reliable.append(bool(believed and pseudo.entropy[place] < np.quantile(peers, 1 - alpha).astype(np.float32)))
+    return reliable
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("alpha", "floor"), [(0.2, 0.0), (0.5, 0.0), (1 / 3, 0.5), (0.0, 0.0), (1.0, 0.0)])
+@pytest.mark.parametrize("size", [(2, 6, 7), (1, 3, 3)])
+def test_class_wise_partition_pixel_by_pixel(seed: int, alpha: float, floor: float, size: tuple[int, int, int]) -> None:
+    before = random_pseudo_label(seed, size)
+    after = partition(before, alpha=alpha, min_confidence=floor, class_wise=True)
+    assert after.reliable.flatten().tolist() == loop_class_wise(before, alpha, floor)
+    assert torch.equal(after.unreliable, before.valid & ~after.reliable)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.2, 0.5, 1.0])
+def test_class_wise_thresholds_are_those_of_each_class_alone(alpha: float) -> None:
+    torch.manual_seed(5)
+    entropy, label, valid = 3 * torch.rand(3, 8, 9) ** 4, torch.randint(0, 6, (3, 8, 9)), torch.rand(3, 8, 9) > 0.3
+    label[label == 2] = 254  # absent, and the last class there can be
+    label[label == 4] = 3
+    label[0, 0, 0], valid[0, 0, 0] = 4, True  # one pixel
+    gamma = class_entropy_thresholds(entropy, label, valid, alpha)
+    assert gamma.shape == (255,)
+    for c in range(255):
+        assert torch.equal(gamma[c], entropy_threshold(entropy, valid & (label == c), alpha)), c
+    assert gamma[4] == entropy[0, 0, 0]
+    assert gamma[2] == torch.inf
+
+
+def test_of_one_class_the_class_wise_partition_is_the_partition_of_all() -> None:
+    torch.manual_seed(0)
+    pseudo = replace(random_pseudo_label(0), label=torch.full((2, 6, 7), 3))
+    for alpha in (0.0, 0.2, 0.7):
+        all_of_them, by_class = (partition(pseudo, alpha=alpha, class_wise=how) for how in (False, True))
+        assert torch.equal(all_of_them.reliable, by_class.reliable)
+
+
+def test_class_wise_a_rare_class_is_not_silenced() -> None:
+    pseudo = with_entropy(torch.tensor([[[0.1] * 5 + [0.2] * 5 + [0.5, 0.6, 0.7, 0.8, 0.9]]]))
+    pseudo.label[..., 10:] = 1
+    assert not partition(pseudo, alpha=0.4).reliable[..., 10:].any()
+    by_class = partition(pseudo, alpha=0.4, class_wise=True)
+    assert by_class.reliable[0, 0].tolist() == [True] * 5 + [False] * 5 + [True] * 3 + [False] * 2
+
+
+def test_class_wise_one_pixel_or_equal_entropies_are_unreliable() -> None:
+    pseudo = with_entropy(torch.tensor([[[0.0, 0.4, 0.4, 0.4, -0.0, 0.0, 0.3]]]))
+    pseudo.label[0, 0] = torch.tensor([0, 1, 1, 1, 2, 2, 2])
+    by_class = partition(pseudo, alpha=0.2, class_wise=True)
+    assert by_class.reliable[0, 0].tolist() == [False] * 4 + [True, True, False]
+
+
+def test_class_wise_without_a_valid_pixel() -> None:
+    pseudo = PseudoLabel.from_logits(torch.randn(1, 4, 3, 3), torch.zeros(1, 3, 3, dtype=torch.bool))
+    assert sets(partition(pseudo, alpha=0.2, class_wise=True)) == (0, 0, 0)
+
+
+def test_the_options_of_reliability_arrive() -> None:
+    pseudo = random_pseudo_label(2)
+    reliability = Reliability(0.6, min_confidence=0.3, class_wise=True)
+    expected = partition(pseudo, alpha=0.6 * 0.25, min_confidence=0.3, class_wise=True)
+    assert torch.equal(reliability.partition(pseudo, 0.75).reliable, expected.reliable)
+    assert not torch.equal(Reliability(0.6, min_confidence=0.3).partition(pseudo, 0.75).reliable, expected.reliable)

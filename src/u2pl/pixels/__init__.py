@@ -1,9 +1,12 @@
 """The paper's parts: pure functions and small modules on tensors. No network, no file, no configuration."""
 
 from u2pl.pixels.adaptive_mixing import AdaptiveCopyPaste, AdaptiveCutMix, ClassConfidence, Paste
+from u2pl.pixels.alignment import DistributionAlignment
 from u2pl.pixels.contrast import UnreliableContrast
 from u2pl.pixels.memory_bank import MemoryBank
 from u2pl.pixels.mixing import ClassMix, CutMix, CutOut, Mix, Mixing, NoMixing
+from u2pl.pixels.negative_learning import NegativeLearning
+from u2pl.pixels.prototypes import Prototypes, PrototypicalDenoising
 from u2pl.pixels.reliability import Reliability, entropy_threshold, partition
 
 __all__ = [
@@ -13,11 +16,15 @@ __all__ = [
     "ClassMix",
     "CutMix",
     "CutOut",
+    "DistributionAlignment",
     "MemoryBank",
     "Mix",
     "Mixing",
+    "NegativeLearning",
     "NoMixing",
     "Paste",
+    "Prototypes",
+    "PrototypicalDenoising",
     "Reliability",
     "UnreliableContrast",
     "entropy_threshold",

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.pixels.memory_bank import MemoryBank
+from u2pl.pixels.prototypes import Prototypes
 from u2pl.pixels.sampling import draw_members
 from u2pl.structures import IGNORE_INDEX
 
@@ -52,12 +53,16 @@ def negative_mask(rank: Tensor, label: Tensor, unreliable: Tensor, *, low_rank: 
     classes = torch.arange(rank.shape[1], device=rank.device).view(1, -1, 1, 1)
     labeled = (label != IGNORE_INDEX).unsqueeze(1)
     hard = labeled & (label.unsqueeze(1) != classes) & (rank < low_rank)
-    unlikely = unreliable.unsqueeze(1) & (rank >= low_rank) & (rank < high_rank)
-    return hard | unlikely
+    return hard | unlikely_classes(rank, unreliable, low_rank=low_rank, high_rank=high_rank)
 
 
-def class_centres(embedding: Tensor, members: Tensor) -> Tensor:
-    """(C, D): mean embedding of each class's members; zero without any.
+def unlikely_classes(rank: Tensor, unreliable: Tensor, *, low_rank: int, high_rank: int) -> Tensor:
+    """(B, C, h, w) bool: pixel is unreliable, and sure not to be class c: r_l <= O(c) < r_h."""
+    return unreliable.unsqueeze(1) & (rank >= low_rank) & (rank < high_rank)
+
+
+def class_sums(embedding: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+    """(C, D) float32, the sum of the embeddings of each class's members, and (C,) float32, how many they are.
 
     Args:
         embedding: (B, D, h, w).
@@ -65,7 +70,13 @@ def class_centres(embedding: Tensor, members: Tensor) -> Tensor:
     """
     weight = members.flatten(2).float()
     total = torch.bmm(weight, embedding.float().flatten(2).transpose(1, 2)).sum(dim=0)
-    return total / weight.sum(dim=(0, 2)).clamp(min=1).unsqueeze(1)
+    return total, weight.sum(dim=(0, 2))
+
+
+def class_centres(embedding: Tensor, members: Tensor) -> Tensor:
+    """(C, D): mean embedding of each class's members; zero without any. Arguments of :func:`class_sums`."""
+    total, count = class_sums(embedding, members)
+    return total / count.clamp(min=1).unsqueeze(1)
 
 
 def info_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, *, temperature: float) -> Tensor:
@@ -101,6 +112,8 @@ class UnreliableContrast(nn.Module):
         bank_size: capacity of each class's queue, one number or one per class.
         keys_per_step: at most so many of a step's negatives enter a queue, drawn evenly among all of them.
         gather: shares the keys of a step among processes.
+        prototypes: follow the centres of the anchors in every step.
+        prototype_positives: they, and not the centres of a step, are the positives.
         keep_truth: the bank also holds the true classes of its keys, for a diagnosis.
 
     Raises:
@@ -121,6 +134,8 @@ class UnreliableContrast(nn.Module):
         bank_size: int | Sequence[int] = 30_000,
         keys_per_step: int = 1024,
         gather: Gather | None = None,
+        prototypes: Prototypes | None = None,
+        prototype_positives: bool = True,
         keep_truth: bool = False,
     ) -> None:
         super().__init__()
@@ -138,6 +153,7 @@ class UnreliableContrast(nn.Module):
         self.min_probability, self.temperature = min_probability, temperature
         self.anchors, self.negatives, self.keys_per_step = anchors, negatives, keys_per_step
         self.gather = gather
+        self.prototypes, self.prototype_positives = prototypes, prototype_positives
 
     def forward(
         self,
@@ -148,6 +164,7 @@ class UnreliableContrast(nn.Module):
         target: Tensor,
         label: Tensor,
         unreliable: Tensor,
+        rank: Tensor | None = None,
         truth: Tensor | None = None,
     ) -> Tensor:
         """Push this step's negatives, then contrast anchors with their class centre and with drawn negatives.
@@ -156,6 +173,7 @@ class UnreliableContrast(nn.Module):
             embedding: (B, D, h, w), the student's, with gradient.
             teacher_embedding: (B, D, h, w). teacher_probability: (B, C, h, w).
             target, label, unreliable: (B, h, w), see :func:`anchor_mask` and :func:`negative_mask`.
+            rank: (B, C, h, w), :func:`class_rank` of ``teacher_probability`` where it is known already.
             truth: (B, h, w) int64, true classes for a bank that keeps them; the loss does not depend on it.
 
         Returns:
@@ -164,23 +182,29 @@ class UnreliableContrast(nn.Module):
         with torch.autocast(embedding.device.type, enabled=False):
             is_anchor = anchor_mask(target, teacher_probability, min_probability=self.min_probability)
             anchor_index, anchor_count = draw_members(by_class(is_anchor), self.anchors)
-            self._push(teacher_embedding, teacher_probability, label, unreliable, truth)
+            rank = class_rank(teacher_probability.detach()) if rank is None else rank
+            self._push(teacher_embedding, rank, label, unreliable, truth)
             loss = info_nce(
                 gather_pixels(embedding, anchor_index),
-                class_centres(teacher_embedding.detach(), is_anchor),
+                self._positives(teacher_embedding.detach(), is_anchor),
                 self.bank.draw(self.negatives),
                 temperature=self.temperature,
             )
             active = (anchor_count > 0) & (self.bank.fill > 0)
+            active = active if self.prototypes is None else active & self.prototypes.known
             return loss.where(active, 0.0).sum() / active.sum().clamp(min=1)
 
+    def _positives(self, embedding: Tensor, is_anchor: Tensor) -> Tensor:
+        """(C, D): the positive of each class, of the teacher's embeddings (B, D, h, w) of its anchors (B, C, h, w)."""
+        if self.prototypes is not None:
+            self.prototypes.update(*class_sums(embedding, is_anchor))
+            if self.prototype_positives:
+                return self.prototypes.value
+        return class_centres(embedding, is_anchor)
+
     @torch.no_grad()
-    def _push(
-        self, embedding: Tensor, probability: Tensor, label: Tensor, unreliable: Tensor, truth: Tensor | None
-    ) -> None:
-        is_negative = negative_mask(
-            class_rank(probability), label, unreliable, low_rank=self.low_rank, high_rank=self.high_rank
-        )
+    def _push(self, embedding: Tensor, rank: Tensor, label: Tensor, unreliable: Tensor, truth: Tensor | None) -> None:
+        is_negative = negative_mask(rank, label, unreliable, low_rank=self.low_rank, high_rank=self.high_rank)
         index, count = draw_members(by_class(is_negative), self.keys_per_step)
         keys = gather_pixels(embedding, index)
         keep = torch.arange(self.keys_per_step, device=count.device) < count.unsqueeze(1)

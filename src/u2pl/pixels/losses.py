@@ -38,3 +38,22 @@ class OhemCrossEntropy:
         easiest = -math.log(self.threshold) if self.threshold > 0 else math.inf
         hard = valid & (loss.detach() >= at_least.clamp(max=easiest))
         return (loss * hard).sum() / hard.sum().clamp(min=1)
+
+
+@dataclass(frozen=True, slots=True)
+class SymmetricCrossEntropy:
+    """Mean of ``CE + weight * RCE`` over the pixels that are not ignored (Wang et al. 2019, arXiv 1908.06112).
+
+    The reverse term, ``RCE = -sum_c p_c log q_c``, takes the one-hot target q for the prediction; its zeros are clamped
+    at ``floor``. It is bounded, so a wrong target cannot pull without limit.
+    """
+
+    weight: float = 0.1  #: lambda_rce
+    floor: float = 1e-4
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scalar loss of (B, C, H, W) logits and a (B, H, W) int64 target."""
+        loss = F.cross_entropy(logits.float(), target, ignore_index=IGNORE_INDEX, reduction="none")
+        # log q is 0 at the target and log(floor) elsewhere, so RCE is -log(floor) (1 - p_target); CE is -log p_target.
+        reverse = math.log(self.floor) * (-loss).expm1()
+        return (loss + self.weight * reverse).sum() / (target != IGNORE_INDEX).sum().clamp(min=1)

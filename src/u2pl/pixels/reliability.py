@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from u2pl.structures import PseudoLabel
+from u2pl.structures import IGNORE_INDEX, PseudoLabel
 
 
 def entropy_threshold(entropy: Tensor, valid: Tensor, alpha: float) -> Tensor:
@@ -32,7 +32,39 @@ def entropy_threshold(entropy: Tensor, valid: Tensor, alpha: float) -> Tensor:
     return torch.where(position > lower, below.lerp(above, (position - lower).to(below.dtype)), below)
 
 
-def partition(pseudo: PseudoLabel, *, alpha: float, min_confidence: float = 0.0) -> PseudoLabel:
+def class_entropy_thresholds(entropy: Tensor, label: Tensor, valid: Tensor, alpha: float) -> Tensor:
+    """gamma_t of each class: :func:`entropy_threshold` over the valid pixels that are labeled so.
+
+    One sort of all pixels by class and entropy, whatever the number of classes.
+
+    Args:
+        entropy: (B, H, W) float, nats.
+        label: (B, H, W) int64, below IGNORE_INDEX.
+        valid: (B, H, W) bool.
+        alpha: share of each class's pixels to hold unreliable, in [0, 1].
+
+    Returns:
+        (IGNORE_INDEX,) float32, by class; infinity for a class without a valid pixel.
+    """
+    # The bits of a float that is not negative are an integer in the same order; above them goes the class.
+    bits = (entropy.float().clamp(min=0) + 0.0).view(torch.int32).long()  # the sum turns -0.0 to 0.0
+    ordered = ((label.where(valid, IGNORE_INDEX) << 32) | bits).flatten().sort().values  # invalid pixels go last
+    bounds = torch.searchsorted(ordered, torch.arange(IGNORE_INDEX + 1, device=entropy.device) << 32)
+    start, count = bounds[:-1], bounds.diff()
+    final = (bounds[1:] - 1).clamp(min=0)
+    position = (1.0 - alpha) * (count - 1).clamp(min=0)
+    lower = position.floor()
+    below, above = (
+        (ordered[torch.minimum(start + place.long(), final)] & 0xFFFFFFFF).int().view(torch.float32)
+        for place in (lower, position.ceil())
+    )
+    gamma = torch.where(position > lower, below.lerp(above, (position - lower).to(below.dtype)), below)
+    return gamma.where(count > 0, torch.inf)
+
+
+def partition(
+    pseudo: PseudoLabel, *, alpha: float, min_confidence: float = 0.0, class_wise: bool = False
+) -> PseudoLabel:
     """Split the valid pixels into reliable (H < gamma_t) and unreliable (all others).
 
     Args:
@@ -40,8 +72,14 @@ def partition(pseudo: PseudoLabel, *, alpha: float, min_confidence: float = 0.0)
         alpha: alpha_t = alpha_0 (1 - t/T), the share held unreliable (dynamic partition adjustment).
         min_confidence: an absolute floor beside the quantile: a reliable pixel must also be this confident. 0: the
             paper's partition. The quantile calls 1 - alpha of the pixels reliable however poor the teacher is.
+        class_wise: gamma_t is a quantile of each pseudo-class's own pixels. One quantile of all calls most pixels of a
+            rare, hard class unreliable. As ever H < gamma_t, so the least certain pixel of a class is unreliable: a
+            class of one pixel, or of equal entropies, has no reliable one, for there is nothing to tell it by.
     """
-    gamma = entropy_threshold(pseudo.entropy, pseudo.valid, alpha)
+    if class_wise:
+        gamma = class_entropy_thresholds(pseudo.entropy, pseudo.label, pseudo.valid, alpha)[pseudo.label]
+    else:
+        gamma = entropy_threshold(pseudo.entropy, pseudo.valid, alpha)
     reliable = pseudo.valid & (pseudo.entropy < gamma) & (pseudo.confidence >= min_confidence)
     return replace(pseudo, reliable=reliable, unreliable=pseudo.valid & ~reliable)
 
@@ -53,6 +91,7 @@ class Reliability:
     alpha_0: float = 0.20  #: share of pixels held unreliable at the start
     dynamic: bool = True  #: the share falls to 0 with the progress of training (DPA); else it stays
     min_confidence: float = 0.0  #: absolute floor of a reliable pixel beside the quantile; 0 in the paper
+    class_wise: bool = False  #: a quantile of each pseudo-class's own pixels, so that rare classes are not silenced
 
     def alpha(self, progress: float) -> float:
         """alpha_t = alpha_0 (1 - t/T): the share of pixels held unreliable."""
@@ -60,4 +99,6 @@ class Reliability:
 
     def partition(self, pseudo: PseudoLabel, progress: float) -> PseudoLabel:
         """Split the valid pixels, see :func:`partition`."""
-        return partition(pseudo, alpha=self.alpha(progress), min_confidence=self.min_confidence)
+        return partition(
+            pseudo, alpha=self.alpha(progress), min_confidence=self.min_confidence, class_wise=self.class_wise
+        )

@@ -1,0 +1,88 @@
+"""Momentum prototypes of classes, and the denoising of pseudo-labels by their distance (ProDA, Zhang et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Prototypes(nn.Module):
+    """For each class a running centre of its embeddings, ``c <- m c + (1 - m) centre of the step``.
+
+    ``m = min(1 - 1/k, momentum)`` with k counted for each class: the first centre is taken as it is. A class absent
+    from a step keeps its prototype. (The released code counts the steps of all classes together and sets the prototypes
+    of absent ones to zero.)
+
+    Args:
+        num_classes: C.
+        dim: D, length of an embedding.
+        momentum: largest m.
+        reduce: sums a tensor over processes, so that all hold the same prototypes.
+    """
+
+    value: Tensor  #: (C, D) float32, zero until the class is known
+    updates: Tensor  #: (C,) int64, k
+
+    def __init__(
+        self, num_classes: int, dim: int, *, momentum: float = 0.999, reduce: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        super().__init__()
+        self.momentum, self.reduce = momentum, reduce
+        self.register_buffer("value", torch.zeros(num_classes, dim))
+        self.register_buffer("updates", torch.zeros(num_classes, dtype=torch.long))
+
+    @property
+    def known(self) -> Tensor:
+        """(C,) bool: classes that have a prototype."""
+        return self.updates > 0
+
+    @torch.no_grad()
+    def update(self, total: Tensor, count: Tensor) -> None:
+        """Account for a step: the sum (C, D) of each class's embeddings, and how many they are (C,)."""
+        both = torch.cat((total.float(), count.float().unsqueeze(1)), dim=1)
+        both = both if self.reduce is None else self.reduce(both)
+        total, count = both[:, :-1], both[:, -1:]
+        centre = total / count.clamp(min=1)
+        fresh = (count > 0) & centre.isfinite().all(dim=1, keepdim=True)  # what overflowed must not stay in the mean
+        self.updates += fresh.squeeze(1)
+        momentum = (1 - 1 / self.updates.clamp(min=1)).clamp(max=self.momentum).unsqueeze(1)
+        self.value.copy_(torch.where(fresh, centre.lerp(self.value, momentum), self.value))
+
+
+@dataclass(frozen=True, slots=True)
+class PrototypicalDenoising:
+    """Reweights the teacher's probabilities by how near a pixel's embedding is to each prototype (ProDA, arXiv
+    2101.10979): ``w_c = softmax_c(-|z - prototype_c| / temperature)``, z and prototypes of length one.
+
+    A class without a prototype yet gets the neutral weight, the mean of the others: with equal distances nothing
+    changes. The softmax of :meth:`PseudoLabel.from_logits` renormalises the product. (ProDA reweights predictions kept
+    from before training; here they are the teacher's own, which change with it.)
+
+    Args:
+        prototypes: they belong to the contrast, which saves and updates them.
+        temperature: of the softmax; ProDA's is 1. Distances are at most 2.
+    """
+
+    prototypes: Prototypes
+    temperature: float = 1.0
+
+    def weight(self, embedding: Tensor) -> Tensor:
+        """(B, C, h, w) float32: w_c of the embeddings (B, D, h, w). Sums to one where all classes are known."""
+        with torch.autocast(embedding.device.type, enabled=False):
+            pixels = F.normalize(embedding.float(), dim=1)
+            cosine = torch.einsum("cd,bdhw->bchw", F.normalize(self.prototypes.value, dim=1), pixels)
+        distance = (2 - 2 * cosine).clamp(min=0).sqrt()
+        known = self.prototypes.known.view(1, -1, 1, 1)
+        weight = (-distance / self.temperature).masked_fill(~known, -torch.inf).softmax(dim=1)
+        return torch.where(known, weight, 1 / known.sum().clamp(min=1))
+
+    @torch.no_grad()
+    def __call__(self, logits: Tensor, embedding: Tensor) -> Tensor:
+        """The teacher's logits (B, C, H, W), denoised by its embeddings (B, D, h, w) of the same images."""
+        # The weights are interpolated as the network's scores are; a mean of distributions is one.
+        weight = F.interpolate(self.weight(embedding), size=logits.shape[-2:], mode="bilinear", align_corners=True)
+        return logits + weight.clamp(min=torch.finfo(weight.dtype).tiny).log()
