@@ -30,6 +30,10 @@ class Batch:
     #: (B_u, H, W) int64, true classes of the unlabeled crops, IGNORE_INDEX where unknown. None unless a run is being
     #: diagnosed: it measures what training did, and no loss may depend on it.
     truth: Tensor | None = None
+    #: (B_u, C) bool, classes that an unlabeled image may show, class 0 (background) always among them; all of them
+    #: where its tags are not known. None unless images come with tags.
+    tags: Tensor | None = None
+    tagged: Tensor | None = None  #: (B_u,) bool, whether the tags of an image are known; None with ``tags``
 
     def unlabeled_views(self) -> tuple[Tensor, list[Tensor]]:
         """The weak view, and one or two strong views. Raises ValueError when the batch has no unlabeled images."""

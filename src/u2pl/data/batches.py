@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from u2pl.data.rare_classes import MIN_SHARE, RareClassSampling
 from u2pl.data.source import Sample
 from u2pl.data.transforms import to_float
 from u2pl.errors import InputError
@@ -19,6 +21,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 # Which of a step's random streams a seed belongs to.
 _LABELED, _UNLABELED, _TRANSFORMS = range(3)
+_MORE_CROPS = 9  # of an image drawn for a class, until the class is in
 
 
 def step_seed(seed: int, *numbers: int) -> int:
@@ -48,11 +51,16 @@ class Batches(Dataset["Batch | InputError"]):
         rank: int = 0,
         world_size: int = 1,
         truth: bool = False,
+        tag_classes: int | None = None,
+        rare_classes: RareClassSampling | None = None,
     ) -> None:
         """``batch_size`` counts the labeled images of one rank, ``unlabeled_batch_size`` (default: the same) the
         unlabeled ones. Without ``unlabeled``, batches have labeled parts only. ``truth`` reads the masks of unlabeled
-        images, where there are any, for a diagnosis; nothing else of a batch changes with it."""
-        if not labeled:
+        images, where there are any, for a diagnosis; nothing else of a batch changes with it. ``tag_classes``, the
+        number of classes, adds the tags of unlabeled images; then there may be no labeled image.
+        ``rare_classes`` draws the labeled images in place of the permutations, and their crops show the class that
+        an image was drawn for, if some do among ten."""
+        if not labeled and (tag_classes is None or unlabeled is None):
             raise InputError("there is no labeled image to train on; label at least one")
         if unlabeled is not None and (not unlabeled or unlabeled_transform is None):
             raise InputError("there is no unlabeled image to train on; add some or train supervised")
@@ -62,6 +70,8 @@ class Batches(Dataset["Batch | InputError"]):
         self.unlabeled_batch_size = unlabeled_batch_size or batch_size
         self.steps, self.seed, self.rank, self.world_size = steps, seed, rank, world_size
         self.truth = truth
+        self.tag_classes = tag_classes
+        self.rare_classes = rare_classes
 
     def __len__(self) -> int:
         return self.steps
@@ -81,10 +91,18 @@ class Batches(Dataset["Batch | InputError"]):
 
     def indices(self, step: int) -> tuple[list[int], list[int]]:
         """Which labeled and which unlabeled samples this rank draws at a step."""
-        labeled = self._positions(step, _LABELED, self.batch_size, len(self.labeled))
+        labeled = [index for index, _ in self._labeled_draw(step)]
         if self.unlabeled is None:
             return labeled, []
         return labeled, self._positions(step, _UNLABELED, self.unlabeled_batch_size, len(self.unlabeled))
+
+    def _labeled_draw(self, step: int) -> list[tuple[int, int | None]]:
+        """Labeled samples of a step, each with the class it was drawn for."""
+        if not self.labeled:
+            return []
+        if self.rare_classes is None:
+            return [(index, None) for index in self._positions(step, _LABELED, self.batch_size, len(self.labeled))]
+        return [*self.rare_classes.draw(self.batch_size, step_seed(self.seed, _LABELED, step, self.rank))]
 
     def _positions(self, step: int, stream: int, batch_size: int, count: int) -> list[int]:
         first = (step * self.world_size + self.rank) * batch_size
@@ -93,16 +111,26 @@ class Batches(Dataset["Batch | InputError"]):
         return [orders[position // count][position % count] for position in range(first, first + batch_size)]
 
     def _draw(self, step: int) -> Batch:
-        labeled, unlabeled = self.indices(step)
-        pairs = [self.labeled_transform(sample.image(), sample.mask()) for sample in _take(self.labeled, labeled)]
-        image, label = _stack(pairs)
+        pairs = [self._read_labeled(self.labeled[index], wanted) for index, wanted in self._labeled_draw(step)]
         if self.unlabeled is None or self.unlabeled_transform is None:
-            return Batch(image=image, label=label)
-        parts = [self._read_unlabeled(sample) for sample in _take(self.unlabeled, unlabeled)]
-        views = _stack([self.unlabeled_transform(*part) for part in parts])
+            return Batch(*_stack(pairs))
+        samples = [self.unlabeled[index] for index in self.indices(step)[1]]
+        views = _stack([self.unlabeled_transform(*self._read_unlabeled(sample)) for sample in samples])
         truth = views.pop() if self.truth else None
         weak, *strong, valid = views
-        return Batch(image, label, weak, strong[0], valid, strong[1] if len(strong) > 1 else None, truth)
+        image, label = _stack(pairs) if pairs else _no_pairs(weak)
+        batch = Batch(image, label, weak, strong[0], valid, strong[1] if len(strong) > 1 else None, truth)
+        return batch if self.tag_classes is None else replace(batch, **_tags(samples, self.tag_classes))
+
+    def _read_labeled(self, sample: Sample, wanted: int | None) -> tuple[Tensor, Tensor]:
+        """A crop of image and mask that shows the wanted class, if one of a few does."""
+        image, mask = sample.image(), sample.mask()
+        crop = self.labeled_transform(image, mask)
+        for _ in range(_MORE_CROPS if wanted is not None else 0):
+            if wanted is not None and torch.eq(crop[1], wanted).float().mean() >= MIN_SHARE:
+                break
+            crop = self.labeled_transform(image, mask)
+        return crop
 
     def _read_unlabeled(self, sample: Sample) -> tuple[Tensor, ...]:
         """The image and, for a diagnosis, its true classes (H, W) uint8, IGNORE_INDEX where there is no mask."""
@@ -162,12 +190,20 @@ def loader(
         yield item
 
 
-def _take(samples: Sequence[Sample], indices: list[int]) -> list[Sample]:
-    return [samples[index] for index in indices]
-
-
 def _stack(rows: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
     return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+
+def _no_pairs(weak: Tensor) -> tuple[Tensor, Tensor]:
+    """Image and label of no labeled image, at the size of the unlabeled ones."""
+    return torch.empty(0, *weak.shape[1:]), torch.empty(0, *weak.shape[-2:], dtype=torch.long)
+
+
+def _tags(samples: Sequence[Sample], num_classes: int) -> dict[str, Tensor]:
+    """``tags`` and ``tagged`` of a batch."""
+    known = [sample.tags for sample in samples]
+    rows = [[tags is None or index == 0 or index in tags for index in range(num_classes)] for tags in known]
+    return {"tags": torch.tensor(rows), "tagged": torch.tensor([tags is not None for tags in known])}
 
 
 def _permutation(count: int, seed: int) -> list[int]:

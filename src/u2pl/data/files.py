@@ -6,6 +6,7 @@ import struct
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from u2pl.data.source import DataSource, Sample
+from u2pl.data.source import DataSource, HasHeader, Sample
 from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX
 
@@ -52,6 +53,8 @@ class FileSample:
     lookup: tuple[int, ...] | None = None
     #: Image (bilinear, antialiased) and mask (nearest) are resized by this factor when read.
     scale: float = 1.0
+    #: Classes that the image is known to show; None: nothing is known.
+    tags: frozenset[int] | None = None
 
     @property
     def has_mask(self) -> bool:
@@ -104,19 +107,12 @@ class FileSample:
         first, second = size
         return max(1, round(first * self.scale)), max(1, round(second * self.scale))
 
-    def _stored_mask(self) -> npt.NDArray[np.int64] | npt.NDArray[np.uint8]:
+    def _stored_mask(self) -> npt.NDArray[Any]:
         """(H, W) raw values, before the lookup."""
         if self.mask_path is None:
             raise InputError(f"image {self.image_path} has no mask; add one or use the image as unlabeled")
         try:
-            with Image.open(self.mask_path) as file:
-                if file.mode not in _SINGLE_CHANNEL:
-                    raise InputError(
-                        f"mask {self.mask_path} is {file.mode}; expected single-channel or palette png with class "
-                        "indices; convert it by mapping each colour to its class index"
-                    )
-                raw_mode = file.tile[0].args if file.tile else None
-                values = np.array(file)
+            values = self._decoded_mask(self.mask_path)
         except _DAMAGE as error:
             raise InputError(_unreadable("mask", self.mask_path, error)) from error
         stored = self._stored_size()
@@ -125,10 +121,22 @@ class FileSample:
                 f"mask {self.mask_path} is {values.shape[1]}x{values.shape[0]} but its image {self.image_path.name} is "
                 f"{stored[0]}x{stored[1]} (width x height); give both the same size"
             )
+        return values
+
+    def _decoded_mask(self, path: Path) -> npt.NDArray[Any]:
+        """(H, W) values as the file holds them."""
+        with Image.open(path) as file:
+            if file.mode not in _SINGLE_CHANNEL:
+                raise InputError(
+                    f"mask {path} is {file.mode}; expected single-channel or palette png with class "
+                    "indices; convert it by mapping each colour to its class index"
+                )
+            raw_mode = file.tile[0][3] if file.tile else None
+            values = np.array(file)
         step = _GRAY_STEP.get(raw_mode, 1) if isinstance(raw_mode, str) else 1
         return values // step if step > 1 else values
 
-    def _classes(self, raw: npt.NDArray[np.int64] | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def _classes(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Raw values (H, W) -> class indices (H, W) uint8."""
         if raw.dtype.itemsize > 1 and (raw.min() < 0 or raw.max() > 255):
             self._refuse(int(raw.min() if raw.min() < 0 else raw.max()))
@@ -170,6 +178,10 @@ class CachedSample:
     def has_mask(self) -> bool:
         return self.sample.has_mask
 
+    @property
+    def tags(self) -> frozenset[int] | None:
+        return self.sample.tags
+
     def image(self) -> Tensor:
         """(3, H, W) uint8, as the wrapped sample reads it."""
         if self._image is None:
@@ -184,7 +196,7 @@ class CachedSample:
 
     def image_size(self) -> tuple[int, int]:
         """(H, W) of the image, which is decoded for it unless the wrapped sample knows better."""
-        if self._image is None and isinstance(self.sample, FileSample):
+        if self._image is None and isinstance(self.sample, HasHeader):
             return self.sample.image_size()
         height, width = self.image().shape[-2:]
         return height, width

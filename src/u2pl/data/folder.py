@@ -18,6 +18,7 @@ from u2pl.data.classes import keep, read_classes
 from u2pl.data.files import FileSample
 from u2pl.data.source import DataSource
 from u2pl.data.splits import IMAGE_SUFFIXES, Labeled, Pool, refuse_overlap
+from u2pl.data.tags import tagged
 from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX
 
@@ -28,6 +29,7 @@ def folder(
     labeled: Labeled = None,
     val: str | Path | None = None,
     classes: Sequence[str] | None = None,
+    tags: str | Path | None = None,
     scale: float = 1.0,
     seed: int = 0,
 ) -> DataSource:
@@ -36,9 +38,12 @@ def folder(
     Args:
         labeled: which training images are labeled: None for all that have masks, a count, a fraction in (0, 1], or a
             text file of stems (``train/0001`` or just ``0001`` where that is unique). A count or fraction is a seeded
-            draw that covers every class it can. All other training images are unlabeled.
+            draw that covers every class it can. All other training images are unlabeled. False: none is labeled, and
+            ``classes.txt`` must name the classes.
         val: a subfolder of ``images``, or a text file of stems; None for no validation.
         classes: keep these classes by name; pixels of the others are ignored.
+        tags: of the unlabeled images, see :func:`u2pl.data.tags.tagged`. With them, no image need be labeled, and
+            ``labeled`` may be 0.
         scale: images and masks are resized by this factor when read.
 
     Raises InputError naming the file or key when the data set cannot be used.
@@ -48,7 +53,11 @@ def folder(
     if not paths:
         raise InputError(f"{root / 'images'} holds no image; put jpg or png files there")
     by_stem = {_stem(path, root / "masks"): path for path in masks}
-    names, lookup = keep(_class_names(root, paths, by_stem), classes)
+    labeled = False if tags is not None and labeled == 0 else labeled
+    if labeled is False and not (root / "classes.txt").exists():
+        raise InputError(f"{root / 'classes.txt'} is missing; no training mask is read here, so name the classes there")
+    known = _class_names(root, paths, by_stem)
+    names, lookup = keep(known, classes)
     samples = [
         FileSample(stem, path, by_stem.get(stem), len(names), lookup, scale)
         for path in paths
@@ -58,15 +67,17 @@ def folder(
     val_names, without_mask = _validation(pool, val)
     held_out = {*val_names, *without_mask}
     train = [name for name in pool.samples if name not in held_out]
-    labeled_names = pool.labeled(labeled, among=train, seed=seed)
+    labeled_names = pool.labeled(labeled, among=train, seed=seed, required=tags is None)
     refuse_overlap(labeled_names, val_names, root)
     chosen = set(labeled_names)
+    others = [name for name in train if name not in chosen]
+    unlabeled, notes = tagged(pool, others, tags, known=known, kept=names)
     return DataSource(
         classes=names,
         labeled=pool.pick(labeled_names),
-        unlabeled=pool.pick(name for name in train if name not in chosen),
+        unlabeled=unlabeled,
         val=pool.pick(val_names),
-        notes=_notes(pool, by_stem, train, without_mask),
+        notes=(*_notes(pool, by_stem, train, without_mask), *notes),
         lookup=lookup,
     )
 
@@ -96,7 +107,10 @@ def _class_names(root: Path, paths: list[Path], masks: dict[str, Path]) -> tuple
     with ThreadPoolExecutor() as threads:
         values = set().union(*threads.map(FileSample.mask_values, samples))
     if not values:
-        raise InputError(f"{root} has no labeled image; add masks for at least one training image to {root / 'masks'}")
+        raise InputError(
+            f"{root} has no labeled image; add masks for at least one training image to {root / 'masks'}, or tags and "
+            "the names of the classes in classes.txt"
+        )
     return tuple(f"class_{index}" for index in range(max(values) + 1))
 
 

@@ -6,22 +6,18 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from u2pl.data.source import DataSource, Sample
+from u2pl.data.source import DataSource, HasHeader, Sample
+from u2pl.data.splits import some
 from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX
 
 Progress = Callable[[int, int], None]
-
-
-@runtime_checkable
-class _HasHeader(Protocol):
-    def image_size(self) -> tuple[int, int]: ...
 
 
 @dataclass(frozen=True)
@@ -36,6 +32,7 @@ class Inspection:
     labeled_shares: dict[str, float]  #: share of each class in the pixels of the labeled masks that are not ignored
     val_shares: dict[str, float]  #: the same of the validation masks
     absent: tuple[str, ...]  #: classes without a pixel in the labeled masks
+    tagged: dict[str, int] = field(default_factory=dict)  #: unlabeled images tagged with each class; empty: no tags
     errors: tuple[str, ...] = ()  #: what keeps the data set from being used, one line each
     warnings: tuple[str, ...] = ()  #: what does not, but is worth a look, one line each
 
@@ -75,18 +72,23 @@ class _Tally:
         self.warnings += reading.warnings
 
 
-def inspect(source: DataSource, *, semi_supervised: bool, progress: Progress | None = None) -> Inspection:
+def inspect(
+    source: DataSource, *, semi_supervised: bool, weak: bool = False, progress: Progress | None = None
+) -> Inspection:
     """Decode every image and every mask that training or evaluation would read, and collect all problems.
 
-    ``progress`` is called with (samples done, samples in all). Never raises InputError.
+    ``weak``: the method learns from image-level tags, and needs no mask. ``progress`` is called with (samples done,
+    samples in all). Never raises InputError.
     """
-    tally = _Tally(errors=structure_errors(source, semi_supervised), warnings=list(source.notes))
+    tally = _Tally(errors=structure_errors(source, semi_supervised, weak=weak), warnings=list(source.notes))
     for reading in _readings(source, thorough=True, progress=progress):
         tally.add(reading)
     classes = source.classes
     counted = tally.counts["labeled"]
     absent = tuple(name for index, name in enumerate(classes) if counted[index] == 0) if source.labeled else ()
     tally.warnings += [f"class {name!r} is in no labeled mask; label an image that shows it" for name in absent]
+    tagged = _count_tags(source) if weak else {}
+    tally.warnings += [f"no image is tagged with {name!r}; tag one" for name, count in tagged.items() if count == 0]
     sizes = sorted(tally.sizes, key=lambda size: (size[0] * size[1], size))
     return Inspection(
         labeled=len(source.labeled),
@@ -97,28 +99,31 @@ def inspect(source: DataSource, *, semi_supervised: bool, progress: Progress | N
         labeled_shares=_shares(counted, classes),
         val_shares=_shares(tally.counts["val"], classes),
         absent=absent,
+        tagged=tagged,
         errors=tuple(dict.fromkeys(tally.errors)),
         warnings=tuple(dict.fromkeys(tally.warnings)),
     )
 
 
-def verify(source: DataSource, *, semi_supervised: bool, thorough: bool) -> None:
+def verify(source: DataSource, *, semi_supervised: bool, thorough: bool, weak: bool = False) -> None:
     """Raise InputError on the first error that :func:`inspect` would report.
 
     ``thorough`` decodes everything; otherwise all masks are decoded and of images only the headers are read. A wrong
     mask for validation would otherwise stop a training of days at its first evaluation.
     """
-    for error in structure_errors(source, semi_supervised):
+    for error in structure_errors(source, semi_supervised, weak=weak):
         raise InputError(error)
     for reading in _readings(source, thorough=thorough, progress=None):
         for error in reading.errors:
             raise InputError(error)
 
 
-def structure_errors(source: DataSource, semi_supervised: bool) -> list[str]:
+def structure_errors(source: DataSource, semi_supervised: bool, *, weak: bool = False) -> list[str]:
     """What is wrong with the lists of a data set, one line each; no file is read."""
     errors = []
-    if not source.labeled:
+    if weak:
+        errors += _tag_errors(source)
+    elif not source.labeled:
         errors.append("there is no labeled image; add a mask for at least one training image")
     if semi_supervised and not source.unlabeled:
         errors.append("there is no unlabeled image; add images without masks, label fewer, or train supervised")
@@ -126,6 +131,21 @@ def structure_errors(source: DataSource, semi_supervised: bool) -> list[str]:
     overlap = [sample.name for sample in source.labeled if sample.name in validated]
     errors += [f"image {name} is in both labeled and val; take it off one of the lists" for name in overlap]
     return errors
+
+
+def _tag_errors(source: DataSource) -> list[str]:
+    """What a method that learns from tags finds wrong."""
+    if not source.unlabeled:
+        return ["there is no image to learn from by its tags; set data.labeled=0, or label fewer images"]
+    untagged = [sample.name for sample in source.unlabeled if sample.tags is None]
+    if len(untagged) == len(source.unlabeled):
+        return [
+            "no unlabeled image has a tag; set data.tags to a csv with the columns image,tags, xml, or masks, and "
+            "data.labeled=0 where no mask is to train"
+        ]
+    if untagged and not source.labeled:  # beside masks, an image may have neither
+        return [f"{some(untagged)} without a tag; name their classes in data.tags or take them off the training images"]
+    return []
 
 
 def _readings(source: DataSource, *, thorough: bool, progress: Progress | None) -> Iterator[_Reading]:
@@ -169,10 +189,16 @@ def _read(kind: str, sample: Sample, *, thorough: bool) -> _Reading:
 
 def _size(sample: Sample, thorough: bool) -> tuple[int, int]:
     """(H, W), from the header alone where the sample can and that is enough."""
-    if not thorough and isinstance(sample, _HasHeader):
+    if not thorough and isinstance(sample, HasHeader):
         return sample.image_size()
     height, width = sample.image().shape[-2:]
     return height, width
+
+
+def _count_tags(source: DataSource) -> dict[str, int]:
+    """Images tagged with each class but the first, the background."""
+    tags = [sample.tags for sample in source.unlabeled if sample.tags is not None]
+    return {name: sum(index in each for each in tags) for index, name in enumerate(source.classes) if index > 0}
 
 
 def _shares(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:

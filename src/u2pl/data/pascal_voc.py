@@ -9,6 +9,7 @@ from u2pl.data.classes import Palette, keep
 from u2pl.data.files import FileSample
 from u2pl.data.source import DataSource
 from u2pl.data.splits import IMAGE_SUFFIXES, Labeled, Pool, refuse_overlap
+from u2pl.data.tags import tagged
 from u2pl.errors import InputError
 
 CLASSES = (
@@ -24,6 +25,7 @@ def pascal_voc(
     unlabeled: str | Path | None = None,
     val: str | Path | None = None,
     classes: Sequence[str] | None = None,
+    tags: str | Path | None = None,
     scale: float = 1.0,
     seed: int = 0,
 ) -> DataSource:
@@ -33,22 +35,26 @@ def pascal_voc(
     ``SegmentationClassAug`` if that folder is there, else of ``SegmentationClass``.
 
     Args:
-        labeled: None for ``train.txt``, a count or fraction of it (a seeded draw that covers every class it can), or
-            a split file.
+        labeled: None for ``train.txt``, a count or fraction of it (a seeded draw that covers every class it can),
+            a split file, or False for none.
         unlabeled: a split file; None for the rest of ``train.txt`` and all of ``unlabeled.txt``, if there is one.
         val: a split file; None for ``val.txt``.
         classes: keep these classes by name, in this order; pixels of the others are ignored.
+        tags: of the unlabeled images, see :func:`u2pl.data.tags.tagged`. With them, no image need be labeled, and
+            ``labeled`` may be 0.
 
     Raises InputError naming the file or key when the data set cannot be used.
     """
     home = _home(Path(root).expanduser())
+    labeled = False if tags is not None and labeled == 0 else labeled
     lists = home / "ImageSets" / "Segmentation"
     names, lookup = keep(CLASSES, classes)
     pool = Pool(_samples(home, len(names), lookup, scale), root=home, folders=(home, lists), image_folder="JPEGImages")
     drawn = not isinstance(labeled, (str, Path))
     needs_train = drawn or (unlabeled is None and (lists / "train.txt").exists())
-    train = pool.listed(lists / "train.txt", key="labeled", masks=drawn) if needs_train else []
-    labeled_names = pool.labeled(labeled, among=train, seed=seed)
+    needs_masks = drawn and labeled is not False and tags is None
+    train = pool.listed(lists / "train.txt", key="labeled", masks=needs_masks) if needs_train else []
+    labeled_names = pool.labeled(labeled, among=train, seed=seed, required=tags is None)
     val_names = pool.listed(val or lists / "val.txt", key="val", masks=True)
     refuse_overlap(labeled_names, val_names, home)
     if unlabeled is None:
@@ -59,12 +65,14 @@ def pascal_voc(
         unlabeled_names = [name for name in dict.fromkeys([*train, *extra]) if name not in taken]
     else:
         unlabeled_names = pool.listed(unlabeled, key="unlabeled", masks=False)
+    unlabeled_samples, notes = tagged(pool, unlabeled_names, tags, known=CLASSES, kept=names)
     return DataSource(
         classes=names,
         labeled=pool.pick(labeled_names),
-        unlabeled=pool.pick(unlabeled_names),
+        unlabeled=unlabeled_samples,
         val=pool.pick(val_names),
         palette=tuple(voc_palette(len(CLASSES))[CLASSES.index(name)] for name in names),
+        notes=notes,
         lookup=lookup,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -20,12 +20,32 @@ class Sample(Protocol):
     def has_mask(self) -> bool:
         """Whether :meth:`mask` can be read."""
 
+    @property
+    def tags(self) -> frozenset[int] | None:
+        """Classes that the image is known to show, the background (0) with or without; None: nothing is known."""
+
     def image(self) -> Tensor:
         """(3, H, W) uint8 RGB. Raises :class:`~u2pl.errors.InputError` naming the file when it cannot be read."""
 
     def mask(self) -> Tensor:
         """(H, W) uint8 class indices, 255 is ignored. Raises :class:`~u2pl.errors.InputError` naming the file when
         it is missing, unreadable, RGB, of another size than its image, or holds a value >= the number of classes."""
+
+
+@runtime_checkable
+class HasHeader(Protocol):
+    """A sample that may know the size of its image without decoding it."""
+
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the image. Raises :class:`~u2pl.errors.InputError` naming the file when it cannot be read."""
+
+
+def image_size(sample: Sample) -> tuple[int, int]:
+    """(H, W) of the image, which is decoded for it unless the sample knows better."""
+    if isinstance(sample, HasHeader):
+        return sample.image_size()
+    height, width = sample.image().shape[-2:]
+    return height, width
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from u2pl.data.files import FileSample
 from u2pl.errors import InputError
 
-#: None: everything with a mask; int: a count; float: a fraction in (0, 1]; a path: a split file.
+#: None: everything with a mask; int: a count; float: a fraction in (0, 1]; a path: a split file; False: nothing, and
+#: no mask of a training image is read (those of a target domain).
 Labeled = int | float | str | Path | None
 
 #: Data sets whose published split files (NAME/COUNT/labeled.txt) can be fetched.
@@ -106,25 +107,29 @@ class Pool:
         file = self.find(path)
         if file is None:
             raise InputError(f"{key}: there is no split file {path}; {_remedy(Path(path))}")
-        matches = {identifier: self._match(identifier, file) for identifier in read_split(file)}
+        matches = {identifier: self.match(identifier, file) for identifier in read_split(file)}
         absent = [identifier for identifier, name in matches.items() if name is None]
         if absent:
             raise InputError(
-                f"split file {file} lists {_some(absent)} not found among the images of {self.root}; "
+                f"split file {file} lists {some(absent)} not found among the images of {self.root}; "
                 "correct the list or add the files"
             )
         names = list(dict.fromkeys(name for name in matches.values() if name is not None))
         bare = [name for name in names if masks and not self.samples[name].has_mask]
         if bare:
-            raise InputError(f"split file {file} ({key}) lists {_some(bare)} without a mask; add masks or unlist them")
+            raise InputError(f"split file {file} ({key}) lists {some(bare)} without a mask; add masks or unlist them")
         return names
 
-    def labeled(self, labeled: Labeled, *, among: Sequence[str], seed: int) -> list[str]:
+    def labeled(self, labeled: Labeled, *, among: Sequence[str], seed: int, required: bool = True) -> list[str]:
         """Names of the labeled images: those of a split file, or a draw among the given names. Raises InputError when
-        nothing is left or the draw asks for more than there is."""
+        nothing is left or the draw asks for more than there is; unless ``required``, there may be none."""
         if isinstance(labeled, (str, Path)):
             return self.listed(labeled, key="labeled", masks=True)
+        if labeled is False:
+            return []
         candidates = self.with_mask(among)
+        if labeled is None and not candidates and not required:
+            return []
         if not candidates:
             raise InputError(f"{self.root} has no labeled image; add masks for at least one training image")
         count = _count(labeled, len(candidates), self.root)
@@ -134,7 +139,8 @@ class Pool:
             values = list(threads.map(FileSample.mask_values, self.pick(candidates)))
         return draw_labeled(dict(zip(candidates, values, strict=True)), count, seed)
 
-    def _match(self, identifier: str, file: Path) -> str | None:
+    def match(self, identifier: str, file: Path) -> str | None:
+        """The name of the image that a line of ``file`` means, None if there is none. Raises InputError for several."""
         parts = list(PurePosixPath(identifier.replace("\\", "/").lstrip("/")).parts)
         if self.image_folder in parts[:-1]:
             parts = parts[len(parts) - parts[::-1].index(self.image_folder) :]
@@ -144,9 +150,7 @@ class Pool:
                 return name
             twins = self._bare.get(name, [])
             if len(twins) > 1:
-                raise InputError(
-                    f"split file {file}: {identifier} is ambiguous ({', '.join(twins[:3])}); write one of these"
-                )
+                raise InputError(f"{file}: {identifier} is ambiguous ({', '.join(twins[:3])}); write one of these")
             if twins:
                 return twins[0]
         return None
@@ -156,7 +160,7 @@ def refuse_overlap(labeled: Iterable[str], val: Iterable[str], root: Path) -> No
     """Raise InputError when an image is both labeled and used for validation."""
     both = sorted(set(labeled) & set(val))
     if both:
-        raise InputError(f"{root}: {_some(both)} in both labeled and val; take the images off one of the lists")
+        raise InputError(f"{root}: {some(both)} in both labeled and val; take the images off one of the lists")
 
 
 def _count(labeled: int | float | None, available: int, root: Path) -> int:
@@ -181,7 +185,7 @@ def _remedy(missing: Path) -> str:
     return "give the path of a text file with one id per line"
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
     """Up to three names and how many there are: ``5 images (a, b, c, ...)``."""
     listing = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f"{len(names)} image{'s' if len(names) > 1 else ''} ({listing})"

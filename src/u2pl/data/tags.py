@@ -1,0 +1,138 @@
+"""Image-level tags: which classes an image shows, without a word on where.
+
+They are read from a csv, from the ``Annotations`` of PASCAL VOC, or derived from masks, for experiments.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from xml.etree import ElementTree
+
+from u2pl.data.files import FileSample
+from u2pl.data.splits import Pool, some
+from u2pl.errors import InputError
+
+_HEADINGS = ("image", "images", "name", "file", "filename", "id")
+
+
+def tagged(
+    pool: Pool, names: Sequence[str], tags: str | Path | None, *, known: Sequence[str], kept: Sequence[str]
+) -> tuple[list[FileSample], tuple[str, ...]]:
+    """The images of those names with their tags, and notes on what was left aside.
+
+    A known class that is not kept is no tag. An image that shows nothing but such classes is left out: what they cover
+    would pass for background.
+
+    Args:
+        tags: a csv file (see :func:`read_csv`), relative to the working directory or to the data set; ``xml`` for the
+            folder ``Annotations`` of the data set, or another folder of such files; ``masks``; None: no tags.
+        known: names of all classes of the data set. kept: of those in use; the first is the background.
+
+    Raises InputError naming the file or key when the tags cannot be used.
+    """
+    if tags is None:
+        return pool.pick(names), ()
+    if str(tags) == "masks":
+        return _of_masks(pool, names), ()
+    source = _find(str(tags), pool)
+    if source.is_dir():
+        read = {name: read_annotation(path) for name in names if (path := source / f"{name}.xml").exists()}
+        shown = {name: classes for name, classes in read.items() if classes}
+    else:
+        shown = read_csv(source, pool)
+    for name, classes in shown.items():
+        _refuse_unknown(classes, known, source, name)
+    foreign = [name for name in names if name in shown and not shown[name] & set(kept)]
+    samples = [
+        replace(pool.samples[name], tags=frozenset(kept.index(each) for each in shown[name] & set(kept)))
+        if name in shown
+        else pool.samples[name]
+        for name in names
+        if name not in set(foreign)
+    ]
+    note = f"{some(foreign)} tagged with classes that data.classes leaves out alone; not used" if foreign else ""
+    return samples, (note,) if note else ()
+
+
+def read_csv(path: Path, pool: Pool) -> dict[str, frozenset[str]]:
+    """Names of the classes of each image of a csv, by the image's name; an image without any is not among them.
+
+    The first column is the image, as in a split file; the others hold names of classes, several in one parted by ``;``.
+    Columns are parted by ``,``, ``;`` or a tabulator. A first line ``image,tags``, BOM, CRLF and blank lines are
+    tolerated; the rows of an image add up. Raises InputError when the file cannot be read or names an absent image.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        first = re.search(r"[,;\t]", text)
+        rows = list(csv.reader(text.splitlines(), delimiter=first[0] if first else ","))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"data.tags: {path} cannot be read; give a csv in UTF-8 with the columns image,tags"
+        ) from error
+    rows = [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
+    if rows and rows[0][0].lower() in _HEADINGS:
+        del rows[0]
+    if not rows:
+        raise InputError(f"data.tags: {path} is empty; write a line image,tag;tag for each image")
+    shown: dict[str, frozenset[str]] = {}
+    absent = []
+    for image, *cells in rows:
+        name = pool.match(image, path)
+        if name is None:
+            absent.append(image)
+            continue
+        named = {tag.strip() for cell in cells for tag in re.split("[;,]", cell)} - {""}
+        if named:
+            shown[name] = shown.get(name, frozenset()) | named
+    if absent:
+        raise InputError(
+            f"data.tags: {path} has rows for {some(absent)} not found among the images of {pool.root}; "
+            "correct them or add the files"
+        )
+    return shown
+
+
+def read_annotation(path: Path) -> frozenset[str]:
+    """Names of the classes of the objects in an annotation of PASCAL VOC. Raises InputError naming the file."""
+    try:
+        names = ElementTree.parse(path).getroot().iterfind("object/name")
+    except (OSError, ElementTree.ParseError) as error:
+        raise InputError(f"data.tags: {path} cannot be read; replace or remove the file") from error
+    return frozenset((name.text or "").strip() for name in names) - {""}
+
+
+def _of_masks(pool: Pool, names: Sequence[str]) -> list[FileSample]:
+    samples = pool.pick(names)
+    with ThreadPoolExecutor() as threads:
+        values = list(threads.map(lambda sample: sample.mask_values() if sample.has_mask else None, samples))
+    return [replace(sample, tags=tags or None) for sample, tags in zip(samples, values, strict=True)]
+
+
+def _find(tags: str, pool: Pool) -> Path:
+    """The file or folder meant by ``data.tags``."""
+    places = [pool.root / "Annotations"] if tags == "xml" else [Path(tags).expanduser(), pool.root / tags]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise InputError(f"data.tags: there is no {places[-1]}; give a csv with the columns image,tags, xml, or masks")
+    if tags == "xml" and not found.is_dir():
+        raise InputError(f"data.tags: {found} is not a folder; give a folder of xml files")
+    return found
+
+
+def _refuse_unknown(classes: frozenset[str], known: Sequence[str], source: Path, image: str) -> None:
+    for name in sorted(classes - set(known)):
+        raise InputError(f"data.tags: {source} tags {image} with {name!r}, {no_class(name, known)}")
+
+
+def no_class(name: str, known: Sequence[str]) -> str:
+    """That a name is no class, and the nearest that is."""
+    near: Mapping[str, str] = {each.lower(): each for each in known}
+    close = get_close_matches(name.lower(), near, n=1)
+    hint = f"did you mean {near[close[0]]}?" if close else f"known: {', '.join(known)}"
+    return f"which is no class of this data set ({hint})"
