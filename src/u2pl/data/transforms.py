@@ -10,6 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
+from u2pl.data.photometric import Photometric
 from u2pl.structures import IGNORE_INDEX
 
 #: Mean of ImageNet in 0..255: about zero once a network has normalised it.
@@ -90,8 +91,8 @@ class LabeledTransform:
 class UnlabeledTransform:
     """A weak and some strong views of an unlabeled image that share their geometry pixel by pixel.
 
-    A strong view adds photometric jitter: ``jitter`` (brightness, contrast, saturation, hue), conversion to gray,
-    and blur, each with its probability. Without ``photometric`` it equals the weak one.
+    A strong view adds photometric jitter, and takes the options of :class:`u2pl.data.photometric.Photometric`. Without
+    ``photometric`` it equals the weak one.
     """
 
     def __init__(
@@ -103,23 +104,11 @@ class UnlabeledTransform:
         fill: tuple[int, int, int] = MEAN_RGB,
         strong_views: int = 1,
         photometric: bool = True,
-        jitter: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.25),
-        jitter_probability: float = 0.8,
-        gray_probability: float = 0.2,
-        blur_probability: float = 0.5,
-        blur_sigma: tuple[float, float] = (0.1, 2.0),
-        blur_kernel: int = 9,
+        **options: Any,
     ) -> None:
         self.geometry = LabeledTransform(crop_size=crop_size, scale=scale, flip=flip, fill=fill).geometry
         self.strong_views = strong_views
-        strong = v2.Compose(
-            [
-                v2.RandomApply([v2.ColorJitter(*jitter)], p=jitter_probability),
-                v2.RandomGrayscale(gray_probability),
-                v2.RandomApply([v2.GaussianBlur(blur_kernel, blur_sigma)], p=blur_probability),
-            ]
-        )
-        self.photometric = strong if photometric else v2.Identity()
+        self.photometric = Photometric(**options) if photometric else v2.Identity()
 
     def __call__(self, image: Tensor, truth: Tensor | None = None) -> tuple[Tensor, ...]:
         """(3, H, W) uint8 -> weak and each strong (3, h, w) float32 in [0, 1]; valid (h, w) bool, False on padding.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from u2pl.methods.base import Method, PixelLoss, supervised_losses
 from u2pl.methods.diagnosis import pseudo_label_counts
+from u2pl.methods.views import Jitter, jittered
 from u2pl.pixels.losses import cross_entropy
 from u2pl.pixels.mixing import CutMix, Mixing
 from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
@@ -24,23 +25,29 @@ class FixMatch(Method):
     Args:
         threshold: confidence that a pseudo-label needs.
         mixing: how strong views are mixed.
+        jitter: photometric jitter of the mixed images, where strong views come without.
         supervised_loss: L_s.
     """
 
     semi_supervised = True
 
     def __init__(
-        self, *, threshold: float = 0.95, mixing: Mixing | None = None, supervised_loss: PixelLoss = cross_entropy
+        self,
+        *,
+        threshold: float = 0.95,
+        mixing: Mixing | None = None,
+        jitter: Jitter | None = None,
+        supervised_loss: PixelLoss = cross_entropy,
     ) -> None:
         super().__init__()
-        self.threshold = threshold
+        self.threshold, self.jitter = threshold, jitter
         self.mixing: Mixing = CutMix() if mixing is None else mixing
         self.supervised_loss = supervised_loss
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Returns ``supervised`` and ``unsupervised``; with such a head ``auxiliary``."""
         _, (strong, *_) = batch.unlabeled_views()
-        mixed, pseudo = self.mix(strong, self.believe(self.weak_logits(student, batch), batch.valid))
+        mixed, pseudo = self.mix(batch, strong, self.believe(self.weak_logits(student, batch), batch.valid))
 
         output = student(torch.cat((batch.image, mixed)))
         losses = supervised_losses(output, batch.label, self.supervised_loss)
@@ -68,10 +75,10 @@ class FixMatch(Method):
         reliable = pseudo.valid & (pseudo.confidence >= self.threshold)
         return replace(pseudo, reliable=reliable, unreliable=pseudo.valid & ~reliable)
 
-    def mix(self, strong: Tensor, pseudo: PseudoLabel) -> tuple[Tensor, PseudoLabel]:
+    def mix(self, batch: Batch, strong: Tensor, pseudo: PseudoLabel) -> tuple[Tensor, PseudoLabel]:
         """The strong view and its pseudo-labels, mixed alike."""
-        mix = self.mixing.draw(pseudo)
-        return mix.apply(strong), mix.pseudo_label(pseudo)
+        mix = self.mixing.draw(pseudo, batch.label)
+        return jittered(mix.apply(strong, batch.image), self.jitter), mix.pseudo_label(pseudo)
 
 
 class UniMatch(FixMatch):
@@ -88,7 +95,7 @@ class UniMatch(FixMatch):
         output = student(torch.cat((batch.image, weak)), dropped=len(weak))
         _, clean, perturbed = output.logits.split((len(batch.image), len(weak), len(weak)))
         pseudo = self.believe(clean.detach(), batch.valid)
-        mixed, targets = zip(*(self.mix(strong, pseudo) for strong in views), strict=True)
+        mixed, targets = zip(*(self.mix(batch, strong, pseudo) for strong in views), strict=True)
         strong_logits = student(torch.cat(mixed)).logits
 
         losses = supervised_losses(output, batch.label, self.supervised_loss)

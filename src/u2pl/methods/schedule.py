@@ -28,5 +28,8 @@ class Schedule:
     def lambda_u(self, pseudo: PseudoLabel, progress: float) -> Tensor:
         """Scalar: all unlabeled pixels / reliable ones of the batch, times the ramp after the warm-up."""
         lambda_u = pseudo.valid.sum() / pseudo.reliable.sum().clamp(min=1)
-        ramp = min(1.0, (progress - self.warmup) / self.ramp) if self.ramp > 0 else 1.0
-        return ramp * lambda_u.clamp(max=self.max_lambda_u)
+        return self.ramped(progress) * lambda_u.clamp(max=self.max_lambda_u)
+
+    def ramped(self, progress: float) -> float:
+        """How far the ramp has come, 0 to 1."""
+        return min(1.0, (progress - self.warmup) / self.ramp) if self.ramp > 0 else 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,6 +14,7 @@ from u2pl.pixels.mixing import Mix
 from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel, SegmentationOutput
 
 NegativesFrom = Literal["unreliable", "reliable", "all"]
+Jitter = Callable[[Tensor], Tensor]  #: photometric, of one image (3, H, W) float32 in [0, 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +28,27 @@ class Views:
     mixes: list[Mix]  #: one of each strong view
     targets: PseudoLabel  #: of the mixed images
 
+    def known(self) -> Tensor:
+        """(V B_u, H, W) int64: true labels of mixed pixels that come from labeled images, IGNORE_INDEX on others."""
+        return torch.cat([mix.true_label() for mix in self.mixes])
+
+
+def jittered(images: Tensor, jitter: Jitter | None) -> Tensor:
+    """Images (B, 3, H, W), each with a jitter of its own; None leaves them as they are."""
+    if jitter is None:
+        return images
+    with torch.autocast(images.device.type, enabled=False):  # a blur is a convolution, which would be rounded
+        return torch.stack([jitter(image) for image in images])
+
 
 def mixed_view(view: SegmentationOutput, mixes: Sequence[Mix], *, labeled: int) -> SegmentationOutput:
     """The teacher's view of labeled and weak images, the latter mixed as the images the student sees."""
 
     def mixed(tensor: Tensor) -> Tensor:
-        return torch.cat((tensor[:labeled], *(mix.apply(tensor[labeled:]) for mix in mixes)))
+        return torch.cat((tensor[:labeled], *(mix.apply(tensor[labeled:], tensor[:labeled]) for mix in mixes)))
 
-    return replace(view, coarse=mixed(view.coarse), embedding=mixed(embedding_of(view)))
+    embedding = None if view.embedding is None else mixed(view.embedding)
+    return replace(view, coarse=mixed(view.coarse), embedding=embedding)
 
 
 def embedding_of(output: SegmentationOutput) -> Tensor:
@@ -44,19 +58,27 @@ def embedding_of(output: SegmentationOutput) -> Tensor:
 
 
 def pixel_sets(
-    label: Tensor, pseudo: PseudoLabel, *, size: torch.Size, negatives_from: NegativesFrom = "unreliable"
+    label: Tensor,
+    pseudo: PseudoLabel,
+    *,
+    known: Tensor | None = None,
+    size: torch.Size,
+    negatives_from: NegativesFrom = "unreliable",
 ) -> dict[str, Tensor]:
     """What the contrast asks of labeled and unlabeled pixels together, at the resolution of the embedding.
+
+    ``known`` (B_u, H, W) int64 is the true class of pixels that were pasted onto unlabeled images. These are labeled
+    pixels wherever they lie: anchors and hard negatives by their true class, never negatives by what is predicted.
 
     Returns (B_l + B_u, h, w): ``target``, the class of labeled and of reliable pixels; ``label``, the true class of
     labeled pixels; ``unreliable``, unlabeled pixels that serve as negatives. All others are IGNORE_INDEX or False.
     """
-    nothing = torch.full_like(pseudo.label, IGNORE_INDEX)
+    known = torch.full_like(pseudo.label, IGNORE_INDEX) if known is None else known
     negatives = {"unreliable": pseudo.unreliable, "reliable": pseudo.reliable, "all": pseudo.valid}[negatives_from]
     sets = {
         "target": torch.cat((label, pseudo.target())),
-        "label": torch.cat((label, nothing)),
-        "unreliable": torch.cat((torch.zeros_like(label, dtype=torch.bool), negatives)),
+        "label": torch.cat((label, known)),
+        "unreliable": torch.cat((torch.zeros_like(label, dtype=torch.bool), negatives & (known == IGNORE_INDEX))),
     }
     return {name: downsample(tensor, size) for name, tensor in sets.items()}
 
@@ -68,7 +90,7 @@ def true_classes(batch: Batch, mixes: Sequence[Mix], *, size: torch.Size) -> Ten
     """
     if batch.truth is None:
         return None
-    return downsample(torch.cat((batch.label, *(mix.apply(batch.truth) for mix in mixes))), size)
+    return downsample(torch.cat((batch.label, *(mix.apply(batch.truth, batch.label) for mix in mixes))), size)
 
 
 def downsample(tensor: Tensor, size: torch.Size) -> Tensor:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from u2pl.pixels.mixing import Mix, box_sides, fit_mask, inside_boxes
+from u2pl.pixels.mixing import Mix, Paste, box_sides, inside_boxes, pixels_of
 from u2pl.structures import IGNORE_INDEX, PseudoLabel
 
 
@@ -97,17 +96,17 @@ class AdaptiveCutMix:
     resize: bool = True
     smoothing: float = 1.0
 
-    def draw(self, pseudo: PseudoLabel) -> Mix:
+    def draw(self, pseudo: PseudoLabel, label: Tensor | None = None) -> Mix:
         height, width = pseudo.label.shape[-2:]
-        label = pseudo.label.where(pseudo.valid, torch.full_like(pseudo.label, IGNORE_INDEX)).roll(-1, dims=0)
-        share = class_pixels(label, len(self.confidence)).sum((2, 3)) / (height * width)
+        partner = pseudo.label.where(pseudo.valid, torch.full_like(pseudo.label, IGNORE_INDEX)).roll(-1, dims=0)
+        share = class_pixels(partner, len(self.confidence)).sum((2, 3)) / (height * width)
         probability = self.confidence.sampling_probability(share > self.min_area, smoothing=self.smoothing)
         chosen = draw_classes(probability, 1)
-        target = pixels_of(chosen, label)
+        target = pixels_of(chosen, partner)
         top, bottom = extent(target.any(dim=2))
         left, right = extent(target.any(dim=1))
 
-        random = torch.rand(3, len(label), 1, 1, device=label.device)
+        random = torch.rand(3, len(partner), 1, 1, device=partner.device)
         sides = box_sides(random[0], height, width, area=self.area)
         if not self.resize:
             found = chosen.any(dim=1).view(-1, 1, 1)
@@ -115,29 +114,6 @@ class AdaptiveCutMix:
         top = place(random[2], top, bottom, side=sides[0], limit=height)
         left = place(random[1], left, right, side=sides[1], limit=width)
         return Mix(~inside_boxes(top, left, sides, height=height, width=width))
-
-
-@dataclass(frozen=True, slots=True)
-class Paste:
-    """Drawn pixels of source images, which replace those of other images at the same place."""
-
-    take: Tensor  #: (B, H, W) bool
-
-    def apply(self, tensor: Tensor, source: Tensor) -> Tensor:
-        """Paste (B, H, W) or (B, K, h, w); the mask follows by nearest neighbour where the resolution is lower."""
-        return torch.where(fit_mask(self.take, tensor), source, tensor)
-
-    def pseudo_label(self, pseudo: PseudoLabel, label: Tensor) -> PseudoLabel:
-        """The pseudo-label with the true (B, H, W) label of pasted pixels: certain, valid and reliable."""
-        return replace(
-            pseudo,
-            label=self.apply(pseudo.label, label),
-            entropy=pseudo.entropy.masked_fill(self.take, 0.0),
-            confidence=pseudo.confidence.masked_fill(self.take, 1.0),
-            valid=pseudo.valid | self.take,
-            reliable=pseudo.reliable | self.take,
-            unreliable=pseudo.unreliable & ~self.take,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +183,6 @@ def draw_classes(probability: Tensor, number: int) -> Tensor:
     # Of clocks that ring after an exponential time of rate p, the first is a draw from p, the next one from the rest.
     time = torch.empty_like(probability).exponential_() / probability
     return (time.argsort(dim=1).argsort(dim=1) < number) & (probability > 0)
-
-
-def pixels_of(chosen: Tensor, label: Tensor) -> Tensor:
-    """(B, H, W) bool: where a (B, H, W) label is one of the (B, C) bool ``chosen`` classes of its image."""
-    num_classes = chosen.shape[1]
-    table = F.pad(chosen, (0, 1))  # the last column, False, is for ignored pixels
-    return table.gather(1, label.flatten(1).clamp(max=num_classes)).view_as(label)
 
 
 def extent(occupied: Tensor) -> tuple[Tensor, Tensor]:

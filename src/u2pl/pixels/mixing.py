@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from u2pl.structures import PseudoLabel
+from u2pl.structures import IGNORE_INDEX, PseudoLabel
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,11 @@ class Mix:
     keep: Tensor  #: (B, H, W) bool
     erase: bool = False
 
-    def apply(self, tensor: Tensor) -> Tensor:
-        """Mix (B, H, W) or (B, K, h, w); the mask follows by nearest neighbour where the resolution is lower."""
+    def apply(self, tensor: Tensor, labeled: Tensor | None = None) -> Tensor:
+        """Mix (B, H, W) or (B, K, h, w); the mask follows by nearest neighbour where the resolution is lower.
+
+        ``labeled`` is the same of the labeled images: only a mix that takes pixels from them has a use for it.
+        """
         other = torch.zeros_like(tensor) if self.erase else tensor.roll(-1, dims=0)
         return torch.where(fit_mask(self.keep, tensor), tensor, other)
 
@@ -32,12 +35,42 @@ class Mix:
         names = ("label", "entropy", "confidence", "valid", "reliable", "unreliable")
         return replace(pseudo, **{name: self.apply(getattr(pseudo, name)) for name in names})
 
+    def true_label(self) -> Tensor:
+        """(B, H, W) int64: the label of mixed pixels that come from labeled images, IGNORE_INDEX on all others."""
+        return torch.full_like(self.keep, IGNORE_INDEX, dtype=torch.long)
+
+
+@dataclass(frozen=True, slots=True)
+class Paste:
+    """Drawn pixels of source images, which replace those of other images at the same place."""
+
+    take: Tensor  #: (B, H, W) bool
+
+    def apply(self, tensor: Tensor, source: Tensor) -> Tensor:
+        """Paste (B, H, W) or (B, K, h, w); the mask follows by nearest neighbour where the resolution is lower."""
+        return torch.where(fit_mask(self.take, tensor), source, tensor)
+
+    def pseudo_label(self, pseudo: PseudoLabel, label: Tensor) -> PseudoLabel:
+        """The pseudo-label with the true (B, H, W) label of pasted pixels: certain, valid and reliable."""
+        return replace(
+            pseudo,
+            label=self.apply(pseudo.label, label),
+            entropy=pseudo.entropy.masked_fill(self.take, 0.0),
+            confidence=pseudo.confidence.masked_fill(self.take, 1.0),
+            valid=pseudo.valid | self.take,
+            reliable=pseudo.reliable | self.take,
+            unreliable=pseudo.unreliable & ~self.take,
+        )
+
 
 class Mixing(Protocol):
     """Draws a mask for a batch of unlabeled images."""
 
-    def draw(self, pseudo: PseudoLabel) -> Mix:
-        """Draw from the global generator of torch, on the device of ``pseudo``, without waiting for the device."""
+    def draw(self, pseudo: PseudoLabel, label: Tensor | None = None) -> Mix:
+        """Draw from the global generator of torch, on the device of ``pseudo``, without waiting for the device.
+
+        ``label`` (B_l, H, W) int64 is that of the labeled images, for a mixing that takes pixels from them.
+        """
 
 
 def fit_mask(mask: Tensor, tensor: Tensor) -> Tensor:
@@ -69,13 +102,34 @@ def random_boxes(batch: int, height: int, width: int, *, area: float, device: to
     return inside_boxes(top, left, sides, height=height, width=width)
 
 
+def present_classes(label: Tensor, num_classes: int) -> Tensor:
+    """(B, C) float, 1 for each class that a (B, H, W) int64 label names somewhere; an ignored pixel names none."""
+    label = label.flatten(1).clamp(max=num_classes)
+    return torch.zeros(len(label), num_classes + 1, device=label.device).scatter_(1, label, 1.0)[:, :-1]
+
+
+def half_of(present: Tensor) -> Tensor:
+    """(B, C) bool: a random half, rounded up, of the classes that are 1 in a (B, C) float."""
+    # Present classes draw a place in a random order, absent classes come after them.
+    order = torch.rand_like(present).sub_(present).argsort(dim=1)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places) < (present.sum(dim=1, keepdim=True) / 2).ceil()
+
+
+def pixels_of(chosen: Tensor, label: Tensor) -> Tensor:
+    """(B, H, W) bool: where a (B, H, W) label is one of the (B, C) bool ``chosen`` classes of its image."""
+    num_classes = chosen.shape[1]
+    table = F.pad(chosen, (0, 1))  # the last column, False, is for ignored pixels
+    return table.gather(1, label.flatten(1).clamp(max=num_classes)).view_as(label)
+
+
 @dataclass(frozen=True, slots=True)
 class CutOut:
     """Erase a random box (DeVries & Taylor 2017); its pixels no longer train."""
 
     area: float = 0.5
 
-    def draw(self, pseudo: PseudoLabel) -> Mix:
+    def draw(self, pseudo: PseudoLabel, label: Tensor | None = None) -> Mix:
         return Mix(~random_boxes(*pseudo.label.shape, area=self.area, device=pseudo.label.device), erase=True)
 
 
@@ -85,7 +139,7 @@ class CutMix:
 
     area: float = 0.5
 
-    def draw(self, pseudo: PseudoLabel) -> Mix:
+    def draw(self, pseudo: PseudoLabel, label: Tensor | None = None) -> Mix:
         return Mix(~random_boxes(*pseudo.label.shape, area=self.area, device=pseudo.label.device))
 
 
@@ -93,7 +147,7 @@ class CutMix:
 class NoMixing:
     """Every image stays as it is."""
 
-    def draw(self, pseudo: PseudoLabel) -> Mix:
+    def draw(self, pseudo: PseudoLabel, label: Tensor | None = None) -> Mix:
         return Mix(torch.ones_like(pseudo.label, dtype=torch.bool))
 
 
@@ -103,12 +157,5 @@ class ClassMix:
 
     num_classes: int
 
-    def draw(self, pseudo: PseudoLabel) -> Mix:
-        batch, device = len(pseudo.label), pseudo.label.device
-        label = pseudo.label.flatten(1)
-        present = torch.zeros(batch, self.num_classes, device=device).scatter_(1, label, 1.0)
-        # Present classes draw a place in a random order, absent classes come after them.
-        order = torch.rand_like(present).sub_(present).argsort(dim=1)
-        place = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=device).expand_as(order))
-        chosen = place < (present.sum(dim=1, keepdim=True) / 2).ceil()
-        return Mix(chosen.gather(1, label).view_as(pseudo.label))
+    def draw(self, pseudo: PseudoLabel, label: Tensor | None = None) -> Mix:
+        return Mix(pixels_of(half_of(present_classes(pseudo.label, self.num_classes)), pseudo.label))
