@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from u2pl.data.classes import Palette
+from u2pl.data.class_mapping import Lookup, compose
+from u2pl.data.classes import Palette, keep
 from u2pl.data.files import INVALID, FileSample
 from u2pl.data.source import DataSource
 from u2pl.data.splits import Labeled, Pool, refuse_overlap
@@ -38,6 +40,7 @@ def cityscapes(
     labeled: Labeled = None,
     unlabeled: str | Path | None = None,
     val: str | Path | None = None,
+    classes: Sequence[str] | None = None,
     scale: float = 1.0,
     seed: int = 0,
 ) -> DataSource:
@@ -48,9 +51,10 @@ def cityscapes(
 
     Args:
         labeled: None for all of ``train``, a count or fraction of it (a seeded draw that covers every class it can),
-            or a split file.
+            a split file, or False for none.
         unlabeled: a split file; None for the rest of ``train``.
         val: a split file; None for all of ``val``.
+        classes: keep these classes by name, in this order; pixels of the others are ignored.
         scale: images and masks are resized by this factor when read.
 
     Raises InputError naming the file or key when the data set cannot be used.
@@ -59,8 +63,9 @@ def cityscapes(
     images = sorted((root / "leftImg8bit").glob(f"*/*/*{_ENDING}.png"))
     if not images:
         raise InputError(f"{root / 'leftImg8bit'} holds no <set>/<city>/*{_ENDING}.png; correct the root")
+    names, lookup = keep(CLASSES, classes)
     pool = Pool(
-        [_sample(path, root, scale) for path in images],
+        [_sample(path, root, len(names), lookup, scale) for path in images],
         root=root,
         folders=(root,),
         image_folder="leftImg8bit",
@@ -79,20 +84,26 @@ def cityscapes(
     else:
         unlabeled_names = pool.listed(unlabeled, key="unlabeled", masks=False)
     return DataSource(
-        classes=CLASSES,
+        classes=names,
         labeled=pool.pick(labeled_names),
         unlabeled=pool.pick(unlabeled_names),
         val=pool.pick(val_names),
-        palette=PALETTE,
+        palette=palette_of(names),
+        lookup=lookup,
     )
 
 
-def _sample(path: Path, root: Path, scale: float) -> FileSample:
+def palette_of(names: Sequence[str]) -> Palette:
+    """The colours of some classes."""
+    return tuple(PALETTE[CLASSES.index(name)] for name in names)
+
+
+def _sample(path: Path, root: Path, num_classes: int, lookup: Lookup | None, scale: float) -> FileSample:
     name = path.relative_to(root / "leftImg8bit").with_name(path.stem.removesuffix(_ENDING)).as_posix()
     train_ids = root / "gtFine" / f"{name}_gtFine_labelTrainIds.png"
     label_ids = root / "gtFine" / f"{name}_gtFine_labelIds.png"
     if train_ids.is_file():
-        return FileSample(name, path, train_ids, len(CLASSES), None, scale)
+        return FileSample(name, path, train_ids, num_classes, lookup, scale)
     if label_ids.is_file():
-        return FileSample(name, path, label_ids, len(CLASSES), LABEL_ID_LOOKUP, scale)
-    return FileSample(name, path, None, len(CLASSES), None, scale)
+        return FileSample(name, path, label_ids, num_classes, compose(LABEL_ID_LOOKUP, lookup), scale)
+    return FileSample(name, path, None, num_classes, lookup, scale)

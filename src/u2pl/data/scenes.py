@@ -142,10 +142,8 @@ class SceneSample:
 
     @property
     def name(self) -> str:
-        look = {"day": "", "night": "night_", "fog": "fog_"}[self.domain] + (
-            "objects_" if self.kind == "objects" else ""
-        )
-        return f"{look}{self.split}_{self.seed}_{self.index:04d}"
+        look = [word for word in (self.domain, self.kind) if word not in ("day", "street")]
+        return "_".join((*look, self.split, str(self.seed), f"{self.index:04d}"))
 
     @property
     def has_mask(self) -> bool:
@@ -161,7 +159,7 @@ class SceneSample:
         return torch.from_numpy(self._painted()[0].copy())
 
     def mask(self) -> Tensor:
-        """(H, W) uint8 class indices; in a street the bonnet of the camera's own car, where there is one, is ignored."""
+        """(H, W) uint8 class indices; the bonnet of the camera's own car, where a street has one, is ignored."""
         return torch.from_numpy(self._painted()[1].copy())
 
     def _painted(self) -> tuple[Bytes, Bytes]:
@@ -200,7 +198,7 @@ def _paint_street(sample: SceneSample, rng: np.random.Generator, light: np.rando
     canvas = Canvas(image, mask, twice, weather)
     populate(canvas, rng, street)
     pixels, labels = photograph(rng, canvas)
-    return relit(sample.domain, pixels, light), labels
+    return relit(sample.domain, pixels, labels, light), labels
 
 
 _remember_many = lru_cache(maxsize=1024)(_paint)

@@ -1,0 +1,96 @@
+"""Whose classes are whose: from the classes of one data set to those of another."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from u2pl.data.files import INVALID
+from u2pl.errors import InputError
+from u2pl.structures import IGNORE_INDEX
+
+#: 256 entries: value of a mask -> class index, IGNORE_INDEX, or INVALID.
+Lookup = tuple[int, ...]
+
+COLUMNS = ("source", "target")
+
+
+def by_name(source: Sequence[str], target: Sequence[str]) -> dict[str, str]:
+    """Each source class to the target class of its name. Raises InputError for a source class without one."""
+    only = [name for name in source if name not in target]
+    if only:
+        missing = [name for name in target if name not in source]
+        example = f"{only[0]},{missing[0] if missing else target[0]}"
+        raise InputError(
+            f"data.source and data.target have different classes: {_some(only)} only in the source, "
+            f"{_some(missing) if missing else 'none'} only in the target; give data.source.mapping=FILE.csv with the "
+            f"header {','.join(COLUMNS)} and a line for each class of the source, such as {example} "
+            f"(nothing after the comma: ignored), or keep common ones with data.source.classes"
+        )
+    return {name: name for name in source}
+
+
+def read_mapping(path: Path, source: Sequence[str], target: Sequence[str]) -> dict[str, str]:
+    """Source class -> target class, from a csv file with the header ``source,target``.
+
+    Source classes with an empty target, and those that are not in the file, are not in the result: they are ignored.
+    Several may have one target. Other columns, BOM, CRLF, blank lines, and semicolons or tabulators in place of commas
+    are tolerated. Raises InputError naming the file and the line that cannot be used.
+    """
+    mapping: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for number, (name, meaning) in _rows(path):
+        for value, known, whose in ((name, source, "source"), (meaning, target, "target")):
+            if value not in known and (value or whose == "source"):
+                raise InputError(f"{path}, line {number}: {value!r} is no class of the {whose}{_hint(value, known)}")
+        if name in lines and mapping.get(name, "") != meaning:
+            raise InputError(f"{path}, line {number}: {name!r} has another target in line {lines[name]}; keep one")
+        lines.setdefault(name, number)
+        if meaning:
+            mapping[name] = meaning
+    if not mapping:
+        raise InputError(f"{path} maps no class; write a line for each class of the source, such as car,vehicle")
+    return mapping
+
+
+def to_lookup(mapping: dict[str, str], source: Sequence[str], target: Sequence[str]) -> Lookup:
+    """The mapping as a table of mask values; what it does not name is ignored."""
+    known = [list(target).index(mapping[name]) if name in mapping else IGNORE_INDEX for name in source]
+    return (*known, *[INVALID] * (IGNORE_INDEX - len(known)), IGNORE_INDEX)
+
+
+def compose(first: Lookup | None, second: Lookup | None) -> Lookup | None:
+    """``second`` after ``first``; None changes nothing."""
+    if first is None or second is None:
+        return first or second
+    return tuple(value if value == INVALID else second[value] for value in first)
+
+
+def _rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
+    """Line number, source and target of each row."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"data.source.mapping: {path} cannot be read; give a csv file in UTF-8") from error
+    head = next((line for line in lines if line.strip()), "")
+    delimiter = max(",;\t", key=head.count)
+    reader = csv.reader(lines, delimiter=delimiter)
+    rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)]
+    names = [cell.lower() for cell in rows[0][1]] if rows else []
+    missing = [column for column in COLUMNS if column not in names]
+    if missing:
+        raise InputError(f"{path} has no column {' and no column '.join(missing)}; its first line is source,target")
+    places = [names.index(column) for column in COLUMNS]
+    filled = ((number, [*row, *[""] * len(names)]) for number, row in rows[1:])
+    return [(number, (row[places[0]], row[places[1]])) for number, row in filled]
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]}?)" if near else f" (known: {', '.join(known)})"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
