@@ -1,13 +1,15 @@
 """How much a step of U2PL costs beyond its network passes, and its contrastive term beside a plain one.
 
-Prints two small tables, medians of runs that alternate in one process:
+Prints three small tables, medians of runs that alternate in one process:
 
 1. *contrast*: forward and backward of ``UnreliableContrast`` with full queues, next to the same term written class by
    class with boolean masks, every negative gathered, queues concatenated and cut, and negatives drawn per anchor. Two
    shapes: VOC (21 classes, 8 + 8 crops of 513) and small (11 classes, 8 + 8 crops of 160).
 2. *step*: a whole step (losses, backward, optimizer, teacher update) over its network passes alone (the teacher's, the
-   student's forward and backward under a trivial loss, optimizer), for one and for two passes of the teacher. The VOC
-   shape runs a ResNet-50 and needs CUDA; the small shape runs a ResNet-18.
+   student's forward and backward under a trivial loss, optimizer), for one and for two passes of the teacher, and
+   across domains: labeled pixels are pasted onto unlabeled images, which are jittered afterwards. The VOC shape runs a
+   ResNet-50 and needs CUDA; the small shape runs a ResNet-18.
+3. *options*: a whole step with one pass of the teacher and one option, over the same step without it. Small shape only.
 
     python benchmarks/step.py [--small] [--device cuda] [--precision bf16] [--repeats 10]
 """
@@ -19,14 +21,26 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from u2pl.data.photometric import Photometric
 from u2pl.methods import U2PL
 from u2pl.networks import deeplabv3plus
-from u2pl.pixels import UnreliableContrast
+from u2pl.pixels import (
+    CrossDomainClassMix,
+    DistributionAlignment,
+    NegativeLearning,
+    Prototypes,
+    PrototypicalDenoising,
+    Reliability,
+    UnreliableContrast,
+)
+from u2pl.pixels.losses import SymmetricCrossEntropy
 from u2pl.pixels.reliability import entropy_threshold
 from u2pl.structures import IGNORE_INDEX, Batch
 
@@ -79,9 +93,9 @@ class PlainContrast:
         return torch.stack(losses).mean() if losses else 0 * embedding.sum()
 
 
-def full_contrast(shape: Shape, device: str) -> UnreliableContrast:
+def full_contrast(shape: Shape, device: str, **options: Any) -> UnreliableContrast:
     """The contrastive term of the library, all of its queues full."""
-    contrast = UnreliableContrast(shape.classes, shape.dim, bank_size=shape.bank_size).to(device)
+    contrast = UnreliableContrast(shape.classes, shape.dim, bank_size=shape.bank_size, **options).to(device)
     contrast.bank.keys.normal_()
     contrast.bank.pushed.copy_(contrast.bank.capacity)
     return contrast
@@ -140,35 +154,75 @@ def compare_contrast(shape: Shape, *, device: str, dtype: torch.dtype, repeats: 
     report("contrast", shape, "plain / ours", ms["plain"], ms["ours"], target=">= 8")
 
 
-def compare_step(shape: Shape, *, passes: int, device: str, dtype: torch.dtype, repeats: int) -> None:
-    student = deeplabv3plus(num_classes=shape.classes, **shape.network).to(device).train()  # type: ignore[arg-type]
-    method = U2PL(student, contrast=full_contrast(shape, device), teacher_passes=passes).to(device)
-    optimizer = torch.optim.SGD(student.parameters(), lr=1e-4, momentum=0.9)
-    image, weak, strong = torch.rand(3, LABELED, 3, shape.crop, shape.crop, device=device)
-    label = torch.randint(shape.classes, (LABELED, shape.crop, shape.crop), device=device)
-    batch = Batch(image, label, weak, strong, torch.ones_like(label, dtype=torch.bool))
-    autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+class Training:
+    """A student, its optimizer and a batch of random images."""
 
-    def whole_step() -> None:
-        with autocast:
-            losses = method(student, batch, 0.5)
-        torch.stack(list(losses.values())).sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        method.after_step(student)
+    def __init__(self, shape: Shape, *, device: str, dtype: torch.dtype) -> None:
+        network = deeplabv3plus(num_classes=shape.classes, **shape.network)  # type: ignore[arg-type]
+        self.student = network.to(device).train()
+        self.optimizer = torch.optim.SGD(self.student.parameters(), lr=1e-4, momentum=0.9)
+        image, weak, strong = torch.rand(3, LABELED, 3, shape.crop, shape.crop, device=device)
+        label = torch.randint(shape.classes, (LABELED, shape.crop, shape.crop), device=device)
+        self.batch = Batch(image, label, weak, strong, torch.ones_like(label, dtype=torch.bool))
+        self.autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+    def learn(self, loss: Tensor) -> None:
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def step(self, method: U2PL) -> None:
+        with self.autocast:
+            losses = method(self.student, self.batch, 0.5)
+        self.learn(torch.stack(list(losses.values())).sum())
+        method.after_step(self.student)
+
+
+def compare_step(
+    shape: Shape, *, passes: int, device: str, dtype: torch.dtype, repeats: int, across: bool = False
+) -> None:
+    training = Training(shape, device=device, dtype=dtype)
+    parts: dict[str, Any] = {"contrast": full_contrast(shape, device), "teacher_passes": passes}
+    if across:
+        parts |= {"mixing": CrossDomainClassMix(shape.classes), "jitter": Photometric()}
+    method = U2PL(training.student, **parts).to(device)
+    both, weak = torch.cat((training.batch.image, training.batch.strong)), training.batch.weak
 
     def network_passes() -> None:
-        both = torch.cat((image, strong))
-        with autocast:
+        with training.autocast:
             for images in (weak, both) if passes == 2 else (both,):
                 method.teacher(images)
-            output = student(both)
-        (output.logits.mean() + output.embedding.mean()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+            output = training.student(both)
+        training.learn(output.logits.mean() + output.embedding.mean())
 
-    ms = alternate({"whole": whole_step, "passes": network_passes}, repeats=repeats, device=device)
-    report(f"step, {passes} teacher pass(es)", shape, "whole / passes", ms["whole"], ms["passes"], target="<= 1.15")
+    runs = {"whole": lambda: training.step(method), "passes": network_passes}
+    ms = alternate(runs, repeats=repeats, device=device)
+    name = "step across domains" if across else f"step, {passes} teacher pass(es)"
+    report(name, shape, "whole / passes", ms["whole"], ms["passes"], target="<= 1.15")
+
+
+def compare_options(shape: Shape, *, device: str, dtype: torch.dtype, repeats: int) -> None:
+    training = Training(shape, device=device, dtype=dtype)
+    prototypes = Prototypes(shape.classes, shape.dim)
+    prototypes.update(torch.randn(shape.classes, shape.dim), torch.ones(shape.classes))
+    kept = {"prototypes": prototypes, "prototype_positives": False}
+    options: dict[str, dict[str, Any]] = {
+        "none": {},
+        "class_wise": {"reliability": Reliability(class_wise=True)},
+        "align": {"alignment": DistributionAlignment(shape.classes)},
+        "negative_weight": {"negative_learning": NegativeLearning(2, shape.classes)},
+        "symmetric": {"unsupervised_loss": SymmetricCrossEntropy()},
+        "prototypes": {"contrast": full_contrast(shape, device, prototypes=Prototypes(shape.classes, shape.dim))},
+        "denoise": {"contrast": full_contrast(shape, device, **kept), "denoising": PrototypicalDenoising(prototypes)},
+    }
+    methods = {
+        name: U2PL(training.student, **{"contrast": full_contrast(shape, device), "teacher_passes": 1, **parts})
+        for name, parts in options.items()
+    }
+    runs = {name: partial(training.step, method.to(device)) for name, method in methods.items()}
+    ms = alternate(runs, repeats=repeats, device=device)
+    for name in list(options)[1:]:
+        report(f"option {name}", shape, "with / without", ms[name], ms["none"], target="1 is free")
 
 
 def report(what: str, shape: Shape, names: str, first: float, second: float, *, target: str) -> None:
@@ -199,6 +253,8 @@ def main() -> None:
             continue
         for passes in (1, 2):
             compare_step(shape, passes=passes, **options)
+        compare_step(shape, passes=1, across=True, **options)
+    compare_options(SMALL, **options)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from u2pl.build import (
     build_source,
     ranks,
     strong_views,
+    uses_ranks,
 )
 from u2pl.config import Config
 from u2pl.data.files import CachedSample
@@ -31,8 +32,8 @@ from u2pl.errors import InputError
 from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised
 from u2pl.networks.adapter import SmpNetwork
 from u2pl.networks.deeplabv3plus import DeepLabV3Plus
-from u2pl.pixels import ClassMix, CutMix, CutOut, NoMixing, Reliability
-from u2pl.pixels.losses import OhemCrossEntropy
+from u2pl.pixels import ClassMix, CutMix, CutOut, NegativeLearning, NoMixing, PrototypicalDenoising, Reliability
+from u2pl.pixels.losses import OhemCrossEntropy, SymmetricCrossEntropy, cross_entropy
 from u2pl.recipes import load_config
 
 SCENES = ("data.train=6", "data.val=2", "data.labeled=2", "data.height=48", "data.width=64", "data.workers=0")
@@ -228,6 +229,55 @@ def test_baselines_and_the_contrast_switch() -> None:
     views = [strong_views(config(f"method.name={name}", "method.views=2").method) for name in ("fixmatch", "u2pl")]
     assert [*views, strong_views(config("method.name=unimatch").method)] == [1, 2, 2]
     assert isinstance(build_mixing(config("method.mixing=none").method, 5), NoMixing)
+
+
+def test_options_for_few_and_noisy_labels_arrive() -> None:
+    def built(*overrides: str) -> Any:
+        return build_method(config(*overrides).method, Two(), num_classes=8, embedding_dim=3, total=total)
+
+    def total(tensor: Tensor) -> Tensor:
+        return tensor
+
+    off = built()
+    assert off.alignment is off.denoising is off.negative_learning is off.contrast.prototypes is None
+    assert off.unsupervised_loss is cross_entropy
+    on = ("method.class_wise=true", "method.align=true", "method.symmetric=0.3", "method.negative_weight=0.5")
+    for method in (built(*on, "method.low_rank=2"), built(*on, "method.low_rank=2", "method.name=mean_teacher")):
+        assert method.reliability.class_wise
+        assert method.alignment.reduce is total
+        assert len(method.alignment.labeled) == 8
+        assert method.unsupervised_loss == SymmetricCrossEntropy(0.3)
+        assert method.negative_learning == NegativeLearning(2, 8)
+    every = built("method.negative_weight=1", "method.rank_threshold=false").negative_learning
+    assert every == NegativeLearning(1, 8)
+
+
+@pytest.mark.parametrize(("prototypes", "denoise"), [(True, False), (False, True), (True, True)])
+def test_prototypes_and_denoising(prototypes: bool, denoise: bool) -> None:
+    overrides = (f"method.prototypes={prototypes}", f"method.denoise={denoise}", "method.denoise_temperature=0.5")
+    method = build_method(config(*overrides).method, Two(), num_classes=8, embedding_dim=3)
+    assert isinstance(method, U2PL)
+    assert method.contrast is not None
+    assert method.contrast.prototypes.value.shape == (8, 3)
+    assert method.contrast.prototype_positives == prototypes
+    if denoise:
+        assert method.denoising == PrototypicalDenoising(method.contrast.prototypes, 0.5)
+    else:
+        assert method.denoising is None
+    for baseline in ("method.name=mean_teacher", "method.contrast=false"):  # no embedding, no prototype
+        plain = build_method(config(*overrides, baseline).method, Two(), num_classes=8, embedding_dim=3)
+        assert plain.denoising is plain.contrast is None
+
+
+def test_what_needs_ranks() -> None:
+    assert uses_ranks(config().method)
+    for name, needed in {"mean_teacher": True, "u2pl": True, "fixmatch": False, "supervised": False}.items():
+        few = config(f"method.name={name}", "method.contrast=false", "method.negative_weight=1").method
+        assert uses_ranks(few) == needed
+    assert not uses_ranks(config("method.contrast=false").method)
+    method = config("method.name=mean_teacher", "method.negative_weight=1", "method.low_rank=4").method
+    with pytest.raises(InputError, match=r"^method\.low_rank and method\.high_rank"):
+        build_method(method, Two(), num_classes=4, embedding_dim=3)
 
 
 def test_parameter_groups() -> None:

@@ -219,3 +219,11 @@ def test_a_printed_row_needs_no_base(write: Any) -> None:
         assert text.startswith(f"# {preset_about(name)}\n")
         assert "base" not in yaml.safe_load(text)
         assert load_config(write(mine=text)) == load_config(name)
+
+
+def test_a_preset_of_the_plus_family_is_its_base_with_three_options() -> None:
+    options = ["method.prototypes=true", "method.denoise=true", "method.symmetric=0.1"]
+    assert load_config("folder_plus") == load_config("folder", options)
+    assert load_config("folder_plus") != load_config("folder")
+    text = (Path(__file__).parents[1] / "src" / "u2pl" / "presets" / "folder_plus.yaml").read_text()
+    assert len([line for line in text.splitlines() if not line.startswith("#")]) == 2

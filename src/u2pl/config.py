@@ -101,13 +101,19 @@ class MethodConfig(_Section):
     threshold: Share = 0.95  #: confidence of a pseudo-label that fixmatch and unimatch believe
     alpha: Share = 0.20  #: alpha_0
     dynamic_partition: bool = True  #: alpha falls from alpha_0 to 0; else it stays
+    class_wise: bool = False  #: gamma_t is a quantile of each pseudo-class
     min_confidence: Share = 0.0
     max_lambda_u: float | None = Field(None, gt=0)
+    align: bool = False  #: distribution alignment of pseudo-labels
+    denoise: bool = False  #: prototypical denoising of pseudo-labels
+    denoise_temperature: float = Field(1.0, gt=0)
+    symmetric: float = Field(0.0, ge=0)  #: lambda_rce of a symmetric cross-entropy in L_u
     ema_decay: Share = 0.99
     teacher_passes: Literal[1, 2] = 2
     unsupervised_weight: float = Field(1.0, ge=0)
     contrast: bool = True  #: the contrastive term of u2pl
     contrastive_weight: float = Field(0.1, ge=0)
+    negative_weight: float = Field(0.0, ge=0)  #: of negative learning, in the space of logits
     auxiliary_weight: float = Field(0.4, ge=0)
     negatives_from: Literal["unreliable", "reliable", "all"] = "unreliable"
     rank_threshold: bool = True  #: else r_l = 1, r_h = C
@@ -117,6 +123,7 @@ class MethodConfig(_Section):
     anchors: Positive = 50  #: M
     negatives: Positive = 256  #: N
     temperature: float = Field(0.5, gt=0)  #: tau
+    prototypes: bool = False  #: momentum prototypes are the positives
     bank_size: Positive = 30_000
     background_bank_size: Positive | None = None  #: of class 0
     keys_per_step: Positive = 1024

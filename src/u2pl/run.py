@@ -21,9 +21,9 @@ from u2pl.build import (
     build_optimizer,
     build_scheduler,
     build_source,
-    contrasts,
     ranks,
     strong_views,
+    uses_ranks,
 )
 from u2pl.config import Config, TrainConfig
 from u2pl.data.batches import Evaluation, loader, step_seed
@@ -120,7 +120,7 @@ def checked_source(config: Config) -> DataSource:
     """The data set, once it is known to be fit to train on."""
     source = build_source(config.data, seed=config.seed)
     semi_supervised = config.method.name != "supervised"
-    if contrasts(config.method):
+    if uses_ranks(config.method):
         ranks(config.method, len(source.classes))
     images = len(source.labeled) + len(source.val) + len(source.unlabeled) * semi_supervised
     verify(source, semi_supervised=semi_supervised, thorough=images <= _THOROUGH)
@@ -165,6 +165,7 @@ def run_of(config: Config, out: Path, source: DataSource, watchers: tuple[Watche
         loss_weights={
             "unsupervised": method.unsupervised_weight,
             "contrastive": method.contrastive_weight,
+            "negative": method.negative_weight,
             "auxiliary": method.auxiliary_weight,
         },
         description=network_description(config, source),

@@ -1,7 +1,7 @@
 """Configuration -> objects, and nothing else."""
 
 from u2pl.build.data import build_batches, build_diagnosis, build_source
-from u2pl.build.method import build_contrast, build_method, build_mixing, contrasts, ranks, strong_views
+from u2pl.build.method import build_contrast, build_method, build_mixing, contrasts, ranks, strong_views, uses_ranks
 from u2pl.build.network import build_inference, build_network, build_optimizer, build_scheduler
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "contrasts",
     "ranks",
     "strong_views",
+    "uses_ranks",
 ]

@@ -19,13 +19,17 @@ from u2pl.pixels import (
     ClassMix,
     CutMix,
     CutOut,
+    DistributionAlignment,
     Mixing,
+    NegativeLearning,
     NoMixing,
+    Prototypes,
+    PrototypicalDenoising,
     Reliability,
     UnreliableContrast,
 )
 from u2pl.pixels.contrast import Gather, default_low_rank
-from u2pl.pixels.losses import OhemCrossEntropy, cross_entropy
+from u2pl.pixels.losses import OhemCrossEntropy, SymmetricCrossEntropy, cross_entropy
 
 
 def build_method(
@@ -53,7 +57,9 @@ def build_method(
     options: dict[str, Any] = {
         "mixing": mixing,
         "copy_paste": AdaptiveCopyPaste(mixing.confidence) if isinstance(mixing, AdaptiveCutMix) else None,
-        "reliability": Reliability(method.alpha, method.dynamic_partition, method.min_confidence),
+        "reliability": Reliability(
+            method.alpha, method.dynamic_partition, method.min_confidence, class_wise=method.class_wise
+        ),
         "schedule": Schedule(
             warmup=method.warmup,
             ramp=method.ramp,
@@ -64,10 +70,16 @@ def build_method(
         "negatives_from": method.negatives_from,
         "teacher_passes": method.teacher_passes,
         "supervised_loss": loss,
+        "unsupervised_loss": SymmetricCrossEntropy(method.symmetric) if method.symmetric else cross_entropy,
+        "alignment": DistributionAlignment(num_classes, reduce=total) if method.align else None,
+        "negative_learning": NegativeLearning(*ranks(method, num_classes)) if method.negative_weight else None,
     }
     if not contrasts(method):
         return MeanTeacher(network, **options)
-    return U2PL(network, contrast=build_contrast(method, num_classes, embedding_dim, gather, processes), **options)
+    contrast = build_contrast(method, num_classes, embedding_dim, gather, processes, total)
+    if method.denoise and contrast.prototypes is not None:
+        options["denoising"] = PrototypicalDenoising(contrast.prototypes, method.denoise_temperature)
+    return U2PL(network, contrast=contrast, **options)
 
 
 def build_mixing(method: MethodConfig, num_classes: int, total: Callable[[Tensor], Tensor] | None = None) -> Mixing:
@@ -80,9 +92,14 @@ def build_mixing(method: MethodConfig, num_classes: int, total: Callable[[Tensor
 
 
 def build_contrast(
-    method: MethodConfig, num_classes: int, embedding_dim: int, gather: Gather | None = None, processes: int = 1
+    method: MethodConfig,
+    num_classes: int,
+    embedding_dim: int,
+    gather: Gather | None = None,
+    processes: int = 1,
+    total: Callable[[Tensor], Tensor] | None = None,
 ) -> UnreliableContrast:
-    """The contrastive term and its bank."""
+    """The contrastive term, its bank and its prototypes."""
     low_rank, high_rank = ranks(method, num_classes)
     sizes = [method.bank_size] * num_classes
     sizes[0] = method.background_bank_size or method.bank_size
@@ -92,6 +109,7 @@ def build_contrast(
             f"method.keys_per_step: {method.keys_per_step}{shared} are more than the {min(sizes)} of method.bank_size "
             "or background_bank_size; lower it"
         )
+    prototypes = Prototypes(num_classes, embedding_dim, reduce=total) if method.prototypes or method.denoise else None
     return UnreliableContrast(
         num_classes,
         embedding_dim,
@@ -104,6 +122,8 @@ def build_contrast(
         bank_size=sizes,
         keys_per_step=method.keys_per_step,
         gather=gather,
+        prototypes=prototypes,
+        prototype_positives=method.prototypes,
         keep_truth=method.diagnose,
     )
 
@@ -113,13 +133,18 @@ def contrasts(method: MethodConfig) -> bool:
     return method.name == "u2pl" and method.contrast
 
 
+def uses_ranks(method: MethodConfig) -> bool:
+    """Whether a loss asks which classes a pixel is sure not to be."""
+    return contrasts(method) or (method.name in ("mean_teacher", "u2pl") and method.negative_weight > 0)
+
+
 def strong_views(method: MethodConfig) -> int:
     """Strong views of each unlabeled image: UniMatch is defined by two."""
     return {"fixmatch": 1, "unimatch": 2}.get(method.name, method.views)
 
 
 def ranks(method: MethodConfig, num_classes: int) -> tuple[int, int]:
-    """r_l and r_h. Raises InputError when no rank lies between them: the contrast would silently be zero."""
+    """r_l and r_h. Raises InputError when no rank lies between them: what unreliable pixels teach would be zero."""
     low, high = 1, num_classes
     if method.rank_threshold:
         low = default_low_rank(num_classes) if method.low_rank is None else method.low_rank

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from u2pl.pixels.contrast import UnreliableContrast, anchor_mask
 from u2pl.pixels.memory_bank import MemoryBank
 from u2pl.structures import IGNORE_INDEX, PseudoLabel
 
@@ -34,6 +35,24 @@ def pseudo_label_counts(pseudo: PseudoLabel, truth: Tensor | None, *, num_classe
         counts[f"{name}/accuracy"] = torch.stack((right, class_counts(pseudo.label, known, num_classes)))
         counts[f"{name}/recall"] = torch.stack((right, of_class))
     return counts
+
+
+def contrast_counts(
+    contrast: UnreliableContrast, coarse: Tensor, sets: dict[str, Tensor], truth: Tensor | None, *, labeled: int
+) -> Counts:
+    """Of the anchors that a contrast has in a batch, and of its queues.
+
+    Args:
+        coarse: (B, C, h, w), the teacher's scores.
+        sets: the contrast's arguments, of which ``target`` and ``label`` are used.
+        truth: (B, h, w) int64, IGNORE_INDEX where unknown; None: unknown everywhere.
+        labeled: the first so many images are labeled.
+    """
+    probability = coarse.float().softmax(dim=1)
+    anchors = anchor_mask(sets["target"], probability, min_probability=contrast.min_probability)
+    if truth is not None:  # what has a label is right by definition, pasted or not
+        truth = truth.masked_fill(sets["label"] != IGNORE_INDEX, IGNORE_INDEX)
+    return anchor_counts(anchors, truth, labeled=labeled) | queue_counts(contrast.bank)
 
 
 def anchor_counts(is_anchor: Tensor, truth: Tensor | None, *, labeled: int) -> Counts:

@@ -8,16 +8,29 @@ import torch
 from torch import Tensor, nn
 
 from u2pl.methods.base import Method, PixelLoss, supervised_losses
-from u2pl.methods.diagnosis import agreement_counts, anchor_counts, pseudo_label_counts, queue_counts
+from u2pl.methods.diagnosis import agreement_counts, contrast_counts, pseudo_label_counts
 from u2pl.methods.ema import EmaTeacher
 from u2pl.methods.schedule import Schedule
-from u2pl.methods.views import NegativesFrom, Views, embedding_of, mixed_view, pixel_sets, true_classes
+from u2pl.methods.views import (
+    Jitter,
+    NegativesFrom,
+    Views,
+    embedding_of,
+    jittered,
+    mixed_view,
+    pixel_sets,
+    true_classes,
+)
+from u2pl.methods.weighting import ConfidentShare
 from u2pl.pixels.adaptive_mixing import AdaptiveCopyPaste
-from u2pl.pixels.contrast import UnreliableContrast, anchor_mask
+from u2pl.pixels.alignment import DistributionAlignment
+from u2pl.pixels.contrast import UnreliableContrast, class_rank
 from u2pl.pixels.losses import cross_entropy
 from u2pl.pixels.mixing import CutMix, Mixing
+from u2pl.pixels.negative_learning import NegativeLearning
+from u2pl.pixels.prototypes import PrototypicalDenoising
 from u2pl.pixels.reliability import Reliability
-from u2pl.structures import Batch, PseudoLabel, SegmentationOutput
+from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel, SegmentationOutput
 
 
 class U2PL(Method):
@@ -26,9 +39,14 @@ class U2PL(Method):
     Args:
         network: the student; the teacher starts as its copy. Needs an embedding when there is a contrast.
         contrast: the contrastive term with its memory bank.
+        negative_learning: what unreliable pixels teach without a bank, beside the contrast or in its place.
+        alignment: pseudo-labels become as frequent as labels.
+        denoising: pseudo-labels by prototypes, which the ``contrast`` has to keep.
         reliability: which pseudo-labels to believe.
         schedule: when unlabeled images begin to train, and how much they weigh.
+        confident_share: DACS's weight in the place of lambda_u.
         mixing: how strong views are mixed.
+        jitter: photometric jitter of the mixed images, where strong views come without.
         copy_paste: AEL's adaptive copy-paste among labeled images (Hu et al. 2021, arXiv 2110.05474). Its running class
             confidence, which an adaptive ``mixing`` shares, follows the student's labeled pixels in every step.
         ema_decay: largest momentum of the teacher.
@@ -38,6 +56,7 @@ class U2PL(Method):
         teacher_passes: 2: the teacher sees the mixed images to embed them, as in the released code; 1: its view of the
             weak images is mixed instead, which saves a pass.
         supervised_loss: L_s.
+        unsupervised_loss: L_u, before its weight.
     """
 
     semi_supervised = True
@@ -47,30 +66,39 @@ class U2PL(Method):
         network: nn.Module,
         *,
         contrast: UnreliableContrast | None,
+        negative_learning: NegativeLearning | None = None,
+        alignment: DistributionAlignment | None = None,
+        denoising: PrototypicalDenoising | None = None,
         reliability: Reliability = Reliability(),
         schedule: Schedule = Schedule(),
+        confident_share: ConfidentShare | None = None,
         mixing: Mixing | None = None,
+        jitter: Jitter | None = None,
         copy_paste: AdaptiveCopyPaste | None = None,
         ema_decay: float = 0.99,
         negatives_from: NegativesFrom = "unreliable",
         feature_dropout: bool = False,
         teacher_passes: int = 2,
         supervised_loss: PixelLoss = cross_entropy,
+        unsupervised_loss: PixelLoss = cross_entropy,
     ) -> None:
         super().__init__()
         self.teacher = EmaTeacher(network, decay=ema_decay)
-        self.contrast, self.reliability, self.schedule = contrast, reliability, schedule
+        self.contrast, self.negative_learning = contrast, negative_learning
+        self.alignment, self.denoising = alignment, denoising
+        self.reliability, self.schedule = reliability, schedule
+        self.confident_share = confident_share
         self.mixing: Mixing = CutMix() if mixing is None else mixing
-        self.copy_paste = copy_paste
+        self.jitter, self.copy_paste = jitter, copy_paste
         self.class_confidence = None if copy_paste is None else copy_paste.confidence  # saved and moved with the method
         self.negatives_from: NegativesFrom = negatives_from
         self.feature_dropout = feature_dropout
         self.teacher_passes = teacher_passes
-        self.supervised_loss = supervised_loss
+        self.supervised_loss, self.unsupervised_loss = supervised_loss, unsupervised_loss
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Returns ``supervised``, ``unsupervised`` (lambda_u L_u), ``contrastive``; with such a head ``auxiliary``."""
-        batch = self.paste(batch)
+        """Returns ``supervised``, ``unsupervised`` (lambda_u L_u), ``contrastive``, and what further parts add."""
+        batch = self.prepare(batch)
         if self.schedule.is_warmup(progress):
             return self.warmup_step(student, batch)
         self.teacher.start(student)
@@ -79,9 +107,7 @@ class U2PL(Method):
         self.observe(output, batch.label)
         losses = supervised_losses(output, batch.label, self.supervised_loss)
         losses["unsupervised"] = self.unsupervised(output.logits[len(batch.image) :], views, progress)
-        if self.contrast is not None:
-            losses["contrastive"] = self.contrastive(output, batch, views)
-        return losses
+        return losses | self.unlikely(output, batch, views)
 
     def look(self, batch: Batch, progress: float) -> Views:
         """The teacher labels the weak view; images and pseudo-labels are mixed alike."""
@@ -89,34 +115,48 @@ class U2PL(Method):
         view = self.teacher(torch.cat((batch.image, weak)) if self.shares_view else weak)
         pseudo = PseudoLabel.from_logits(self.opinion(view, batch), batch.valid)
         pseudo = self.reliability.partition(pseudo, progress)
-        mixes = [self.mixing.draw(pseudo) for _ in strong]
-        mixed = [mix.apply(image) for mix, image in zip(mixes, strong, strict=True)]
+        mixes = [self.mixing.draw(pseudo, batch.label) for _ in strong]
+        mixed = [mix.apply(image, batch.image) for mix, image in zip(mixes, strong, strict=True)]
+        images = torch.cat((batch.image, *(jittered(image, self.jitter) for image in mixed)))
         targets = PseudoLabel.cat([mix.pseudo_label(pseudo) for mix in mixes])
-        return Views(torch.cat((batch.image, *mixed)), weak, view, pseudo, mixes, targets)
+        return Views(images, weak, view, pseudo, mixes, targets)
 
     def opinion(self, view: SegmentationOutput, batch: Batch) -> Tensor:
         """(B_u, C, H, W): the logits that pseudo-labels are made of, from the teacher's view (weak images last)."""
-        return view.logits[-len(batch.unlabeled_views()[0]) :]
+        unlabeled = len(batch.unlabeled_views()[0])
+        logits = view.logits[-unlabeled:]
+        if self.alignment is not None:
+            logits = self.alignment(logits, batch.valid)
+        if self.denoising is not None:
+            logits = self.denoising(logits, embedding_of(view)[-unlabeled:])
+        return logits
 
-    def contrastive(self, output: SegmentationOutput, batch: Batch, views: Views) -> Tensor:
-        """L_c over the pixels of labeled and mixed images, at the resolution of the embedding."""
-        assert self.contrast is not None
-        keys = self.keys(views)
-        size = keys.coarse.shape[-2:]
-        return self.contrast(
-            embedding_of(output)[: len(views.images)],
-            keys.embedding,
-            keys.coarse.float().softmax(dim=1),
-            **self.sets(batch, views, size),
-            truth=true_classes(batch, views.mixes, size=size),
-        )
+    def unlikely(self, output: SegmentationOutput, batch: Batch, views: Views) -> dict[str, Tensor]:
+        """What pixels teach by the classes they are not, at coarse resolution: ``contrastive`` (L_c), ``negative``."""
+        if not self.needs_keys:
+            return {}
+        keys, size, images = self.keys(views), output.coarse.shape[-2:], len(views.images)
+        probability = keys.coarse.float().softmax(dim=1)
+        rank, sets = class_rank(probability), self.sets(batch, views, size)
+        losses = {}
+        if self.contrast is not None:
+            truth = true_classes(batch, views.mixes, size=size)
+            embedding = embedding_of(output)[:images]
+            losses["contrastive"] = self.contrast(
+                embedding, keys.embedding, probability, **sets, rank=rank, truth=truth
+            )
+        if self.negative_learning is not None:
+            losses["negative"] = self.negative_learning(output.coarse[:images], rank, sets["unreliable"])
+        return losses
 
     def sets(self, batch: Batch, views: Views, size: torch.Size) -> dict[str, Tensor]:
-        """Which pixels the contrast draws anchors and negatives from."""
-        return pixel_sets(batch.label, views.targets, size=size, negatives_from=self.negatives_from)
+        """Which pixels the contrast draws anchors and negatives from, by the names of its arguments."""
+        return pixel_sets(
+            batch.label, views.targets, known=views.known(), size=size, negatives_from=self.negatives_from
+        )
 
     def keys(self, views: Views) -> SegmentationOutput:
-        """The teacher's view of labeled and mixed images, which the contrast takes its keys from."""
+        """The teacher's view of labeled and mixed images, by which their pixels are ranked and embedded."""
         if not self.shares_view:
             return self.teacher(views.images)
         return mixed_view(views.teacher, views.mixes, labeled=len(views.images) - len(views.targets.label))
@@ -130,16 +170,29 @@ class U2PL(Method):
     def unsupervised(self, logits: Tensor, views: Views, progress: float) -> Tensor:
         """lambda_u L_u over the mixed views and, halved with them, over the view with dropped features, the last."""
         mixed, plain = views.targets, views.pseudo
-        loss = self.schedule.lambda_u(mixed, progress) * cross_entropy(logits[: len(mixed.label)], mixed.target())
+        loss = self.weighted(logits[: len(mixed.label)], mixed, views.known(), views, progress)
         if not self.feature_dropout:
             return loss
-        perturbed = cross_entropy(logits[-len(plain.label) :], plain.target())
-        return (loss + self.schedule.lambda_u(plain, progress) * perturbed) / 2
+        nothing = torch.full_like(plain.label, IGNORE_INDEX)
+        return (loss + self.weighted(logits[-len(plain.label) :], plain, nothing, views, progress)) / 2
+
+    def weighted(self, logits: Tensor, targets: PseudoLabel, known: Tensor, views: Views, progress: float) -> Tensor:
+        """lambda_u L_u of one kind of view, or DACS's weight of it; ``known`` are the true labels in ``targets``."""
+        loss, target = self.unsupervised_loss, targets.target()
+        if self.confident_share is None:
+            return self.schedule.lambda_u(targets, progress) * loss(logits, target)
+        share = self.confident_share(loss, logits, target, known=known, predicted=views.pseudo)
+        return self.schedule.ramped(progress) * share
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether a loss asks what the teacher thinks of each pixel that the student sees."""
+        return self.contrast is not None or self.negative_learning is not None
 
     @property
     def shares_view(self) -> bool:
-        """Whether the teacher's view of the unmixed images also serves the contrast."""
-        return self.contrast is not None and self.teacher_passes == 1
+        """Whether the teacher's view of the unmixed images, mixed, is that of the mixed ones."""
+        return self.needs_keys and self.teacher_passes == 1
 
     def warmup_step(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Labels alone; every output stays connected to the graph, as distributed training needs."""
@@ -150,8 +203,10 @@ class U2PL(Method):
             losses["contrastive"] = 0.0 * output.embedding.sum()
         return losses
 
-    def paste(self, batch: Batch) -> Batch:
-        """The batch with classes pasted among its labeled images, if the method does so."""
+    def prepare(self, batch: Batch) -> Batch:
+        """Account for the labels; the batch with classes pasted among its labeled images, if the method does so."""
+        if self.alignment is not None:
+            self.alignment.observe(batch.label)
         if self.copy_paste is None:
             return batch
         image, label = self.copy_paste.apply(batch.image, batch.label)
@@ -167,18 +222,15 @@ class U2PL(Method):
         """Pseudo-labels, agreement of student and teacher, anchors and queues; nothing before there is a teacher."""
         if not self.teacher.started:
             return {}
-        batch = self.paste(batch)
+        batch = self.prepare(batch)
         views = self.look(batch, progress)
         teacher = views.teacher.logits[-len(views.weak) :]
         counts = pseudo_label_counts(views.pseudo, batch.truth, num_classes=teacher.shape[1])
         if self.contrast is not None:
-            keys = self.keys(views)
-            size = keys.coarse.shape[-2:]
-            target = pixel_sets(batch.label, views.targets, size=size)["target"]
-            probability = keys.coarse.float().softmax(dim=1)
-            anchors = anchor_mask(target, probability, min_probability=self.contrast.min_probability)
-            counts |= anchor_counts(anchors, true_classes(batch, views.mixes, size=size), labeled=len(batch.image))
-            counts |= queue_counts(self.contrast.bank)
+            coarse = self.keys(views).coarse
+            sets = self.sets(batch, views, coarse.shape[-2:])
+            truth = true_classes(batch, views.mixes, size=coarse.shape[-2:])
+            counts |= contrast_counts(self.contrast, coarse, sets, truth, labeled=len(batch.image))
         student.eval()
         return counts | agreement_counts(student(views.weak).logits, teacher, views.pseudo.valid)
 

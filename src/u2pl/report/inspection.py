@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from u2pl.build import build_source, contrasts, ranks
+from u2pl.build import build_source, ranks, uses_ranks
 from u2pl.data.inspection import Inspection, inspect
 from u2pl.recipes import load_config
 
@@ -17,7 +17,7 @@ def print_inspection(source: str, overrides: Sequence[str], console: Console) ->
     """Read all data of a configuration and print what is there; whether it can be trained on."""
     config = load_config(source, overrides)
     data = build_source(config.data, seed=config.seed)
-    if contrasts(config.method):
+    if uses_ranks(config.method):
         ranks(config.method, len(data.classes))
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading")

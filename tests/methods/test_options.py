@@ -1,0 +1,298 @@
+"""What a step does with the options for few and noisy labels, against pixels followed one by one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from u2pl.methods import U2PL, MeanTeacher, Schedule
+from u2pl.pixels import (
+    AdaptiveCopyPaste,
+    AdaptiveCutMix,
+    ClassConfidence,
+    CutMix,
+    DistributionAlignment,
+    NegativeLearning,
+    Prototypes,
+    PrototypicalDenoising,
+    Reliability,
+    UnreliableContrast,
+)
+from u2pl.pixels.losses import SymmetricCrossEntropy
+from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
+
+Network = Callable[..., nn.Module]
+C, D, SIZE = 4, 3, 8
+
+
+def random_batch(seed: int = 0, size: int = 2) -> Batch:
+    torch.manual_seed(seed)
+    label = torch.randint(0, C, (size, SIZE, SIZE)).masked_fill(torch.rand(size, SIZE, SIZE) < 0.2, IGNORE_INDEX)
+    label[label == 3] = 0  # an absent class
+    weak = 2 * torch.randn(size, 3, SIZE, SIZE)
+    valid = torch.ones(size, SIZE, SIZE, dtype=torch.bool)
+    valid[0, :, :2] = False
+    return Batch(2 * torch.randn(size, 3, SIZE, SIZE), label, weak, weak + 0.1 * torch.rand_like(weak), valid)
+
+
+def new_contrast(**options: Any) -> UnreliableContrast:
+    sizes = {"anchors": 8, "negatives": 8, "bank_size": 64, "keys_per_step": 16, "min_probability": 0.2}
+    return UnreliableContrast(C, D, **{**sizes, "low_rank": 1, "high_rank": 3, **options})
+
+
+def started(method: U2PL, other: nn.Module) -> U2PL:
+    """A method whose teacher is another network."""
+    method.teacher.network.load_state_dict(other.state_dict())
+    method.teacher.started = True
+    return method
+
+
+def everything(network: nn.Module, **options: Any) -> U2PL:
+    """U2PL with all of its parts."""
+    prototypes = Prototypes(C, D)
+    parts = {
+        "contrast": new_contrast(prototypes=prototypes),
+        "denoising": PrototypicalDenoising(prototypes),
+        "alignment": DistributionAlignment(C),
+        "negative_learning": NegativeLearning(1, 3),
+        "unsupervised_loss": SymmetricCrossEntropy(),
+        "reliability": Reliability(class_wise=True),
+    }
+    return U2PL(network, **{**parts, **options})
+
+
+def unsupervised(
+    student: nn.Module, batch: Batch, p: Tensor, *, seed: int, class_wise: bool = False, reverse: float = 0.0
+) -> float:
+    """lambda_u L_u by the pseudo-labels that the probabilities (B, C, H, W) of weak images make."""
+    places = list(product(range(len(p)), range(SIZE), range(SIZE)))
+    label, entropy = p.argmax(dim=1), -(p.double() * p.double().log()).sum(dim=1)
+    reliable = torch.zeros_like(batch.valid)
+    for place in places:
+        peers = batch.valid & (label == label[place]) if class_wise else batch.valid
+        if batch.valid[place]:
+            reliable[place] = bool(entropy[place] < np.quantile(entropy[peers].numpy(), 0.8) - 1e-9)
+    torch.manual_seed(seed)
+    keep = CutMix().draw(PseudoLabel.from_logits(p, batch.valid)).keep
+    mixed, target, pixels = batch.strong.clone(), torch.full_like(label, IGNORE_INDEX), 0
+    for b, y, x in places:
+        source = b if keep[b, y, x] else (b + 1) % len(p)
+        mixed[b, :, y, x] = batch.strong[source, :, y, x]
+        pixels += int(batch.valid[source, y, x])
+        if reliable[source, y, x]:
+            target[b, y, x] = label[source, y, x]
+    with torch.no_grad():
+        probability = student(torch.cat((batch.image, mixed))).logits[len(batch.image) :].softmax(dim=1)
+    losses = []
+    for b, y, x in places:
+        if target[b, y, x] != IGNORE_INDEX:
+            right = probability[b, target[b, y, x], y, x].item()
+            losses.append(-math.log(right) - reverse * math.log(1e-4) * (1 - right))
+    return pixels / max(1, len(losses)) * sum(losses) / max(1, len(losses))
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(("class_wise", "reverse"), [(True, 0.0), (False, 0.1), (True, 2.0)])
+def test_class_wise_reliability_and_the_symmetric_loss(
+    tiny_network: Network, seed: int, size: int, class_wise: bool, reverse: float
+) -> None:
+    student, teacher, batch = tiny_network(seed).eval(), tiny_network(seed + 50).eval(), random_batch(seed, size)
+    loss = SymmetricCrossEntropy(reverse)
+    parts = {"reliability": Reliability(class_wise=class_wise), "unsupervised_loss": loss}
+    method = started(MeanTeacher(student, **parts), teacher)
+    torch.manual_seed(seed)
+    value = method(student, batch, 0.0)["unsupervised"]
+    p = teacher(batch.weak).logits.detach().softmax(dim=1)
+    expected = unsupervised(student, batch, p, seed=seed, class_wise=class_wise, reverse=reverse)
+    assert value.item() == pytest.approx(expected, rel=1e-3)
+
+
+def aligned(p: Tensor, batch: Batch) -> Tensor:
+    """Probabilities times the frequency of each class in the labels over that in the valid predictions."""
+    labels = [value for value in batch.label.flatten().tolist() if value != IGNORE_INDEX]
+    predicted = p.permute(0, 2, 3, 1)[batch.valid].mean(dim=0)
+    for c in range(C):
+        p = p.clone()
+        p[:, c] *= min(10.0, max(0.1, labels.count(c) / len(labels) / predicted[c].item()))
+    return p / p.sum(dim=1, keepdim=True)
+
+
+def denoised(p: Tensor, embedding: Tensor, prototypes: Prototypes) -> Tensor:
+    """Probabilities times the nearness of each prototype, interpolated from the resolution of the embedding."""
+    near = torch.stack(
+        [
+            torch.exp(-(F.normalize(embedding, dim=1) - F.normalize(centre, dim=0).view(1, D, 1, 1)).norm(dim=1))
+            for centre in prototypes.value
+        ],
+        dim=1,
+    )
+    weight = near / near.sum(dim=1, keepdim=True)
+    p = p * F.interpolate(weight, size=p.shape[-2:], mode="bilinear", align_corners=True)
+    return p / p.sum(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize(("align", "denoise"), [(True, False), (False, True), (True, True)])
+def test_pseudo_labels_are_aligned_and_denoised_before_the_partition(
+    tiny_network: Network, passes: int, align: bool, denoise: bool
+) -> None:
+    student, teacher, batch = tiny_network(1).eval(), tiny_network(51).eval(), random_batch(1)
+    prototypes = Prototypes(C, D)
+    prototypes.update(5 * torch.randn(C, D), torch.full((C,), 2.0))
+    before = copy.deepcopy(prototypes)  # those of the steps before: this one's come after its pseudo-labels
+    parts = {
+        "alignment": DistributionAlignment(C) if align else None,
+        "denoising": PrototypicalDenoising(prototypes) if denoise else None,
+    }
+    method = U2PL(student, contrast=new_contrast(prototypes=prototypes), teacher_passes=passes, **parts)
+    started(method, teacher)
+    torch.manual_seed(4)
+    value = method(student, batch, 0.0)["unsupervised"]
+    view = teacher(batch.weak)
+    plain = p = view.logits.detach().softmax(dim=1)
+    p = aligned(p, batch) if align else p
+    p = denoised(p, view.embedding.detach(), before) if denoise else p
+    assert (p.argmax(dim=1) != plain.argmax(dim=1)).any()
+    assert value.item() == pytest.approx(unsupervised(student, batch, p, seed=4), rel=1e-3)
+    assert not torch.equal(prototypes.value, before.value)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize("contrast", [True, False])
+def test_negative_learning(tiny_network: Network, seed: int, size: int, passes: int, contrast: bool) -> None:
+    student = tiny_network(seed, projection=contrast).eval()
+    teacher, batch = tiny_network(seed + 50, projection=contrast).eval(), random_batch(seed, size)
+    method = U2PL(
+        student,
+        contrast=new_contrast() if contrast else None,
+        negative_learning=NegativeLearning(2, 4),
+        teacher_passes=passes,
+        reliability=Reliability(0.6),
+    )
+    started(method, teacher)
+    torch.manual_seed(seed)
+    views = method.look(batch, 0.0)
+    torch.manual_seed(seed)
+    losses = method(student, batch, 0.0)
+    assert list(losses) == ["supervised", "unsupervised", *(["contrastive"] if contrast else []), "negative"]
+
+    with torch.no_grad():
+        keys = teacher(views.images[size:]).coarse
+        if passes == 1:
+            weak, small = teacher(batch.weak).coarse, views.mixes[0].keep[:, ::2, ::2].unsqueeze(1)
+            keys = torch.where(small, weak, weak.roll(-1, dims=0))
+        p = student(views.images).coarse[size:].softmax(dim=1)
+    pairs = []
+    for b, y, x in product(range(size), range(SIZE // 2), range(SIZE // 2)):
+        if views.targets.unreliable[b, 2 * y, 2 * x]:
+            order = keys[b, :, y, x].argsort(descending=True).tolist()
+            pairs += [-math.log(1 - p[b, c, y, x].item()) for c in order[2:4]]
+    assert losses["negative"].item() == pytest.approx(sum(pairs) / len(pairs), rel=1e-4)
+
+
+def test_negative_learning_of_two_views_and_dropped_features(tiny_network: Network) -> None:
+    """Unmixed images are not ranked: only mixed ones learn from negatives."""
+    student, batch = tiny_network(1).eval(), random_batch(1)
+    batch = replace(batch, strong_2=batch.strong - 0.3)
+    method = MeanTeacher(student, negative_learning=NegativeLearning(1, 4), feature_dropout=True, teacher_passes=1)
+    started(method, tiny_network(51))
+    torch.manual_seed(2)
+    views = method.look(batch, 0.0)
+    torch.manual_seed(2)
+    value = method(student, batch, 0.0)["negative"]
+    keys = torch.cat([mix.apply(method.teacher(batch.weak).coarse) for mix in views.mixes])
+    p = student(views.images[2:]).coarse.softmax(dim=1)
+    unreliable = views.targets.unreliable[:, ::2, ::2].unsqueeze(1)
+    unlikely = unreliable & (keys < keys.max(dim=1, keepdim=True).values)
+    torch.testing.assert_close(value, -(1 - p[unlikely.expand_as(p)]).log().mean(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("reliable", [0.0, 1.0])
+def test_nothing_and_everything_unreliable(tiny_network: Network, reliable: float) -> None:
+    student, batch = tiny_network(), random_batch()
+    method = everything(student, reliability=Reliability(1 - reliable, min_confidence=0.0 if reliable else 2.0))
+    losses = method(student, batch, 0.0)
+    assert all(loss.isfinite() for loss in losses.values())
+    assert (losses["unsupervised"].item() > 0) == bool(reliable)
+    sum(losses.values()).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in student.parameters())
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_without_a_valid_or_labeled_pixel_all_terms_are_zero(tiny_network: Network, size: int) -> None:
+    student, batch = tiny_network(), random_batch(size=size)
+    batch.valid[:], batch.label[:] = False, IGNORE_INDEX
+    losses = everything(student)(student, batch, 0.0)
+    assert [loss.item() for loss in losses.values()] == [0.0] * 4
+    sum(losses.values()).backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in student.parameters())
+
+
+def test_labels_are_counted_in_the_warm_up_and_as_they_were_drawn(tiny_network: Network) -> None:
+    """Classes that copy-paste repeats are no more frequent for it."""
+    student, batch = tiny_network(), random_batch(3)
+    confidence = ClassConfidence(C)
+    copy_paste = AdaptiveCopyPaste(confidence, number=1, probability=1.0)
+    alignment = DistributionAlignment(C)
+    options = {"copy_paste": copy_paste, "mixing": AdaptiveCutMix(confidence), "schedule": Schedule(warmup=0.5)}
+    method = everything(student, alignment=alignment, **options)
+    assert list(method(student, batch, 0.2)) == ["supervised", "contrastive"]
+    labels = [value for value in batch.label.flatten().tolist() if value != IGNORE_INDEX]
+    assert alignment.labeled.tolist() == pytest.approx([labels.count(c) / len(labels) for c in range(C)])
+    assert alignment.steps.tolist() == [1, 0]
+    method(student, batch, 0.5)
+    assert alignment.steps.tolist() == [2, 1]
+
+
+def test_a_mean_teacher_takes_what_needs_no_contrast(tiny_network: Network) -> None:
+    student = tiny_network(projection=False)
+    parts = {"alignment": DistributionAlignment(C), "negative_learning": NegativeLearning(1, 3)}
+    method = MeanTeacher(student, unsupervised_loss=SymmetricCrossEntropy(), teacher_passes=1, **parts)
+    losses = method.train()(student, random_batch(), 0.0)
+    assert list(losses) == ["supervised", "unsupervised", "negative"]
+    assert method.teacher.network.calls == [(False, 4)]  # one pass
+
+
+def test_all_options_are_saved_and_go_on(tiny_network: Network) -> None:
+    student, batch = tiny_network(), random_batch()
+    method = everything(student)
+    for _ in range(3):
+        method(student, batch, 0.3)
+        method.after_step(student)
+    restored = everything(tiny_network(7))
+    restored.load_state_dict(method.state_dict())
+    assert method.contrast.prototypes.known.any()
+    results = []
+    for one, network in ((method, student), (restored, copy.deepcopy(student))):
+        torch.manual_seed(9)
+        results.append([loss.item() for loss in one(network, batch, 0.4).values()])
+    assert results[0] == results[1]
+    for name, value in restored.state_dict().items():
+        same = method.state_dict()[name]
+        assert torch.equal(value, same) if isinstance(value, Tensor) else value == same, name
+
+
+def test_a_diagnosis_sees_the_pseudo_labels_that_train(tiny_network: Network) -> None:
+    student, batch = tiny_network(1), random_batch(1)
+    batch = replace(batch, truth=torch.randint(0, C, batch.valid.shape))
+    alignment = DistributionAlignment(C)
+    method = started(everything(student, alignment=alignment), tiny_network(51))
+    alignment.observe(torch.full((1, 2, 2), 2))  # only class 2 is ever labeled
+    for _ in range(200):
+        alignment.observe(torch.full((1, 2, 2), 2))
+    counts = method.diagnose(student, replace(batch, label=torch.full_like(batch.label, 2)), 0.0)
+    share = counts["reliable/share"][1]
+    assert share[2] > 0.8 * share.sum()
