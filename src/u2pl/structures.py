@@ -62,6 +62,9 @@ class SegmentationOutput:
     coarse: Tensor  #: (B, C, h, w) class scores at the resolution of the embedding
     embedding: Tensor | None = None  #: (B, D, h, w) pixel embeddings z = g(h(x)); None without a projection head
     auxiliary: Tensor | None = None  #: (B, C, H, W) class scores of the auxiliary head, in training only
+    #: (B, C - 1, h, w) scores of all classes but the background at each place of the encoder's last features, by the
+    #: classification head; None without one
+    activation: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
-import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.errors import InputError
 from u2pl.networks.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize, PooledBatchNorm2d
 from u2pl.networks.perturbation import append_dropped
+from u2pl.networks.smp_choices import check_architecture, check_encoder, check_options, imagenet_tag, options_of
 from u2pl.networks.transformers import SHORT_NAMES, create_dpt, dpt_multiple
 from u2pl.networks.weights import fetching, load_encoder_weights
 from u2pl.structures import SegmentationOutput
@@ -32,6 +30,8 @@ class SmpNetwork(nn.Module):
         normalize: images in [0, 1] -> what the encoder was trained with.
         model: of segmentation_models_pytorch; its last layer is its ``segmentation_head``.
         projection: decoder features (B, K, h, w) -> embeddings (B, D, h, w). None for methods without contrast.
+        classification: last encoder features (B, K, h, w) -> scores (B, C - 1, h, w) of all classes but the background.
+            None for methods that do not learn from image-level tags.
         multiple: both sides of an image are padded to a multiple of this, which the model requires.
         minimum: and to at least this.
     """
@@ -42,6 +42,7 @@ class SmpNetwork(nn.Module):
         normalize: nn.Module,
         model: nn.Module,
         projection: nn.Module | None = None,
+        classification: nn.Module | None = None,
         multiple: int = 32,
         minimum: int = 1,
     ) -> None:
@@ -51,6 +52,7 @@ class SmpNetwork(nn.Module):
         self.normalize = normalize
         self.model = model
         self.projection = projection
+        self.classification = classification
         PooledBatchNorm2d.adopt(self.model.decoder)  # type: ignore[arg-type]
 
     @property
@@ -68,7 +70,8 @@ class SmpNetwork(nn.Module):
         padded = _pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
         size = padded.shape[-2:]
         # What a model of the library does, step by step; the encoders of DPT also return a transformer's prefix tokens.
-        encoded = append_dropped(self.encoder(padded), dropped)
+        plain = self.encoder(padded)
+        encoded = append_dropped(plain, dropped)
         features = self.model.decoder(*encoded) if isinstance(encoded, tuple) else self.model.decoder(encoded)  # type: ignore[operator]
         logits = self.model.segmentation_head(features)  # type: ignore[operator]
         if logits.shape[-2:] != size:
@@ -76,13 +79,23 @@ class SmpNetwork(nn.Module):
         coarse_size = [min(f, -(-s // COARSE_STRIDE)) for f, s in zip(features.shape[-2:], size, strict=True)]
         coarse = _average(logits, coarse_size)
         embedding = None if self.projection is None else self.projection(_average(features, coarse_size))
-        # Padding was added at the bottom and the right: what belongs to the image is the upper left part.
-        rows, columns = (-(-s * c // p) for s, c, p in zip((height, width), coarse_size, size, strict=True))
         return SegmentationOutput(
             logits=logits[..., :height, :width],
-            coarse=coarse[..., :rows, :columns],
-            embedding=None if embedding is None else embedding[..., :rows, :columns],
+            coarse=_unpad(coarse, image, padded),
+            embedding=None if embedding is None else _unpad(embedding, image, padded),
+            activation=None if self.classification is None else _unpad(self._classify(plain), image, padded),
         )
+
+    def activate(self, image: Tensor) -> Tensor:
+        """(B, C - 1, h, w): the ``activation`` of :meth:`forward` alone, without the decoder."""
+        padded = _pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
+        return _unpad(self._classify(self.encoder(padded)), image, padded)
+
+    def _classify(self, encoded: Any) -> Tensor:
+        """Scores at each place of the last of all features; a transformer's prefix tokens are left aside."""
+        assert self.classification is not None
+        features = encoded[0] if isinstance(encoded, tuple) else encoded
+        return self.classification(features[-1])
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that start from ImageNet and train at the base learning rate."""
@@ -101,6 +114,7 @@ def smp_network(
     encoder: str = "mobilenet_v2",
     output_stride: int | None = None,
     embedding_dim: int | None = 256,
+    classification: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     pretrained: bool = False,
@@ -116,21 +130,22 @@ def smp_network(
             ``SHORT_NAMES`` (``dinov2_small``).
         output_stride: of the encoder, for the architectures that can choose it (DeepLabV3, DeepLabV3Plus, PAN).
         embedding_dim: D, or None for no projection head.
+        classification: add a classification head on the encoder's last features, for training on image-level tags.
         mean, std: of the images the encoder was trained with, RGB in [0, 1]. None: those of the encoder's published
             weights when ``pretrained`` fetches them, otherwise ImageNet's.
         pretrained: fetch the encoder's published weights.
         weights: a local file of the encoder's weights; wins over ``pretrained``.
         options: of the architecture, as segmentation_models_pytorch calls them (``decoder_channels=...``).
     """
-    _check_architecture(architecture)
-    _check_encoder(encoder)
+    check_architecture(architecture)
+    check_encoder(encoder)
     encoder = SHORT_NAMES.get(encoder, encoder)
-    _check_options(architecture, encoder, options)
+    check_options(architecture, encoder, options)
     if output_stride is not None:
-        if "encoder_output_stride" not in _options_of(architecture):
+        if "encoder_output_stride" not in options_of(architecture):
             raise InputError(f"network.output_stride: {architecture} has no such choice; leave it out")
         options["encoder_output_stride"] = output_stride
-    tag = _imagenet_tag(encoder) if pretrained and weights is None else None
+    tag = imagenet_tag(encoder) if pretrained and weights is None else None
     create: Callable[..., Any] = (
         create_dpt if architecture.lower() == "dpt" else partial(smp.create_model, architecture)
     )
@@ -166,67 +181,12 @@ def smp_network(
             nn.ReLU(inplace=True),
             nn.Conv2d(embedding_dim, embedding_dim, kernel_size=1),
         ),
+        classification=nn.Conv2d(model.encoder.out_channels[-1], num_classes - 1, kernel_size=1, bias=False)
+        if classification
+        else None,
         multiple=dpt_multiple(model.encoder) if architecture.lower() == "dpt" else stride,
         # PAN's pyramid halves the encoder's map three times.
         minimum=8 * stride if architecture.lower() == "pan" else 1,
-    )
-
-
-def _check_architecture(name: str) -> None:
-    classes = {key: architecture.__name__ for key, architecture in smp.MODEL_ARCHITECTURES_MAPPING.items()}
-    if name.lower() not in classes:
-        near = [classes[key] for key in get_close_matches(name.lower(), classes, n=3)]
-        raise InputError(f"network.architecture: no architecture {name!r}; {_hint(near, classes.values())}")
-
-
-def _check_encoder(name: str) -> None:
-    if not name.startswith("tu-"):
-        known = list(smp.encoders.encoders)
-    elif "." in name:  # the tag after the dot names trained weights; without one timm takes its default
-        known = [f"tu-{model}" for model in timm.list_models(pretrained=True)]
-    else:
-        known = [f"tu-{model}" for model in timm.list_models()]
-    known += SHORT_NAMES
-    if name not in known:
-        near = get_close_matches(name, known, n=3)
-        raise InputError(f"network.encoder: no encoder {name!r}; {_hint(near, ['resnet34', 'mit_b2', 'dinov2_small'])}")
-
-
-def _check_options(architecture: str, encoder: str, options: dict[str, Any]) -> None:
-    known = _options_of(architecture)
-    for name in options:
-        # Those of timm's encoders are passed on, and timm knows them; other encoders ignore what they do not know.
-        if name not in known and not encoder.startswith("tu-"):
-            raise InputError(
-                f"network.{name}: no option of {architecture}; {_hint(get_close_matches(name, known), known)}"
-            )
-
-
-def _options_of(architecture: str) -> list[str]:
-    signature = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[architecture.lower()].__init__)
-    set_here = ("self", "kwargs", "encoder_name", "encoder_weights", "in_channels", "classes", "aux_params")
-    return [name for name in signature.parameters if name not in set_here]
-
-
-def _hint(near: Iterable[str], examples: Iterable[str]) -> str:
-    near = list(near)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(examples)}, ..."
-
-
-def _imagenet_tag(encoder: str) -> str | bool:
-    """What segmentation_models_pytorch calls the published weights of an encoder, ImageNet's where it can choose."""
-    if encoder.startswith("tu-"):
-        if timm.is_model_pretrained(encoder.removeprefix("tu-")):
-            return True
-        tags: list[str] = []
-    else:
-        tags = list(smp.encoders.encoders[encoder]["pretrained_settings"])
-    for tag in sorted(tags, key=len):  # "imagenet" before "imagenet+5k"
-        if tag.startswith("imagenet"):
-            return tag
-    raise InputError(
-        f"network.pretrained: {encoder} has no published weights; give network.weights=PATH, or set "
-        "network.pretrained=false"
     )
 
 
@@ -234,6 +194,13 @@ def _pad(image: Tensor, *, multiple: int, minimum: int) -> Tensor:
     """Repeat the last row and column until both sides are multiples, and not below the minimum."""
     bottom, right = (-max(side, minimum) % multiple + max(minimum - side, 0) for side in image.shape[-2:])
     return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
+
+
+def _unpad(x: Tensor, image: Tensor, padded: Tensor) -> Tensor:
+    """The part of (B, ., h, w) that belongs to the image; what was added to it is at the bottom and the right."""
+    places = zip(x.shape[-2:], image.shape[-2:], padded.shape[-2:], strict=True)
+    rows, columns = (-(-own * side // whole) for side, own, whole in places)
+    return x[..., :rows, :columns]
 
 
 def _average(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -84,6 +84,8 @@ class DeepLabV3Plus(nn.Module):
         classifier: pixel features -> class scores (B, C, h, w); the paper's f.
         projection: pixel features -> embeddings (B, D, h, w); the paper's g. None for methods without contrast.
         auxiliary: features of the third stage -> class scores, for an additional loss in training.
+        classification: features of the last stage -> scores (B, C - 1, h, w) of all classes but the background. None
+            for methods that do not learn from image-level tags.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class DeepLabV3Plus(nn.Module):
         classifier: nn.Module,
         projection: nn.Module | None = None,
         auxiliary: nn.Module | None = None,
+        classification: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.normalize = normalize
@@ -103,6 +106,7 @@ class DeepLabV3Plus(nn.Module):
         self.classifier = classifier
         self.projection = projection
         self.auxiliary = auxiliary
+        self.classification = classification
 
     def forward(self, image: Tensor, *, dropped: int = 0) -> SegmentationOutput:
         """(B, 3, H, W) in [0, 1] -> class scores (B, C, H, W); coarse scores and embeddings (B, ., H/4, W/4).
@@ -111,7 +115,8 @@ class DeepLabV3Plus(nn.Module):
         the channels are dropped.
         """
         size = image.shape[-2:]
-        features: Features = append_dropped(self.encoder(self.normalize(image)), dropped)
+        plain = self.encoder(self.normalize(image))
+        features: Features = append_dropped(plain, dropped)
         pixels = self.decoder(features)
         coarse = self.classifier(pixels)
         auxiliary = None
@@ -122,7 +127,13 @@ class DeepLabV3Plus(nn.Module):
             coarse=coarse,
             embedding=None if self.projection is None else self.projection(pixels),
             auxiliary=auxiliary,
+            activation=None if self.classification is None else self.classification(plain.high),
         )
+
+    def activate(self, image: Tensor) -> Tensor:
+        """(B, C - 1, h, w): the ``activation`` of :meth:`forward` alone, without the decoder."""
+        assert self.classification is not None
+        return self.classification(self.encoder(self.normalize(image)).high)
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that start from ImageNet and train at the base learning rate."""
@@ -130,7 +141,7 @@ class DeepLabV3Plus(nn.Module):
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """All other parameters: they start from scratch and train at a higher rate."""
-        heads = (self.decoder, self.classifier, self.projection, self.auxiliary)
+        heads = (self.decoder, self.classifier, self.projection, self.auxiliary, self.classification)
         return chain.from_iterable(head.parameters() for head in heads if head is not None)
 
 
@@ -146,6 +157,7 @@ def deeplabv3plus(
     low_level_channels: int = 256,
     embedding_dim: int | None = 256,
     auxiliary: bool = False,
+    classification: bool = False,
     dropout: float = 0.1,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
@@ -164,6 +176,7 @@ def deeplabv3plus(
         low_level_channels: width of the low-level features; 256 in the paper, 48 in DeepLabv3+.
         embedding_dim: D, or None for no projection head.
         auxiliary: add a second classifier on the third stage, used in training only.
+        classification: add a classification head on the last stage, for training on image-level tags.
         dropout: probability of dropping a channel in the heads.
         mean, std: of the images the encoder was trained with, RGB in [0, 1].
         pretrained: fetch the encoder's ImageNet weights (those of the deep stem are GluonCV's ResNet-s).
@@ -195,6 +208,9 @@ def deeplabv3plus(
         else _pixel_head(decoder.out_channels, channels, embedding_dim, depth=2, dropout=dropout),
         auxiliary=_pixel_head(trunk.middle_channels, channels, num_classes, depth=1, dropout=dropout)
         if auxiliary
+        else None,
+        classification=nn.Conv2d(trunk.high_channels, num_classes - 1, kernel_size=1, bias=False)
+        if classification
         else None,
     )
 

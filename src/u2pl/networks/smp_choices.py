@@ -1,0 +1,76 @@
+"""Which architectures, encoders and options of segmentation_models_pytorch and timm there are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import timm
+
+from u2pl.errors import InputError
+from u2pl.networks.transformers import SHORT_NAMES
+
+
+def check_architecture(name: str) -> None:
+    """Raise InputError, with the nearest names, for an architecture that does not exist."""
+    classes = {key: architecture.__name__ for key, architecture in smp.MODEL_ARCHITECTURES_MAPPING.items()}
+    if name.lower() not in classes:
+        near = [classes[key] for key in get_close_matches(name.lower(), classes, n=3)]
+        raise InputError(f"network.architecture: no architecture {name!r}; {_hint(near, classes.values())}")
+
+
+def check_encoder(name: str) -> None:
+    """Raise InputError, with the nearest names, for an encoder that does not exist."""
+    if not name.startswith("tu-"):
+        known = list(smp.encoders.encoders)
+    elif "." in name:  # the tag after the dot names trained weights; without one timm takes its default
+        known = [f"tu-{model}" for model in timm.list_models(pretrained=True)]
+    else:
+        known = [f"tu-{model}" for model in timm.list_models()]
+    known += SHORT_NAMES
+    if name not in known:
+        near = get_close_matches(name, known, n=3)
+        raise InputError(f"network.encoder: no encoder {name!r}; {_hint(near, ['resnet34', 'mit_b2', 'dinov2_small'])}")
+
+
+def check_options(architecture: str, encoder: str, options: dict[str, Any]) -> None:
+    """Raise InputError for an option that an architecture does not have."""
+    known = options_of(architecture)
+    for name in options:
+        # Those of timm's encoders are passed on, and timm knows them; other encoders ignore what they do not know.
+        if name not in known and not encoder.startswith("tu-"):
+            raise InputError(
+                f"network.{name}: no option of {architecture}; {_hint(get_close_matches(name, known), known)}"
+            )
+
+
+def options_of(architecture: str) -> list[str]:
+    """Options of an architecture, but for those that are set here."""
+    signature = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[architecture.lower()].__init__)
+    set_here = ("self", "kwargs", "encoder_name", "encoder_weights", "in_channels", "classes", "aux_params")
+    return [name for name in signature.parameters if name not in set_here]
+
+
+def _hint(near: Iterable[str], examples: Iterable[str]) -> str:
+    near = list(near)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(examples)}, ..."
+
+
+def imagenet_tag(encoder: str) -> str | bool:
+    """What segmentation_models_pytorch calls the published weights of an encoder, ImageNet's where it can choose."""
+    if encoder.startswith("tu-"):
+        if timm.is_model_pretrained(encoder.removeprefix("tu-")):
+            return True
+        tags: list[str] = []
+    else:
+        tags = list(smp.encoders.encoders[encoder]["pretrained_settings"])
+    for tag in sorted(tags, key=len):  # "imagenet" before "imagenet+5k"
+        if tag.startswith("imagenet"):
+            return tag
+    raise InputError(
+        f"network.pretrained: {encoder} has no published weights; give network.weights=PATH, or set "
+        "network.pretrained=false"
+    )
