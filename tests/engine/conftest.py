@@ -23,6 +23,12 @@ TINY = (
     *("train.accelerator=cpu", "train.precision=fp32"),
 )
 
+#: Every option for few and noisy labels.
+OPTIONS = (
+    *("method.class_wise=true", "method.align=true", "method.negative_weight=0.5"),
+    *("method.prototypes=true", "method.denoise=true", "method.symmetric=0.1"),
+)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
@@ -37,6 +43,11 @@ def tiny_network() -> Callable[..., nn.Module]:
 @pytest.fixture(scope="session")
 def tiny_overrides() -> tuple[str, ...]:
     return TINY
+
+
+@pytest.fixture(scope="session")
+def all_options() -> tuple[str, ...]:
+    return OPTIONS
 
 
 @pytest.fixture

@@ -52,10 +52,13 @@ def launch(*command: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
 
 
-def test_processes_end_with_the_same_student_teacher_and_banks(tmp_path: Path, tiny_overrides: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("options", [False, True], ids=["plain", "with every option"])
+def test_processes_end_with_the_same_student_teacher_and_banks(
+    tmp_path: Path, tiny_overrides: tuple[str, ...], all_options: tuple[str, ...], options: bool
+) -> None:
     script, out = tmp_path / "script.py", tmp_path / "run"
     script.write_text(SCRIPT)
-    done = launch(sys.executable, script, out, *tiny_overrides, *TWO)
+    done = launch(sys.executable, script, out, *tiny_overrides, *TWO, *(all_options if options else ()))
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(out / f"process{rank}.pt", weights_only=True) for rank in range(2))
     for part in ("student", "method"):
@@ -68,6 +71,9 @@ def test_processes_end_with_the_same_student_teacher_and_banks(tmp_path: Path, t
     method = first["method"]
     assert method["teacher._extra_state"]["updates"] == 6
     assert method["contrast.bank.pushed"].sum() > 0
+    if options:
+        assert method["contrast.prototypes.updates"].sum() > 0
+        assert method["alignment.steps"].tolist() == [8, 6]
     # A teacher is an average of students, its statistics included: neither the student nor where it began.
     name = next(key for key in first["student"] if key.endswith("running_mean"))
     assert not torch.equal(method[f"teacher.network.{name}"], first["student"][name])

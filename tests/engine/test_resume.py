@@ -85,6 +85,18 @@ def test_other_methods_resume_too(tmp_path: Path, tiny_train: Train, method: str
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_a_run_with_every_option_resumes_too(tmp_path: Path, tiny_train: Train, all_options: tuple[str, ...]) -> None:
+    tiny_train(tmp_path / "whole", *EVERY, *all_options)
+    with pytest.raises(KilledError):
+        tiny_train(tmp_path / "parts", *EVERY, *all_options, watchers=(KillAt(8),))
+    saved = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)["method"]
+    assert saved["contrast.prototypes.updates"].sum() > 0
+    assert saved["alignment.steps"].tolist() == [5, 1]  # labels in the warm-up too, predictions after it
+    tiny_train(tmp_path / "parts", *EVERY, *all_options, resume=True)
+    assert min(line["loss/negative"] for line in metrics(tmp_path / "parts") if line.get("lr") and line["step"] > 6) > 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
 def test_a_finished_run_just_answers(tmp_path: Path, tiny_train: Train) -> None:
     first = tiny_train(tmp_path, "train.steps=6")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "tfevents" not in path.name}
