@@ -47,7 +47,7 @@ def class_entropy_thresholds(entropy: Tensor, label: Tensor, valid: Tensor, alph
         (IGNORE_INDEX,) float32, by class; infinity for a class without a valid pixel.
     """
     # The bits of a float that is not negative are an integer in the same order; above them goes the class.
-    bits = (entropy.float().clamp(min=0) + 0.0).view(torch.int32).long()  # the sum turns -0.0 to 0.0
+    bits = entropy.float().abs().view(torch.int32).long()  # -0.0 is negative
     ordered = ((label.where(valid, IGNORE_INDEX) << 32) | bits).flatten().sort().values  # invalid pixels go last
     bounds = torch.searchsorted(ordered, torch.arange(IGNORE_INDEX + 1, device=entropy.device) << 32)
     start, count = bounds[:-1], bounds.diff()
