@@ -290,7 +290,7 @@ def test_the_truth_of_the_keys_is_that_of_their_pixels(tiny_network: Network, pa
 
     torch.manual_seed(5)
     views = method.look(batch, 0.0)
-    embedding = method.keys(views).embedding
+    embedding = method.keys(batch, views).embedding
     mixed = [mix.apply(batch.truth) for mix in views.mixes]
     expected = torch.cat((batch.label, *mixed))[:, ::2, ::2]
     for c, k in places(keep):

@@ -259,6 +259,25 @@ def test_ranks_known_already_are_taken() -> None:
     assert turned.bank.fill.tolist() != plain.bank.fill.tolist()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_absent_classes_are_further_negatives(seed: int) -> None:
+    step = random_step(seed)
+    absent = torch.rand(B, C, H, W) < 0.3
+    contrast = UnreliableContrast(C, D, bank_size=B * H * W, keys_per_step=B * H * W, low_rank=1, high_rank=3)
+    contrast(**step, absent=absent)
+    for c in range(C):
+        expected = []
+        for b, y, x in PLACES:
+            rank = ranks_of(step["teacher_probability"][b, :, y, x].tolist())[c]
+            label = int(step["label"][b, y, x])
+            hard = label not in (IGNORE_INDEX, c) and rank < 1
+            if absent[b, c, y, x] or hard or (step["unreliable"][b, y, x] and 1 <= rank < 3):
+                expected.append(step["teacher_embedding"][b, :, y, x])
+        start, fill = int(contrast.bank.start[c]), int(contrast.bank.fill[c])
+        assert fill == len(expected)
+        torch.testing.assert_close(contrast.bank.keys[start : start + fill], torch.stack(expected))
+
+
 def test_contrast_of_a_batch_of_one() -> None:
     step = {name: tensor[:1].detach() for name, tensor in random_step(0).items()}
     contrast = whole_set_contrast(low_rank=2)

@@ -5,5 +5,6 @@ from u2pl.methods.mean_teacher import MeanTeacher
 from u2pl.methods.schedule import Schedule
 from u2pl.methods.supervised import Supervised
 from u2pl.methods.u2pl import U2PL
+from u2pl.methods.weak_u2pl import WeakU2PL
 
-__all__ = ["U2PL", "FixMatch", "MeanTeacher", "Schedule", "Supervised", "UniMatch"]
+__all__ = ["U2PL", "FixMatch", "MeanTeacher", "Schedule", "Supervised", "UniMatch", "WeakU2PL"]

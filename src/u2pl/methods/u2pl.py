@@ -104,15 +104,14 @@ class U2PL(Method):
         self.teacher.start(student)
         views = self.look(batch, progress)
         output = self.see(student, views)
-        self.observe(output, batch.label)
-        losses = supervised_losses(output, batch.label, self.supervised_loss)
+        losses = self.labeled(output, batch)
         losses["unsupervised"] = self.unsupervised(output.logits[len(batch.image) :], views, progress)
         return losses | self.unlikely(output, batch, views)
 
     def look(self, batch: Batch, progress: float) -> Views:
         """The teacher labels the weak view; images and pseudo-labels are mixed alike."""
         weak, strong = batch.unlabeled_views()
-        view = self.teacher(torch.cat((batch.image, weak)) if self.shares_view else weak)
+        view = self.teacher_view(batch)
         pseudo = PseudoLabel.from_logits(self.opinion(view, batch), batch.valid)
         pseudo = self.reliability.partition(pseudo, progress)
         mixes = [self.mixing.draw(pseudo, batch.label) for _ in strong]
@@ -120,6 +119,16 @@ class U2PL(Method):
         images = torch.cat((batch.image, *(jittered(image, self.jitter) for image in mixed)))
         targets = PseudoLabel.cat([mix.pseudo_label(pseudo) for mix in mixes])
         return Views(images, weak, view, pseudo, mixes, targets)
+
+    def teacher_view(self, batch: Batch) -> SegmentationOutput:
+        """What the teacher sees of the weak images, and of the labeled ones before them if the contrast asks for it."""
+        weak, _ = batch.unlabeled_views()
+        return self.teacher(torch.cat((batch.image, weak)) if self.shares_view else weak)
+
+    def labeled(self, output: SegmentationOutput, batch: Batch) -> dict[str, Tensor]:
+        """What labels teach; their images come first in the student's output."""
+        self.observe(output, batch.label)
+        return supervised_losses(output, batch.label, self.supervised_loss)
 
     def opinion(self, view: SegmentationOutput, batch: Batch) -> Tensor:
         """(B_u, C, H, W): the logits that pseudo-labels are made of, from the teacher's view (weak images last)."""
@@ -135,12 +144,12 @@ class U2PL(Method):
         """What pixels teach by the classes they are not, at coarse resolution: ``contrastive`` (L_c), ``negative``."""
         if not self.needs_keys:
             return {}
-        keys, size, images = self.keys(views), output.coarse.shape[-2:], len(views.images)
+        keys, size, images = self.keys(batch, views), output.coarse.shape[-2:], len(views.images)
         probability = keys.coarse.float().softmax(dim=1)
         rank, sets = class_rank(probability), self.sets(batch, views, size)
         losses = {}
         if self.contrast is not None:
-            truth = true_classes(batch, views.mixes, size=size)
+            truth = self.truth(batch, views, size)
             embedding = embedding_of(output)[:images]
             losses["contrastive"] = self.contrast(
                 embedding, keys.embedding, probability, **sets, rank=rank, truth=truth
@@ -155,7 +164,11 @@ class U2PL(Method):
             batch.label, views.targets, known=views.known(), size=size, negatives_from=self.negatives_from
         )
 
-    def keys(self, views: Views) -> SegmentationOutput:
+    def truth(self, batch: Batch, views: Views, size: torch.Size) -> Tensor | None:
+        """True classes of labeled and mixed images, for a diagnosis."""
+        return true_classes(batch, views.mixes, size=size)
+
+    def keys(self, batch: Batch, views: Views) -> SegmentationOutput:
         """The teacher's view of labeled and mixed images, by which their pixels are ranked and embedded."""
         if not self.shares_view:
             return self.teacher(views.images)
@@ -197,8 +210,7 @@ class U2PL(Method):
     def warmup_step(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Labels alone; every output stays connected to the graph, as distributed training needs."""
         output = student(batch.image)
-        self.observe(output, batch.label)
-        losses = supervised_losses(output, batch.label, self.supervised_loss)
+        losses = self.labeled(output, batch)
         if self.contrast is not None:
             losses["contrastive"] = 0.0 * output.embedding.sum()
         return losses
@@ -227,9 +239,9 @@ class U2PL(Method):
         teacher = views.teacher.logits[-len(views.weak) :]
         counts = pseudo_label_counts(views.pseudo, batch.truth, num_classes=teacher.shape[1])
         if self.contrast is not None:
-            coarse = self.keys(views).coarse
+            coarse = self.keys(batch, views).coarse
             sets = self.sets(batch, views, coarse.shape[-2:])
-            truth = true_classes(batch, views.mixes, size=coarse.shape[-2:])
+            truth = self.truth(batch, views, coarse.shape[-2:])
             counts |= contrast_counts(self.contrast, coarse, sets, truth, labeled=len(batch.image))
         student.eval()
         return counts | agreement_counts(student(views.weak).logits, teacher, views.pseudo.valid)

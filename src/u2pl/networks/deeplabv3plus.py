@@ -88,6 +88,8 @@ class DeepLabV3Plus(nn.Module):
             for methods that do not learn from image-level tags.
     """
 
+    multiple = 32  #: maps of the encoder cover an image exactly whose sides are multiples of this
+
     def __init__(
         self,
         *,

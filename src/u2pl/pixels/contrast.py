@@ -165,6 +165,7 @@ class UnreliableContrast(nn.Module):
         label: Tensor,
         unreliable: Tensor,
         rank: Tensor | None = None,
+        absent: Tensor | None = None,
         truth: Tensor | None = None,
     ) -> Tensor:
         """Push this step's negatives, then contrast anchors with their class centre and with drawn negatives.
@@ -174,6 +175,8 @@ class UnreliableContrast(nn.Module):
             teacher_embedding: (B, D, h, w). teacher_probability: (B, C, h, w).
             target, label, unreliable: (B, h, w), see :func:`anchor_mask` and :func:`negative_mask`.
             rank: (B, C, h, w), :func:`class_rank` of ``teacher_probability`` where it is known already.
+            absent: (B, C, h, w) bool, classes that a pixel is known not to be, by the tags of its image: further
+                negatives.
             truth: (B, h, w) int64, true classes for a bank that keeps them; the loss does not depend on it.
 
         Returns:
@@ -183,7 +186,8 @@ class UnreliableContrast(nn.Module):
             is_anchor = anchor_mask(target, teacher_probability, min_probability=self.min_probability)
             anchor_index, anchor_count = draw_members(by_class(is_anchor), self.anchors)
             rank = class_rank(teacher_probability.detach()) if rank is None else rank
-            self._push(teacher_embedding, rank, label, unreliable, truth)
+            is_negative = negative_mask(rank, label, unreliable, low_rank=self.low_rank, high_rank=self.high_rank)
+            self._push(teacher_embedding, is_negative if absent is None else is_negative | absent, truth)
             loss = info_nce(
                 gather_pixels(embedding, anchor_index),
                 self._positives(teacher_embedding.detach(), is_anchor),
@@ -203,8 +207,7 @@ class UnreliableContrast(nn.Module):
         return class_centres(embedding, is_anchor)
 
     @torch.no_grad()
-    def _push(self, embedding: Tensor, rank: Tensor, label: Tensor, unreliable: Tensor, truth: Tensor | None) -> None:
-        is_negative = negative_mask(rank, label, unreliable, low_rank=self.low_rank, high_rank=self.high_rank)
+    def _push(self, embedding: Tensor, is_negative: Tensor, truth: Tensor | None) -> None:
         index, count = draw_members(by_class(is_negative), self.keys_per_step)
         keys = gather_pixels(embedding, index)
         keep = torch.arange(self.keys_per_step, device=count.device) < count.unsqueeze(1)

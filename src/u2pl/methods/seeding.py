@@ -1,0 +1,79 @@
+"""From image-level tags to labeled pixels: where the classifier looks, refined, and split into seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from u2pl.pixels.cam import PixelAdaptiveRefinement, normalized_maps, seeds
+
+
+@dataclass(frozen=True, slots=True)
+class Seeding:
+    """Class activation maps of several looks at an image -> refined maps -> seeds.
+
+    K is the number of classes without the background; maps are in [0, 1].
+    """
+
+    scales: Sequence[float] = (0.5, 1.0, 1.5)  #: sizes at which the network looks, as factors of the image's
+    flip: bool = True  #: it also looks at the mirror image
+    stride: int = 4  #: maps are refined at this share of the image's resolution
+    refinement: PixelAdaptiveRefinement = field(default_factory=PixelAdaptiveRefinement)
+    high: float = 0.55  #: at least this is foreground
+    low: float = 0.25  #: at most this is background; what lies between is not a seed
+
+    @torch.no_grad()
+    def __call__(self, network: Any, image: Tensor, tags: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(B, H, W) int64: seeds, IGNORE_INDEX where there is none. For the arguments see :meth:`maps`."""
+        refined = self.refined(image, self.maps(network, image, tags, valid))
+        return seeds(at_size(refined, image.shape[-2:]), high=self.high, low=self.low, valid=valid)
+
+    @torch.no_grad()
+    def maps(self, network: Any, image: Tensor, tags: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(B, K, H / stride, W / stride): activation maps, the sum of all looks over its largest value.
+
+        Args:
+            network: has a classification head; in evaluation mode.
+            image: (B, 3, H, W) in [0, 1].
+            tags: (B, K) bool, the classes of each image; the maps of all others are zero.
+            valid: (B, H, W) bool, False on padding, where maps are zero; None: valid everywhere.
+        """
+        size = [-(-side // self.stride) for side in image.shape[-2:]]
+        total = torch.zeros((), device=image.device)
+        for scale in self.scales:
+            seen = at_multiple(image, scale, network.multiple)
+            looks = [network.activate(seen)]
+            if self.flip:
+                looks.append(network.activate(seen.flip(-1)).flip(-1))
+            total = total + sum(at_size(look.float().clamp(min=0), size) for look in looks)
+        if valid is not None:
+            total = total * F.interpolate(valid.unsqueeze(1).float(), size=size)
+        return normalized_maps(total, tags)
+
+    @torch.no_grad()
+    def refined(self, image: Tensor, maps: Tensor) -> Tensor:
+        """(B, K, h, w): maps (B, K, h, w) refined by the colours of images (B, 3, H, W), the largest of each one again.
+
+        A class keeps its pixels where the tags leave it no map: that of zeros.
+        """
+        small = F.interpolate(image.float(), size=maps.shape[-2:], mode="bilinear", antialias=True)
+        refined = self.refinement(small, maps)
+        return normalized_maps(refined, torch.ones_like(refined[:, :, 0, 0], dtype=torch.bool))
+
+
+def at_size(x: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, K, h, w) -> (B, K, *size), bilinearly."""
+    return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
+
+
+def at_multiple(image: Tensor, scale: float, multiple: int) -> Tensor:
+    """Images (B, 3, H, W) resized by about ``scale``, to sides that are multiples: encoder maps then cover them."""
+    size = [max(1, round(side * scale / multiple)) * multiple for side in image.shape[-2:]]
+    if size == list(image.shape[-2:]):
+        return image
+    return F.interpolate(image, size=size, mode="bilinear", antialias=True)
