@@ -76,7 +76,7 @@ def _rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
         raise InputError(f"data.source.mapping: {path} cannot be read; give a csv file in UTF-8") from error
     head = next((line for line in lines if line.strip()), "")
     delimiter = max(",;\t", key=head.count)
-    reader = csv.reader(lines, delimiter=delimiter)
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)]
     names = [cell.lower() for cell in rows[0][1]] if rows else []
     missing = [column for column in COLUMNS if column not in names]

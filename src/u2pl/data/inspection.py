@@ -33,6 +33,8 @@ class Inspection:
     val_shares: dict[str, float]  #: the same of the validation masks
     absent: tuple[str, ...]  #: classes without a pixel in the labeled masks
     tagged: dict[str, int] = field(default_factory=dict)  #: unlabeled images tagged with each class; empty: no tags
+    sizes: dict[str, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)
+    """(H, W) of the smallest and the largest of the labeled, unlabeled and val images that can be read."""
     errors: tuple[str, ...] = ()  #: what keeps the data set from being used, one line each
     warnings: tuple[str, ...] = ()  #: what does not, but is worth a look, one line each
 
@@ -56,7 +58,7 @@ class _Reading(NamedTuple):
 class _Tally:
     """What accumulates over the readings."""
 
-    sizes: set[tuple[int, int]] = field(default_factory=set)
+    sizes: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     counts: dict[str, npt.NDArray[np.int64]] = field(
         default_factory=lambda: {kind: np.zeros(256, dtype=np.int64) for kind in ("labeled", "val")}
     )
@@ -65,7 +67,7 @@ class _Tally:
 
     def add(self, reading: _Reading) -> None:
         if reading.size is not None:
-            self.sizes.add(reading.size)
+            self.sizes.setdefault(reading.kind, set()).add(reading.size)
         if reading.counts is not None:
             self.counts[reading.kind] += reading.counts
         self.errors += reading.errors
@@ -89,17 +91,19 @@ def inspect(
     tally.warnings += [f"class {name!r} is in no labeled mask; label an image that shows it" for name in absent]
     tagged = _count_tags(source) if weak else {}
     tally.warnings += [f"no image is tagged with {name!r}; tag one" for name, count in tagged.items() if count == 0]
-    sizes = sorted(tally.sizes, key=lambda size: (size[0] * size[1], size))
+    sizes = {kind: _extremes(each) for kind, each in tally.sizes.items()}
+    smallest, largest = _extremes({size for pair in sizes.values() for size in pair}) if sizes else (None, None)
     return Inspection(
         labeled=len(source.labeled),
         unlabeled=len(source.unlabeled),
         val=len(source.val),
-        smallest=sizes[0] if sizes else None,
-        largest=sizes[-1] if sizes else None,
+        smallest=smallest,
+        largest=largest,
         labeled_shares=_shares(counted, classes),
         val_shares=_shares(tally.counts["val"], classes),
         absent=absent,
         tagged=tagged,
+        sizes=sizes,
         errors=tuple(dict.fromkeys(tally.errors)),
         warnings=tuple(dict.fromkeys(tally.warnings)),
     )
@@ -185,6 +189,12 @@ def _read(kind: str, sample: Sample, *, thorough: bool) -> _Reading:
         except InputError as error:
             errors.append(str(error))
     return _Reading(kind, size, counts, errors, warnings)
+
+
+def _extremes(sizes: set[tuple[int, int]]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The sizes of the fewest and of the most pixels."""
+    ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    return ordered[0], ordered[-1]
 
 
 def _size(sample: Sample, thorough: bool) -> tuple[int, int]:

@@ -72,7 +72,7 @@ def _background(rng: np.random.Generator, tall: int, wide: int) -> Floats:
     for _ in range(int(rng.integers(6, 15))):
         stencil = Image.new("1", (wide, tall))
         _clutter(rng, ImageDraw.Draw(stencil), tall, wide)
-        y, x = np.nonzero(stencil)
+        y, x = np.nonzero(np.asarray(stencil))
         first, second = _two_colours(rng)
         angle, period = float(rng.uniform(0, np.pi)), float(rng.uniform(0.05, 0.25)) * tall
         stripes = ((x * np.cos(angle) + y * np.sin(angle)) / period) % 1 > (0.5 if rng.random() < 0.4 else 1)

@@ -88,9 +88,9 @@ def scenes(
     for key, value in (("height", height), ("width", width)):
         if not _is_int(value) or value < MIN_SIDE:
             raise InputError(f"data.{key}: {value!r} is too small for a scene; give an integer of at least {MIN_SIDE}")
-    for key, value, known in (("domain", domain, DOMAINS), ("kind", kind, KINDS)):
-        if value not in known:
-            raise InputError(f"data.{key}: there is no {value!r}; give one of {', '.join(known)}")
+    for key, name, known in (("domain", domain, DOMAINS), ("kind", kind, KINDS)):
+        if name not in known:
+            raise InputError(f"data.{key}: there is no {name!r}; give one of {', '.join(known)}")
     if kind == "objects" and domain != "day":
         raise InputError(f"data.domain: {domain} is a light of streets; leave it out with data.kind=objects")
     if tags not in (None, "masks"):
