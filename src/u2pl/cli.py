@@ -30,14 +30,15 @@ Weights = Annotated[str, typer.Option(help="`last` (end of training) or `best` (
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for both runs, the table and the pictures.")] = Path("runs/demo"),
+    setting: Annotated[str, typer.Option(help="`semi`: few labels; `domain`: labels of another domain.")] = "semi",
+    out: Annotated[Path | None, typer.Option(help="Folder for runs, table and pictures; runs/demo[-SETTING].")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps of each run; fewer is faster and worse.")] = None,
     seed: Annotated[int, typer.Option(help="Chooses the scenes, the initial weights and every random draw.")] = 0,
 ) -> None:
-    """Train on a few labeled street scenes, without and with unlabeled ones, and compare. Needs no data."""
+    """Train on labeled street scenes, without and with unlabeled ones, and compare. Needs no data."""
     from u2pl.demo import run_demo
 
-    run_demo(out, console, steps=steps, seed=seed)
+    run_demo(out, console, setting=setting, steps=steps, seed=seed)
 
 
 @app.command()
@@ -168,7 +169,7 @@ def draw_splits(
 
 
 def _say(line: str) -> None:
-    console.print(line, highlight=False)
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _finish(folder: Path, scores: dict) -> None:  # type: ignore[type-arg]

@@ -1,9 +1,10 @@
-"""The demo: the same few labels, without and with unlabeled images."""
+"""The demo: what unlabeled images add to labels, in each setting; trained on scenes made on the fly."""
 
 from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from u2pl.data.classes import Palette
 from u2pl.data.source import DataSource, Sample
 from u2pl.engine.checkpoint import write_text_atomically
 from u2pl.engine.evaluate import Scores
+from u2pl.errors import InputError
 from u2pl.pixels import partition
 from u2pl.predictor import Prediction, Predictor
 from u2pl.recipes import load_config
@@ -24,52 +26,97 @@ from u2pl.report.table import score_table
 from u2pl.run import Trained, train
 from u2pl.structures import PseudoLabel
 
-METHODS = ("supervised", "u2pl")
 _PICTURES = 6
 
 
-def run_demo(out: Path, console: Console, *, steps: int | None = None, seed: int = 0) -> dict[str, Scores]:
-    """Train both methods on `scenes`, print the table, write pictures and ``table.json``. Returns scores by method.
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a demo compares: trainings of one preset, each a column of the table and a folder."""
+
+    preset: str
+    columns: dict[str, tuple[str, ...]]  #: overrides by column: the baseline first, the method to show last
+    about: str  #: of the numbers of ``labeled`` and ``unlabeled`` images
+
+    @property
+    def shown(self) -> str:
+        """The column of the method to show."""
+        return list(self.columns)[-1]
+
+
+SETTINGS = {
+    "semi": Setting(
+        preset="scenes",
+        columns={"supervised": ("method.name=supervised",), "u2pl": ("method.name=u2pl",)},
+        about="{labeled} labeled, {unlabeled} unlabeled scenes; validation IoU %",
+    ),
+    "domain": Setting(
+        preset="domain",
+        columns={"source only": ("method.name=supervised",), "u2pl": ("method.name=u2pl",)},
+        about="{labeled} labeled scenes by day, {unlabeled} unlabeled ones by night; IoU % by night",
+    ),
+}
+
+
+def run_demo(
+    out: Path | None, console: Console, *, setting: str = "semi", steps: int | None = None, seed: int = 0
+) -> dict[str, Scores]:
+    """Train what a setting compares, print the table, write pictures and ``table.json``. Returns scores by column.
 
     Scores are those after the last step, of the network each method leaves to use: no step is picked by its score.
+
+    Args:
+        out: folder for it all; None: ``runs/demo``, and ``runs/demo-SETTING`` of another setting than ``semi``.
     """
     started = time.perf_counter()
-    trained = {name: _train(name, out / name, console, steps=steps, seed=seed) for name in METHODS}
+    chosen = setting_of(setting)
+    folder = out or Path("runs") / ("demo" if setting == "semi" else f"demo-{setting}")
+    trained = {
+        column: _train(chosen, column, folder / column.replace(" ", "_"), console, steps=steps, seed=seed)
+        for column in chosen.columns
+    }
     scores = {name: list(run.scores.values())[-1] for name, run in trained.items()}
-    source = trained["u2pl"].source
-    title = f"{len(source.labeled)} labeled, {len(source.unlabeled)} unlabeled scenes; validation IoU %, seed {seed}"
-    console.print(score_table(scores, title=title))
-    path = out / "pictures" / "comparison.png"
+    source = trained[chosen.shown].source
+    about = chosen.about.format(labeled=len(source.labeled), unlabeled=len(source.unlabeled))
+    console.print(score_table(scores, title=f"{about}, seed {seed}"))
+    path = folder / "pictures" / "comparison.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_comparison(path, source, {name: Predictor.from_run(run.folder) for name, run in trained.items()})
     table = json.dumps({name: score.as_json() for name, score in scores.items()}, indent=1)
-    write_text_atomically(out / "table.json", table)
-    gain = scores["u2pl"].miou - scores["supervised"].miou
+    write_text_atomically(folder / "table.json", table)
+    baseline, *_, shown = scores.values()
     minutes = (time.perf_counter() - started) / 60
-    console.print(f"u2pl gains {gain:+.1f} mIoU; {minutes:.1f} min; pictures in {path.parent}", highlight=False)
+    gain = f"{chosen.shown} gains {shown.miou - baseline.miou:+.1f} mIoU"
+    console.print(f"{gain}; {minutes:.1f} min; pictures in {path.parent}", highlight=False)
     return scores
 
 
-def demo_config(method: str, *, steps: int | None = None, seed: int = 0) -> Config:
-    """The preset `scenes`, alike for both methods."""
-    overrides = [f"method.name={method}", f"seed={seed}"]
-    return load_config("scenes", overrides + ([f"train.steps={steps}"] if steps is not None else []))
+def setting_of(name: str) -> Setting:
+    """A setting by name. Raises InputError when there is none."""
+    if name not in SETTINGS:
+        raise InputError(f"--setting: there is no {name!r}; give {', '.join(SETTINGS)}")
+    return SETTINGS[name]
 
 
-def _train(method: str, folder: Path, console: Console, *, steps: int | None, seed: int) -> Trained:
-    config = demo_config(method, steps=steps, seed=seed)
+def demo_config(setting: Setting, column: str, *, steps: int | None = None, seed: int = 0) -> Config:
+    """The setting's preset as a column has it."""
+    length = [f"train.steps={steps}"] if steps is not None else []
+    return load_config(setting.preset, [*setting.columns[column], f"seed={seed}", *length])
+
+
+def _train(setting: Setting, column: str, folder: Path, console: Console, *, steps: int | None, seed: int) -> Trained:
+    config = demo_config(setting, column, steps=steps, seed=seed)
     resume = (folder / "config.yaml").exists()  # a demo that was stopped goes on, a finished one answers at once
 
     def say(line: str) -> None:
         console.print(line, highlight=False)
 
-    with ProgressBar(console, title=method) as bar:
+    with ProgressBar(console, title=column) as bar:
         return train(config, folder, resume=resume, watchers=(bar,), say=say)
 
 
 def save_comparison(path: Path, source: DataSource, predictors: dict[str, Predictor]) -> None:
-    """One row per validation scene: image, truth, both predictions, and where U2PL's model is sure of itself."""
-    palette = predictors["u2pl"].palette
+    """One row per validation scene: image, truth, predictions, and where the last model is sure of itself."""
+    palette = list(predictors.values())[-1].palette
     titles = ("image", "ground truth", *predictors, "entropy", "reliable (green)")
     rows = []
     for sample in source.val[:_PICTURES]:
@@ -83,7 +130,7 @@ def _given(sample: Sample, palette: Palette) -> list[Tensor]:
 
 
 def _tell(sample: Sample, predictions: dict[str, Prediction], palette: Palette) -> list[Tensor]:
-    image, last = sample.image(), predictions["u2pl"]
+    image, last = sample.image(), list(predictions.values())[-1]
     pseudo = PseudoLabel.from_logits(last.probability.clamp(min=1e-12).log().unsqueeze(0))
     pseudo = partition(pseudo, alpha=0.20)
     largest = torch.tensor(float(len(last.probability))).log().item()  # entropy of knowing nothing

@@ -147,3 +147,12 @@ def test_rows_in_turn() -> None:
         [0, 1, 2, 0],
         [0, 1, 2, 0, 1, 2, 0],
     ]
+
+
+def test_no_step_waits_for_the_device() -> None:
+    """Tensors of the meta device have no values: whatever would read one back fails."""
+    pseudo = PseudoLabel.from_logits(torch.empty(3, C, 8, 6, device="meta"))
+    mix = CrossDomainClassMix(C).draw(pseudo, torch.empty(2, 8, 6, dtype=torch.long, device="meta"))
+    image = mix.apply(torch.empty(3, 3, 8, 6, device="meta"), torch.empty(2, 3, 8, 6, device="meta"))
+    assert image.shape == (3, 3, 8, 6)
+    assert mix.pseudo_label(pseudo).target().device.type == mix.true_label().device.type == "meta"
