@@ -134,7 +134,7 @@ def presets(name: Annotated[str | None, typer.Argument(help="Print this preset's
         sys.stdout.write(preset_text(name))
         return
     for each in preset_names():
-        console.print(f"[bold]{each:<19}[/bold] {preset_about(each)}", highlight=False, soft_wrap=True)
+        console.print(f"[bold]{each:<22}[/bold] {preset_about(each)}", highlight=False, soft_wrap=True)
 
 
 @splits.command("fetch")

@@ -75,9 +75,14 @@ def test_resumed_equals_never_stopped(tmp_path: Path, tiny_train: Train, workers
     assert_same_run(whole, parts)
 
 
-@pytest.mark.parametrize("method", ["supervised", "mean_teacher"])
-def test_other_methods_resume_too(tmp_path: Path, tiny_train: Train, method: str) -> None:
-    options = (*EVERY, f"method.name={method}", "train.optimizer=adamw", "train.steps=10")
+ACROSS = ("method.mixing=cross_domain", "method.jitter=mixed", "method.unsupervised_weighting=confident_share")
+
+
+@pytest.mark.parametrize(
+    "method", [("method.name=supervised",), ("method.name=mean_teacher",), ACROSS], ids=["labels", "teacher", "across"]
+)
+def test_other_methods_resume_too(tmp_path: Path, tiny_train: Train, method: tuple[str, ...]) -> None:
+    options = (*EVERY, *method, "train.optimizer=adamw", "train.steps=10")
     tiny_train(tmp_path / "whole", *options)
     with pytest.raises(KilledError):
         tiny_train(tmp_path / "parts", *options, watchers=(KillAt(6),))
