@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ class Scores:
     miou: float  #: mean over the classes that occur in masks or predictions
     iou: dict[str, float | None]  #: None for a class that occurs in neither
     pixel_accuracy: float
+    stages: Mapping[str, Scores] = field(default_factory=dict)  #: of what a segmentation was learned from, by name
 
     @classmethod
     def from_confusion(cls, confusion: Tensor, classes: Iterable[str]) -> Scores:
@@ -38,8 +39,14 @@ class Scores:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """``{"miou": percent, "iou": {class: percent}, "pixel_accuracy": percent}``."""
-        return {"miou": self.miou, "iou": self.iou, "pixel_accuracy": self.pixel_accuracy}
+        """``{"miou": percent, "iou": {class: percent}, "pixel_accuracy": percent}``.
+
+        Where there are stages, also ``"stages": {name: mIoU}`` of each, and of this one as ``segmentation``.
+        """
+        scores: dict[str, Any] = {"miou": self.miou, "iou": self.iou, "pixel_accuracy": self.pixel_accuracy}
+        if self.stages:
+            scores["stages"] = {name: stage.miou for name, stage in self.stages.items()} | {"segmentation": self.miou}
+        return scores
 
 
 @torch.no_grad()
@@ -57,15 +64,23 @@ def evaluate(
     """
     training = network.training
     network.eval()
-    # Processes are summed below. The metric would do it, too, and wait for ever for one that has no image.
-    matrix = MulticlassConfusionMatrix(
-        num_classes, ignore_index=IGNORE_INDEX, validate_args=False, sync_on_compute=False
-    ).to(fabric.device)
+    matrix = confusion_matrix(num_classes).to(fabric.device)
     segment = inference(network)
     for image, mask in images:
         with fabric.autocast():
             scores = segment(fabric.to_device(image).unsqueeze(0))
         matrix.update(scores.argmax(dim=1), fabric.to_device(mask).unsqueeze(0))
     network.train(training)
+    return summed(fabric, matrix)
+
+
+def confusion_matrix(num_classes: int) -> MulticlassConfusionMatrix:
+    """Counts pixels that are not ignored, of the images of this process."""
+    # Processes are summed by `summed`. The metric would do it, too, and wait for ever for one that has no image.
+    return MulticlassConfusionMatrix(num_classes, ignore_index=IGNORE_INDEX, validate_args=False, sync_on_compute=False)
+
+
+def summed(fabric: Fabric, matrix: MulticlassConfusionMatrix) -> Tensor:
+    """(C, C) counts of all processes together."""
     total = matrix.compute() if matrix.update_called else matrix.confmat
     return fabric.all_reduce(total, reduce_op="sum")  # type: ignore[return-value]

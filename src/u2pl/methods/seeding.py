@@ -27,6 +27,11 @@ class Seeding:
     high: float = 0.55  #: at least this is foreground
     low: float = 0.25  #: at most this is background; what lies between is not a seed
 
+    @property
+    def threshold(self) -> float:
+        """Score of the background where every pixel has to be of some class: midway."""
+        return (self.high + self.low) / 2
+
     @torch.no_grad()
     def __call__(self, network: Any, image: Tensor, tags: Tensor, valid: Tensor | None = None) -> Tensor:
         """(B, H, W) int64: seeds, IGNORE_INDEX where there is none. For the arguments see :meth:`maps`."""

@@ -14,6 +14,14 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
+def stage_table(scores: Scores, *, title: str) -> Table:
+    """The scores of one model; where it was learned from maps of image-level tags, theirs beside its own."""
+    if not scores.stages:
+        return score_table({"IoU %": scores}, title=title)
+    told = f"{title}\nIoU %; the maps are told the classes of each mask"
+    return score_table({**scores.stages, "segmentation": scores}, title=told)
+
+
 def score_table(scores: Mapping[str, Scores], *, title: str) -> Table:
     """A column a model, a row a class; with two models a column for the gain."""
     columns = list(scores)

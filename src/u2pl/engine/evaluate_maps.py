@@ -1,0 +1,44 @@
+"""How good the maps are that a segmentation is learned from, where only image-level tags are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from u2pl.engine.evaluate import confusion_matrix, summed
+from u2pl.methods.seeding import Seeding, at_size
+from u2pl.pixels.cam import with_background
+
+
+@torch.no_grad()
+def evaluate_maps(
+    fabric: Fabric,
+    network: nn.Module,
+    images: Iterable[tuple[Tensor, Tensor]],
+    num_classes: int,
+    *,
+    seeding: Seeding,
+) -> dict[str, Tensor]:
+    """(C, C) confusion matrices over ``(image (3, H, W), mask (H, W))``, summed over all processes.
+
+    ``cam``: of the class activation maps, ``refined``: of these after refinement. Every pixel is the class of its
+    largest map, or background where none is above the threshold of ``seeding``. As usual in the literature on weak
+    supervision, the maps are told the tags of each image, which are those of its mask; the segmentation is not.
+    """
+    training = network.training
+    network.eval()
+    matrices = {name: confusion_matrix(num_classes).to(fabric.device) for name in ("cam", "refined")}
+    for cpu_image, cpu_mask in images:
+        image, mask = fabric.to_device(cpu_image).unsqueeze(0), fabric.to_device(cpu_mask).unsqueeze(0)
+        classes = torch.arange(1, num_classes, device=mask.device)
+        tags = (mask.flatten(1).unsqueeze(1) == classes.view(-1, 1)).any(dim=2)
+        with fabric.autocast():
+            maps = seeding.maps(network, image, tags)
+        for name, these in {"cam": maps, "refined": seeding.refined(image, maps)}.items():
+            scores = with_background(at_size(these, image.shape[-2:]), seeding.threshold)
+            matrices[name].update(scores.argmax(dim=1), mask)
+    network.train(training)
+    return {name: summed(fabric, matrix) for name, matrix in matrices.items()}
