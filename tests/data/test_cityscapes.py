@@ -91,3 +91,17 @@ def test_sample_of_the_real_set(real_data):
     assert sample.image().shape == (3, 256, 512)
     assert sample.mask().shape == (256, 512)
     assert {0, 2, 10} <= sample.mask_values() <= set(range(19))  # road, building, sky
+
+
+def test_some_classes_whatever_the_ids_of_the_file(root):
+    source = cityscapes(root=root, classes=["bicycle", "road"])
+    assert (source.classes, source.palette) == (("bicycle", "road"), ((119, 11, 32), (128, 64, 128)))
+    assert [sample.mask_values() for sample in source.labeled] == [{0, 1}, {0, 1}, {1}]  # label ids, train ids, train ids
+    assert source.lookup is not None
+    assert [source.lookup[value] for value in (0, 18, 5, 19, 255)] == [1, 0, 255, -1, 255]
+
+
+def test_without_labels_no_mask_is_read(root):
+    (root / "gtFine/train/ulm/ulm_1_gtFine_labelTrainIds.png").write_bytes(b"")
+    source = cityscapes(root=root, labeled=False)
+    assert (source.labeled, len(source.unlabeled), names(source.val)) == ([], 4, ["val/jena/jena_1"])

@@ -23,7 +23,7 @@ EXPECTED = {"sky": "sky", "tree": "far", "car": "vehicle", "bus": "vehicle"}
         CSV.replace("traffic sign,\n", ""),
         "\n\n" + CSV.replace("car,vehicle", ' "car" , vehicle ') + "\n\n",
         "Target,note,Source\nsky,,sky\nfar,green,tree\nvehicle,,car\nvehicle,long,bus\n,,traffic sign\n",
-        CSV + "car,vehicle\n",
+        CSV + "car,vehicle\ntraffic sign,\n",
     ],
 )
 def test_files_as_people_write_them(tmp_path, text):

@@ -5,12 +5,15 @@ import pytest
 import torch
 from PIL import Image
 
+from u2pl.data.cityscapes import CLASSES as CITYSCAPES
+from u2pl.data.cityscapes import cityscapes
 from u2pl.data.domain import domain
 from u2pl.data.files import FileSample, cached
 from u2pl.data.folder import folder
 from u2pl.data.inspection import inspect, verify
 from u2pl.data.scenes import scenes
 from u2pl.data.source import DataSource
+from u2pl.data.synthia import CLASSES as SYNTHIA
 from u2pl.errors import InputError
 
 SKY, TREE, CAR = "sky", "tree", "car"
@@ -141,6 +144,31 @@ def test_colours_are_the_targets():
     assert both.palette == (target.palette[0], target.palette[target.classes.index("car")])
 
 
+def test_cityscapes_on_the_classes_of_synthia(tmp_path, write_image, write_mask):
+    for name, kind, values in (("train/a/a_1", "labelIds", ()), ("val/b/b_1", "labelIds", (7, 22, 26, 33, 0))):
+        write_image(tmp_path / "leftImg8bit" / f"{name}_leftImg8bit.png")
+        if values:
+            write_mask(tmp_path / "gtFine" / f"{name}_gtFine_{kind}.png", values)
+    target = cityscapes(root=tmp_path, labeled=False)
+    labels = [FileSample("x", tmp_path / "x.png", tmp_path / "x.png", 16)]
+    both = domain(source=DataSource(SYNTHIA, labels, [], []), target=target)
+    assert both.classes == SYNTHIA
+    assert len(both.palette) == 16
+    assert both.palette[SYNTHIA.index("car")] == (0, 0, 142)
+    shown = {None if value == 255 else SYNTHIA[value] for value in both.val[0].mask()[0].tolist()}
+    assert shown == {"road", None, "car", "bicycle"}  # terrain is ignored
+    assert both.labeled[0].lookup is None
+    fewer = tuple(name for name in SYNTHIA if name not in ("wall", "fence", "pole"))
+    assert domain(source=DataSource(fewer, labels, [], []), target=target).classes == fewer
+    with pytest.raises(InputError, match="terrain, truck, train only in the source"):
+        domain(
+            source=DataSource(CITYSCAPES, labels, [], []),
+            target=cityscapes(root=tmp_path, classes=SYNTHIA, labeled=False),
+        )
+    everything = domain(source=DataSource(CITYSCAPES, labels, [], []), target=target)
+    assert (everything.classes, everything.notes) == (CITYSCAPES, ())
+
+
 def test_what_cannot_be(source, target, write):
     root = write("c", {"val/1": (0, 2)}, "sky tree car")
     with pytest.raises(InputError, match=r"data\.target: has no training image"):
@@ -149,6 +177,8 @@ def test_what_cannot_be(source, target, write):
     everything, held = folder(root=both), folder(root=both, val="val", labeled=False)
     with pytest.raises(InputError, match=r"1 of its labeled images, such as val/1, are in the target's validation"):
         domain(source=everything, target=held)
+    with pytest.raises(InputError, match="such as val/1, are in the target"):
+        domain(source=folder(root=both.parent / ".." / both.parent.name / "d"), target=held)
     domain(source=folder(root=both, val="val"), target=held)
     day = scenes(train=3, val=2)
     with pytest.raises(InputError, match="such as val_"):
@@ -169,7 +199,6 @@ def test_a_folder_without_labels_must_name_its_classes(target, write):
 
 
 def test_readers_without_labels(real_data):
-    from u2pl.data.cityscapes import cityscapes
     from u2pl.data.pascal_voc import pascal_voc
 
     voc = pascal_voc(root=real_data / "voc_animals", labeled=False)
