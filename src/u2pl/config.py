@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -11,15 +12,31 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     StrictFloat,
     StrictInt,
     ValidationInfo,
+    WrapValidator,
     field_validator,
 )
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
 Side = Annotated[int, Field(ge=16)]
+T = TypeVar("T")
+
+AUTO = "auto"  #: value of a key whose value is chosen once the data and the machine are known
+
+
+def _or_auto(value: Any, validate: Callable[[Any], Any]) -> Any:
+    return AUTO if isinstance(value, str) and value == AUTO else validate(value)
+
+
+_MAY_BE_AUTO = WrapValidator(_or_auto)
+#: A key that may be `auto` until :mod:`u2pl.fitting` has chosen; builders and engine see a T.
+Auto = Annotated[T, _MAY_BE_AUTO, PlainSerializer(lambda value: value)]
 
 
 def _names(value: Any) -> Any:
@@ -31,6 +48,9 @@ def _ascending(value: list[float]) -> list[float]:
     if not 0 < value[0] <= value[1]:
         raise ValueError("two positive numbers, the smaller first")
     return value
+
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
 
 
 class _Section(BaseModel):
@@ -46,30 +66,65 @@ class _Section(BaseModel):
         return value
 
 
-class DataConfig(_Section):
-    """Where images and masks come from."""
+_Files = Literal["scenes", "folder", "pascal_voc", "cityscapes", "gta5", "synthia"]
 
-    name: Literal["scenes", "folder", "pascal_voc", "cityscapes"] = "scenes"
+
+class _DataKeys(_Section):
+    """What the readers of data sets are told."""
+
+    name: Literal[_Files, "domain"] = "scenes"
     root: str | None = None  #: folder of the data set
     #: a count, a fraction (1.0 is all of them, 1 is one image), or a split file; numbers may come as text
     labeled: Annotated[StrictInt | StrictFloat | int | float | str | None, Field(union_mode="left_to_right")] = None
-    unlabeled: str | None = None  #: split file (pascal_voc, cityscapes)
+    unlabeled: str | None = None  #: split file (pascal_voc, cityscapes, gta5, synthia)
     val: int | str | None = None  #: subfolder or split file; a number of scenes
     classes: Annotated[list[str] | None, BeforeValidator(_names)] = None  #: keep these classes by name
     scale: float | None = Field(None, gt=0, le=4)  #: images and masks are resized by this factor when read
     train: Positive | None = None  #: number of training scenes
     height: Positive | None = None  #: of a scene, pixels
     width: Positive | None = None
-    cache: bool = False  #: keep decoded images in memory
-    workers: int = Field(1, ge=0)  #: loader processes
+    domain: Literal["day", "night", "fog"] | None = None  #: light of the scenes
+    kind: Literal["street", "objects"] | None = None  #: what the scenes show
+
+
+class SourceConfig(_DataKeys):
+    """The source domain: its labels train."""
+
+    name: _Files = "folder"
+    mapping: str | None = None  #: csv file, source class -> target class
+
+
+class TargetConfig(_DataKeys):
+    """The target domain: its images train without their masks; it is validated on."""
+
+    name: _Files = "folder"
+
+
+class DataConfig(_DataKeys):
+    """Where images and masks come from."""
+
+    source: SourceConfig | None = None  #: of the domain adaptation
+    target: TargetConfig | None = None
+    upper_bound: bool | None = None  #: train on the target's own labels, to compare with
+    tags: str | None = None  #: classes of the unlabeled images: a csv file, xml, a folder of such files, or masks
+    rare_class_sampling: bool = False  #: draw labeled images by class, rare classes more often (DAFormer)
+    rare_class_temperature: float = Field(0.01, gt=0)
+    cache: Auto[bool] = False  #: keep decoded images in memory
+    workers: Auto[Count] = 1  #: loader processes
+
+    @property
+    def val_scale(self) -> float:
+        """Factor by which the images that are validated on, or predicted, are resized when read."""
+        part = self.target if self.name == "domain" and self.target is not None else self
+        return part.scale or 1.0
 
 
 class NetworkConfig(_Section):
     """The network, and where its encoder's weights come from. Unset keys are chosen by the network's builder."""
 
-    name: Literal["deeplabv3plus", "smp"] = "deeplabv3plus"
+    name: Auto[Literal["deeplabv3plus", "smp"]] = "deeplabv3plus"
     encoder: str = "resnet18"
-    architecture: str | None = None  #: of segmentation_models_pytorch
+    architecture: Auto[str | None] = None  #: of segmentation_models_pytorch
     output_stride: Literal[8, 16, 32] | None = None
     deep_stem: bool | None = None
     multi_grid: list[int] | None = None
@@ -88,45 +143,57 @@ class NetworkConfig(_Section):
 class MethodConfig(_Section):
     """The method and its parts. Options a method does not use are kept, so that a baseline is one override away."""
 
-    name: Literal["supervised", "mean_teacher", "fixmatch", "unimatch", "u2pl"] = "u2pl"
+    name: Literal["supervised", "mean_teacher", "fixmatch", "unimatch", "u2pl", "weak_u2pl"] = "u2pl"
     loss: Literal["cross_entropy", "ohem"] = "cross_entropy"
     ohem_threshold: Share = 0.7
     ohem_min_kept: Positive = 100_000
-    warmup: Share = 0.0  #: share of training that is supervised only
-    ramp: Share = 0.0  #: share of training over which the unsupervised weight grows
-    mixing: Literal["cutmix", "classmix", "cutout", "ael", "none"] = "cutmix"
+    warmup: Auto[Share] = 0.0  #: share of training that is supervised only
+    ramp: Auto[Share] = 0.0  #: share of training over which the unsupervised weight grows
+    mixing: Literal["cutmix", "classmix", "cutout", "ael", "cross_domain", "none"] = "cutmix"
     strong_view: bool = True  #: photometric jitter of the unlabeled images the student sees
+    jitter: Literal["unlabeled", "mixed"] = "unlabeled"  #: which images strong_view jitters
     views: Literal[1, 2] = 1  #: strong views of each unlabeled image
     feature_dropout: bool = False  #: UniMatch's third view, perturbed in feature space
     threshold: Share = 0.95  #: confidence of a pseudo-label that fixmatch and unimatch believe
     alpha: Share = 0.20  #: alpha_0
     dynamic_partition: bool = True  #: alpha falls from alpha_0 to 0; else it stays
     class_wise: bool = False  #: gamma_t is a quantile of each pseudo-class
-    min_confidence: Share = 0.0
+    min_confidence: Auto[Share] = 0.0
     max_lambda_u: float | None = Field(None, gt=0)
     align: bool = False  #: distribution alignment of pseudo-labels
     denoise: bool = False  #: prototypical denoising of pseudo-labels
     denoise_temperature: float = Field(1.0, gt=0)
     symmetric: float = Field(0.0, ge=0)  #: lambda_rce of a symmetric cross-entropy in L_u
-    ema_decay: Share = 0.99
+    ema_decay: Auto[Share] = 0.99
     teacher_passes: Literal[1, 2] = 2
     unsupervised_weight: float = Field(1.0, ge=0)
+    unsupervised_weighting: Literal["lambda_u", "confident_share"] = "lambda_u"  #: U2PL's or DACS's
     contrast: bool = True  #: the contrastive term of u2pl
     contrastive_weight: float = Field(0.1, ge=0)
     negative_weight: float = Field(0.0, ge=0)  #: of negative learning, in the space of logits
     auxiliary_weight: float = Field(0.4, ge=0)
     negatives_from: Literal["unreliable", "reliable", "all"] = "unreliable"
     rank_threshold: bool = True  #: else r_l = 1, r_h = C
-    low_rank: int | None = None  #: r_l
-    high_rank: int | None = None  #: r_h
+    low_rank: Auto[int | None] = None  #: r_l
+    high_rank: Auto[int | None] = None  #: r_h
     min_probability: Share = 0.3  #: delta_p
     anchors: Positive = 50  #: M
     negatives: Positive = 256  #: N
     temperature: float = Field(0.5, gt=0)  #: tau
     prototypes: bool = False  #: momentum prototypes are the positives
-    bank_size: Positive = 30_000
+    bank_size: Auto[Positive] = 30_000
     background_bank_size: Positive | None = None  #: of class 0
-    keys_per_step: Positive = 1024
+    keys_per_step: Auto[Positive] = 1024
+    cam_warmup: Share = 0.3  #: share of training in which the tags train a classifier alone
+    classification_weight: float = Field(1.0, ge=0)
+    cam_scales: Annotated[list[Annotated[float, Field(gt=0, le=4)]], Field(min_length=1)] = [0.5, 1.0, 1.5]
+    cam_flip: bool = True  #: the teacher's classifier also looks at the mirror image
+    cam_stride: Positive = 4  #: maps are refined at this share of the resolution
+    cam_high: Share = 0.55  #: a map of at least this is foreground
+    cam_low: Share = 0.25  #: maps of at most this are background
+    pamr_iterations: int = Field(10, ge=0)
+    pamr_dilations: list[Positive] = [1, 2, 4, 8]
+    tag_negatives: bool = True  #: every pixel is a negative of the classes that its image is not tagged with
     diagnose: bool = False  #: measure pseudo-labels, queues and gradients by masks that training never sees
 
 
@@ -143,26 +210,27 @@ class EvaluationConfig(_Section):
 class TrainConfig(_Section):
     """Optimisation and the machine."""
 
-    steps: Positive = 1000
+    steps: Auto[Positive] = 1000
     epochs: float | None = Field(None, gt=0)  #: passes over the unlabeled images; sets the steps
-    batch_size: Positive = 8  #: labeled images of a process; as many unlabeled
-    crop_size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] = 160
-    scale_range: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)] = [0.5, 2.0]
+    batch_size: Auto[Positive] = 8  #: labeled images of a process; as many unlabeled
+    crop_size: Auto[Side | Annotated[list[Side], Field(min_length=2, max_length=2)]] = 160
+    scale_range: Auto[Range] = [0.5, 2.0]
     flip: Share = 0.5
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(0.01, gt=0)  #: of the encoder
-    head_lr_factor: float = Field(1.0, gt=0)
+    jitter: bool = False  #: brightness, contrast, saturation and hue of labeled images
+    optimizer: Auto[Literal["sgd", "adamw"]] = "sgd"
+    lr: Auto[Rate] = 0.01  #: of the encoder
+    head_lr_factor: Auto[Rate] = 1.0
     layer_decay: Share | None = None  #: of the learning rate, from each layer of a transformer to the one before
     momentum: Share = 0.9
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: Auto[Annotated[float, Field(ge=0)]] = 1e-4
     power: float = Field(0.9, ge=0)  #: of the poly schedule
-    lr_warmup: int = Field(0, ge=0)  #: steps over which the learning rate rises
+    lr_warmup: Auto[Count] = 0  #: steps over which the learning rate rises
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     channels_last: bool = True
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: Positive = 1
     nodes: Positive = 1
-    eval_every: int = Field(0, ge=0)  #: steps; 0: after the last alone
+    eval_every: Auto[Count] = 0  #: steps; 0: after the last alone
     save_every: int = Field(200, ge=0)
     log_every: Positive = 10
 
@@ -180,3 +248,19 @@ class Config(_Section):
     def to_yaml(self) -> str:
         """Every key with its value."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
+
+    def auto_keys(self) -> list[str]:
+        """Those that are still `auto`, of the keys that may be, as `train.steps`."""
+        values = self.model_dump()
+        return [key for key in may_be_auto() for section, name in [key.split(".")] if values[section][name] == AUTO]
+
+
+def may_be_auto() -> list[str]:
+    """The keys that may be `auto` until the data and the machine are known, in the order of the schema."""
+    sections = ((name, type(value)) for name, value in Config() if isinstance(value, BaseModel))
+    return [
+        f"{name}.{key}"
+        for name, section in sections
+        for key, field in section.model_fields.items()
+        if any(marker is _MAY_BE_AUTO for marker in field.metadata)
+    ]

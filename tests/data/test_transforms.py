@@ -81,6 +81,23 @@ def test_crop_first_equals_resizing_the_whole_image():
     assert (image * 255 - torch.from_numpy(np.array(whole)).permute(2, 0, 1)).abs().max() <= 1
 
 
+def test_jitter_of_labeled_images_changes_colours_and_nothing_else():
+    options = {"crop_size": (50, 70), "scale": (0.8, 1.2)}
+    image, mask = blobs()
+    pairs = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        plain, label = LabeledTransform(**options)(image, mask)
+        torch.manual_seed(seed)
+        jittered, same = LabeledTransform(**options, jitter=True)(image, mask)
+        assert torch.equal(label, same)
+        assert jittered.shape == plain.shape
+        assert jittered.min() >= 0
+        assert jittered.max() <= 1
+        pairs.append(torch.equal(plain, jittered))
+    assert 0 < sum(pairs) < 12  # left as it is one time in five
+
+
 def test_scale_and_place_cover_their_ranges():
     transform = LabeledTransform(crop_size=20, flip=0)
     source, mask = smooth(), torch.zeros(60, 80, dtype=torch.uint8)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from u2pl.build.accepted import accepted
-from u2pl.build.method import contrasts, strong_views
-from u2pl.config import Config, DataConfig
+from u2pl.build.method import contrasts, strong_views, uses_tags
+from u2pl.config import Config, DataConfig, SourceConfig, TargetConfig
 from u2pl.data.batches import Batches, loader, step_seed
 from u2pl.data.cityscapes import cityscapes
+from u2pl.data.class_mapping import read_mapping
+from u2pl.data.domain import domain
 from u2pl.data.files import cached
 from u2pl.data.folder import folder
+from u2pl.data.gta5 import gta5
 from u2pl.data.pascal_voc import pascal_voc
+from u2pl.data.rare_classes import RareClassSampling, pixel_counts
 from u2pl.data.scenes import scenes
 from u2pl.data.source import DataSource
+from u2pl.data.synthia import synthia
 from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
 from u2pl.engine.diagnose import Diagnosis
 from u2pl.errors import InputError
@@ -25,27 +31,108 @@ READERS: dict[str, Callable[..., DataSource]] = {
     "folder": folder,
     "pascal_voc": pascal_voc,
     "cityscapes": cityscapes,
+    "gta5": gta5,
+    "synthia": synthia,
 }
+DOMAIN = "domain"  #: the name of two data sets, of :func:`read_domains`
 _DIAGNOSIS_STREAM = 5  # its batches are not those of a step
 _DIAGNOSED = 4  # batches of each process
+_MANY = 2000  # masks whose reading is worth a notice
 
 
 def build_source(data: DataConfig, *, seed: int) -> DataSource:
     """The data set. Raises InputError for a key its reader has no use for, and for whatever the reader finds wrong."""
-    if data.name != "scenes" and data.root is None:
-        raise InputError(f"data.root: is needed for data.name={data.name}; give the folder of the data set")
-    reader = READERS[data.name]
-    options = data.model_dump(exclude={"name", "cache", "workers"}, exclude_none=True)
-    if data.name != "scenes" and data.val is not None:
-        options["val"] = str(data.val)  # a folder may have a number for its name
-    source = reader(**accepted(reader, options, f"data.name={data.name}", "data"), seed=seed)
-    return cached(source) if data.cache else source
+    apart = {"cache", "workers", "rare_class_sampling", "rare_class_temperature"}
+    options = {key: value for key, value in data if key not in apart and value is not None}
+    if data.name == DOMAIN:
+        source = read_domains(**accepted(read_domains, options, "data.name=domain", "data"), seed=seed)
+    else:
+        source = _read(options, "data", seed)
+    return cached(source) if data.cache is True else source
+
+
+def _read(options: dict[str, Any], section: str, seed: int) -> DataSource:
+    """The data set of a section of keys that are set."""
+    name = options["name"]
+    if name != "scenes" and "root" not in options:
+        raise InputError(f"{section}.root: is needed for {section}.name={name}; give the folder of the data set")
+    if name != "scenes" and "val" in options:
+        options["val"] = str(options["val"])  # a folder may have a number for its name
+    keys = {key: value for key, value in options.items() if key != "name"}
+    return READERS[name](**accepted(READERS[name], keys, f"{section}.name={name}", section), seed=seed)
+
+
+def read_domains(
+    *,
+    name: str = "domain",
+    source: SourceConfig | None = None,
+    target: TargetConfig | None = None,
+    upper_bound: bool = False,
+    seed: int,
+) -> DataSource:
+    """Source and target as one; without ``upper_bound``, no mask of a training image of the target is read."""
+    if source is None or target is None:
+        key = "data.source" if source is None else "data.target"
+        raise InputError(f"{key}: is needed for data.name={name}; give {key}.root and, unless folder, {key}.name")
+    told = target.model_dump(exclude_none=True)
+    if not upper_bound and "labeled" in told:
+        raise InputError("data.target.labeled: labels of the target train only with data.upper_bound=true; leave it out")
+    labels = _part(source.model_dump(exclude_none=True, exclude={"mapping"}), "data.source", seed)
+    images = _part(told if upper_bound else {**told, "labeled": False}, "data.target", seed)
+    mapping = None
+    if source.mapping is not None:
+        file = _find_mapping(source.mapping, source.root, target.root)
+        mapping = read_mapping(file, labels.classes, images.classes)
+    return domain(source=labels, target=images, mapping=mapping, upper_bound=upper_bound)
+
+
+def _part(options: dict[str, Any], section: str, seed: int) -> DataSource:
+    try:
+        return _read(options, section, seed)
+    except InputError as error:  # say which of the two
+        message = str(error)
+        if message.startswith(f"{section}."):
+            raise
+        key = message.removeprefix("data.")
+        raise InputError(f"{section}: {message}" if key == message else f"{section}.{key}") from error
+
+
+def _find_mapping(path: str, *roots: str | None) -> Path:
+    """The mapping meant, by its path from the working directory or from either data set."""
+    places = [Path(path).expanduser(), *(Path(root).expanduser() / path for root in roots if root is not None)]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise InputError(
+            f"data.source.mapping: there is no file {path}; write a csv with the header source,target and a line "
+            "for each class of the source, such as car,vehicle"
+        )
+    return found
+
+
+def build_rare_classes(
+    data: DataConfig, source: DataSource, *, say: Callable[[str], None] | None = None
+) -> RareClassSampling | None:
+    """What draws labeled images by class, None unless it is asked for. Reads every labeled mask."""
+    if not data.rare_class_sampling or not source.labeled:
+        return None
+
+    def progress(done: int, total: int) -> None:
+        if say is not None and total >= _MANY and done % (total // 10) == 0:
+            say(f"rare_class_sampling: {done} of {total} masks read")
+
+    return RareClassSampling(pixel_counts(source.labeled, progress), temperature=data.rare_class_temperature)
 
 
 def build_batches(
-    config: Config, source: DataSource, *, semi_supervised: bool, rank: int, world_size: int
+    config: Config,
+    source: DataSource,
+    *,
+    semi_supervised: bool,
+    rank: int,
+    world_size: int,
+    rare_classes: RareClassSampling | None = None,
 ) -> Callable[[int], Iterable[Batch]]:
-    """The batches from a step on, read ahead by worker processes."""
+    """The batches from a step on, read ahead by worker processes; ``rare_classes`` where it is read already."""
     batches = Batches(
         labeled=source.labeled,
         unlabeled=source.unlabeled if semi_supervised else None,
@@ -55,12 +142,20 @@ def build_batches(
         rank=rank,
         world_size=world_size,
         truth=config.method.diagnose and contrasts(config.method),  # of the keys in the bank
+        tag_classes=len(source.classes) if uses_tags(config.method) else None,
+        rare_classes=rare_classes or build_rare_classes(config.data, source),
     )
     return lambda start: loader(batches, start=start, workers=config.data.workers)
 
 
 def build_diagnosis(
-    config: Config, source: DataSource, *, semi_supervised: bool, rank: int, world_size: int
+    config: Config,
+    source: DataSource,
+    *,
+    semi_supervised: bool,
+    rank: int,
+    world_size: int,
+    rare_classes: RareClassSampling | None = None,
 ) -> Diagnosis:
     """Batches cropped as in training, of unlabeled images whose true classes are known, as far as there are any."""
     known = [sample for sample in source.unlabeled if sample.has_mask] or source.unlabeled
@@ -73,6 +168,8 @@ def build_diagnosis(
         rank=rank,
         world_size=world_size,
         truth=True,
+        tag_classes=len(source.classes) if uses_tags(config.method) else None,
+        rare_classes=rare_classes or build_rare_classes(config.data, source),
     )
     return Diagnosis(classes=source.classes, batches=lambda: loader(batches, workers=config.data.workers))
 
@@ -81,9 +178,10 @@ def _crops(config: Config) -> dict[str, Any]:
     train, method = config.train, config.method
     crop = train.crop_size if isinstance(train.crop_size, int) else (train.crop_size[0], train.crop_size[1])
     geometry: dict[str, Any] = {"crop_size": crop, "scale": tuple(train.scale_range), "flip": train.flip}
-    strong: dict[str, Any] = {"strong_views": strong_views(method), "photometric": method.strong_view}
+    photometric = method.strong_view and method.jitter == "unlabeled"
+    strong: dict[str, Any] = {"strong_views": strong_views(method), "photometric": photometric}
     return {
-        "labeled_transform": LabeledTransform(**geometry),
+        "labeled_transform": LabeledTransform(**geometry, jitter=train.jitter),
         "unlabeled_transform": UnlabeledTransform(**geometry, **strong),
         "batch_size": train.batch_size,
     }

@@ -8,15 +8,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from u2pl.config import MethodConfig
+from u2pl.config import AUTO, MethodConfig
+from u2pl.data.photometric import Photometric
 from u2pl.errors import InputError
-from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised, UniMatch
+from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised, UniMatch, WeakU2PL
 from u2pl.methods.base import Method, PixelLoss
+from u2pl.methods.seeding import Seeding
+from u2pl.methods.views import Jitter
+from u2pl.methods.weighting import ConfidentShare
 from u2pl.pixels import (
     AdaptiveCopyPaste,
     AdaptiveCutMix,
     ClassConfidence,
     ClassMix,
+    CrossDomainClassMix,
     CutMix,
     CutOut,
     DistributionAlignment,
@@ -28,6 +33,7 @@ from u2pl.pixels import (
     Reliability,
     UnreliableContrast,
 )
+from u2pl.pixels.cam import PixelAdaptiveRefinement
 from u2pl.pixels.contrast import Gather, default_low_rank
 from u2pl.pixels.losses import OhemCrossEntropy, SymmetricCrossEntropy, cross_entropy
 
@@ -53,9 +59,10 @@ def build_method(
         if isinstance(mixing, AdaptiveCutMix):
             raise InputError(f"method.mixing: ael needs mean_teacher or u2pl, not {method.name}; use cutmix")
         consistency = FixMatch if method.name == "fixmatch" else UniMatch
-        return consistency(threshold=method.threshold, mixing=mixing, supervised_loss=loss)
+        return consistency(threshold=method.threshold, mixing=mixing, jitter=build_jitter(method), supervised_loss=loss)
     options: dict[str, Any] = {
         "mixing": mixing,
+        "jitter": build_jitter(method),
         "copy_paste": AdaptiveCopyPaste(mixing.confidence) if isinstance(mixing, AdaptiveCutMix) else None,
         "reliability": Reliability(
             method.alpha, method.dynamic_partition, method.min_confidence, class_wise=method.class_wise
@@ -64,6 +71,9 @@ def build_method(
             warmup=method.warmup,
             ramp=method.ramp,
             max_lambda_u=math.inf if method.max_lambda_u is None else method.max_lambda_u,
+        ),
+        "confident_share": (
+            ConfidentShare(method.threshold) if method.unsupervised_weighting == "confident_share" else None
         ),
         "ema_decay": method.ema_decay,
         "feature_dropout": method.feature_dropout,
@@ -74,12 +84,34 @@ def build_method(
         "alignment": DistributionAlignment(num_classes, reduce=total) if method.align else None,
         "negative_learning": NegativeLearning(*ranks(method, num_classes)) if method.negative_weight else None,
     }
-    if not contrasts(method):
-        return MeanTeacher(network, **options)
-    contrast = build_contrast(method, num_classes, embedding_dim, gather, processes, total)
-    if method.denoise and contrast.prototypes is not None:
-        options["denoising"] = PrototypicalDenoising(contrast.prototypes, method.denoise_temperature)
-    return U2PL(network, contrast=contrast, **options)
+    contrast = None
+    if contrasts(method):
+        contrast = build_contrast(method, num_classes, embedding_dim, gather, processes, total)
+        if method.denoise and contrast.prototypes is not None:
+            options["denoising"] = PrototypicalDenoising(contrast.prototypes, method.denoise_temperature)
+    if uses_tags(method):
+        return WeakU2PL(network, contrast=contrast, **_weak_options(method), **options)
+    return MeanTeacher(network, **options) if contrast is None else U2PL(network, contrast=contrast, **options)
+
+
+def _weak_options(method: MethodConfig) -> dict[str, Any]:
+    if method.mixing in ("ael", "cross_domain"):  # a pasted class would not be among the tags
+        raise InputError(f"method.mixing: {method.mixing} pastes labels, which weak_u2pl has none of; use cutmix")
+    return {"seeding": build_seeding(method), "cam_warmup": method.cam_warmup, "tag_negatives": method.tag_negatives}
+
+
+def build_seeding(method: MethodConfig) -> Seeding:
+    """How image-level tags become labeled pixels."""
+    if method.cam_low > method.cam_high:
+        raise InputError(f"method.cam_low: {method.cam_low} is above method.cam_high, {method.cam_high}; lower it")
+    return Seeding(
+        scales=method.cam_scales,
+        flip=method.cam_flip,
+        stride=method.cam_stride,
+        refinement=PixelAdaptiveRefinement(method.pamr_iterations, method.pamr_dilations),
+        high=method.cam_high,
+        low=method.cam_low,
+    )
 
 
 def build_mixing(method: MethodConfig, num_classes: int, total: Callable[[Tensor], Tensor] | None = None) -> Mixing:
@@ -88,7 +120,14 @@ def build_mixing(method: MethodConfig, num_classes: int, total: Callable[[Tensor
         return AdaptiveCutMix(ClassConfidence(num_classes, reduce=total))
     if method.mixing == "classmix":
         return ClassMix(num_classes)
+    if method.mixing == "cross_domain":
+        return CrossDomainClassMix(num_classes)
     return {"cutmix": CutMix, "cutout": CutOut, "none": NoMixing}[method.mixing]()
+
+
+def build_jitter(method: MethodConfig) -> Jitter | None:
+    """What jitters mixed images; None where strong views are jittered before they are mixed, or not at all."""
+    return Photometric() if method.strong_view and method.jitter == "mixed" else None
 
 
 def build_contrast(
@@ -130,12 +169,17 @@ def build_contrast(
 
 def contrasts(method: MethodConfig) -> bool:
     """Whether the method has a contrastive term, and so trains embeddings."""
-    return method.name == "u2pl" and method.contrast
+    return method.name in ("u2pl", "weak_u2pl") and method.contrast
+
+
+def uses_tags(method: MethodConfig) -> bool:
+    """Whether the method learns from image-level tags, and so has a classification head."""
+    return method.name == "weak_u2pl"
 
 
 def uses_ranks(method: MethodConfig) -> bool:
     """Whether a loss asks which classes a pixel is sure not to be."""
-    return contrasts(method) or (method.name in ("mean_teacher", "u2pl") and method.negative_weight > 0)
+    return contrasts(method) or (method.name in ("mean_teacher", "u2pl", "weak_u2pl") and method.negative_weight > 0)
 
 
 def strong_views(method: MethodConfig) -> int:
@@ -143,12 +187,18 @@ def strong_views(method: MethodConfig) -> int:
     return {"fixmatch": 1, "unimatch": 2}.get(method.name, method.views)
 
 
+def default_ranks(num_classes: int) -> tuple[int, int]:
+    """r_l and r_h for so many classes."""
+    return default_low_rank(num_classes), min(20, num_classes)
+
+
 def ranks(method: MethodConfig, num_classes: int) -> tuple[int, int]:
     """r_l and r_h. Raises InputError when no rank lies between them: what unreliable pixels teach would be zero."""
     low, high = 1, num_classes
     if method.rank_threshold:
-        low = default_low_rank(num_classes) if method.low_rank is None else method.low_rank
-        high = min(20, num_classes) if method.high_rank is None else method.high_rank
+        low, high = default_ranks(num_classes)
+        low = low if method.low_rank in (None, AUTO) else method.low_rank
+        high = high if method.high_rank in (None, AUTO) else method.high_rank
     if not 0 < low < high <= num_classes:
         raise InputError(
             f"method.low_rank and method.high_rank: {low} and {high} leave no rank between them; "

@@ -11,7 +11,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from u2pl.build.accepted import accepted
-from u2pl.build.method import contrasts
+from u2pl.build.method import contrasts, uses_tags
 from u2pl.config import Config, EvaluationConfig, TrainConfig
 from u2pl.engine.inference import Inference, inference
 from u2pl.engine.parameter_groups import parameter_groups
@@ -21,12 +21,13 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {"deeplabv3plus": deeplabv3plus,
 
 
 def build_network(config: Config, num_classes: int) -> nn.Module:
-    """The network; with a projection head only where the method trains it."""
+    """The network; with a projection head or a classification head only where the method trains it."""
     builder = NETWORKS[config.network.name]
     options = config.network.model_dump(exclude={"name", "embedding_dim"}, exclude_none=True)
     options = accepted(builder, options, f"network.name={config.network.name}", "network")
     dim = config.network.embedding_dim if contrasts(config.method) else None
-    return builder(num_classes=num_classes, embedding_dim=dim, **options)
+    classification = uses_tags(config.method)
+    return builder(num_classes=num_classes, embedding_dim=dim, classification=classification, **options)
 
 
 def build_optimizer(train: TrainConfig, network: Any) -> Optimizer:

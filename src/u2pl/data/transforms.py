@@ -68,7 +68,7 @@ def _window(side: int, crop: int, factor: float) -> tuple[int, int, int]:
 
 
 class LabeledTransform:
-    """Training geometry of a labeled sample."""
+    """Training geometry of a labeled sample, and with ``jitter`` its brightness, contrast, saturation and hue."""
 
     def __init__(
         self,
@@ -77,15 +77,17 @@ class LabeledTransform:
         scale: tuple[float, float] = (0.5, 2.0),
         flip: float = 0.5,
         fill: tuple[int, int, int] = MEAN_RGB,
+        jitter: bool = False,
     ) -> None:
         self.geometry = v2.Compose(
             [RandomScaleCrop(crop_size=crop_size, scale=scale, fill=fill), v2.RandomHorizontalFlip(flip)]
         )
+        self.photometric = v2.RandomApply([v2.ColorJitter(0.5, 0.5, 0.5, 0.25)], p=0.8) if jitter else v2.Identity()
 
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(3, H, W) uint8 and (H, W) uint8 -> (3, h, w) float32 in [0, 1] and (h, w) int64, 255 on padding."""
         image, mask = self.geometry(tv_tensors.Image(image), tv_tensors.Mask(mask))
-        return to_float(image), mask.as_subclass(Tensor).long()
+        return to_float(self.photometric(image)), mask.as_subclass(Tensor).long()
 
 
 class UnlabeledTransform:
