@@ -76,7 +76,9 @@ def read_domains(
         raise InputError(f"{key}: is needed for data.name={name}; give {key}.root and, unless folder, {key}.name")
     told = target.model_dump(exclude_none=True)
     if not upper_bound and "labeled" in told:
-        raise InputError("data.target.labeled: labels of the target train only with data.upper_bound=true; leave it out")
+        raise InputError(
+            "data.target.labeled: labels of the target train only with data.upper_bound=true; leave it out"
+        )
     labels = _part(source.model_dump(exclude_none=True, exclude={"mapping"}), "data.source", seed)
     images = _part(told if upper_bound else {**told, "labeled": False}, "data.target", seed)
     mapping = None
