@@ -12,7 +12,7 @@ from u2pl.config import Config, TrainConfig
 from u2pl.data.source import DataSource
 from u2pl.errors import InputError
 from u2pl.recipes import load_config, preset_about, preset_names, preset_text
-from u2pl.run import steps_of
+from u2pl.resolving import steps_of
 
 VOC_IMAGES, CITYSCAPES_IMAGES = 10582, 2975
 CLASSIC, BLENDER, CITYSCAPES = (92, 183, 366, 732, 1464), (662, 1323, 2646, 5291), (186, 372, 744, 1488)

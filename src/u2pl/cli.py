@@ -30,7 +30,9 @@ Weights = Annotated[str, typer.Option(help="`last` (end of training) or `best` (
 
 @app.command()
 def demo(
-    setting: Annotated[str, typer.Option(help="`semi`: few labels; `domain`: labels of another domain.")] = "semi",
+    setting: Annotated[
+        str, typer.Option(help="`semi`: few labels; `domain`: of another domain; `weak`: tags.")
+    ] = "semi",
     out: Annotated[Path | None, typer.Option(help="Folder for runs, table and pictures; runs/demo[-SETTING].")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps of each run; fewer is faster and worse.")] = None,
     seed: Annotated[int, typer.Option(help="Chooses the scenes, the initial weights and every random draw.")] = 0,
@@ -72,14 +74,14 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Score a trained model: mIoU, IoU of each class, pixel accuracy, all in percent."""
-    from u2pl.report.table import score_table
+    from u2pl.report.table import stage_table
     from u2pl.score import score_run
 
     scores = score_run(run, overrides or (), images=images, masks=masks, weights=weights)
     if as_json:
         sys.stdout.write(json.dumps(scores.as_json()) + "\n")
     else:
-        console.print(score_table({"IoU %": scores}, title=str(run)))
+        console.print(stage_table(scores, title=str(run)))
 
 
 @app.command()

@@ -19,11 +19,13 @@ from u2pl.build import (
     build_method,
     build_network,
     build_optimizer,
+    build_rare_classes,
     build_scheduler,
     build_source,
     ranks,
     strong_views,
     uses_ranks,
+    uses_tags,
 )
 from u2pl.config import Config, TrainConfig
 from u2pl.data.batches import Evaluation, loader, step_seed
@@ -31,9 +33,10 @@ from u2pl.data.inspection import verify
 from u2pl.data.source import DataSource
 from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.fit import Run, Watcher, fit
-from u2pl.engine.machine import make_fabric, precision_of, share_keys, share_sums
+from u2pl.engine.machine import make_fabric, share_keys, share_sums
 from u2pl.engine.memory import require_memory
 from u2pl.errors import InputError
+from u2pl.resolving import as_begun, resolved
 from u2pl.run_folder import check_folder, make_folder, network_description, save_pictures
 
 _INIT_STREAM = 2  # the random numbers of the network's initial weights
@@ -62,9 +65,12 @@ def train(
     With ``resume``, a run that was killed goes on from its last save, to the weights it would have had. Raises
     InputError before training where the data, the configuration or the folder cannot be used.
     """
+    config = as_begun(config, out) if resume else config
     fabric = fabric_of(config.train)
-    source = checked_source(config)
-    config = resolved(config, source, fabric)
+    source = build_source(config.data, seed=config.seed)
+    config, source, choices = resolved(config, source, fabric)
+    check_source(source, config)
+    rare_classes = build_rare_classes(config.data, source, say=say)
     network = checked_network(config, source, fabric)
     optimizer = build_optimizer(config.train, network)
     check_folder(out, config, resume=resume)
@@ -82,6 +88,9 @@ def train(
     fabric.launch()  # other processes begin here: bad input is told once, by the first
     if fabric.is_global_zero:
         make_folder(out, config)
+        for choice in choices:
+            if choice.used:
+                say(str(choice))
         say(describe(config, source, network))
     fabric.barrier()
     fabric.to_device(method)
@@ -90,6 +99,7 @@ def train(
         "semi_supervised": method.semi_supervised,
         "rank": fabric.global_rank,
         "world_size": fabric.world_size,
+        "rare_classes": rare_classes,
     }
     with out_of_memory_is_bad_input():
         scores = fit(
@@ -116,32 +126,14 @@ def fabric_of(train: TrainConfig) -> Fabric:
     )
 
 
-def checked_source(config: Config) -> DataSource:
-    """The data set, once it is known to be fit to train on."""
-    source = build_source(config.data, seed=config.seed)
+def check_source(source: DataSource, config: Config) -> None:
+    """Raise InputError unless the data set is fit to train on."""
     semi_supervised = config.method.name != "supervised"
     if uses_ranks(config.method):
         ranks(config.method, len(source.classes))
     images = len(source.labeled) + len(source.val) + len(source.unlabeled) * semi_supervised
-    verify(source, semi_supervised=semi_supervised, thorough=images <= _THOROUGH)
-    return source
-
-
-def resolved(config: Config, source: DataSource, fabric: Fabric) -> Config:
-    """The configuration with the number of steps and the precision in use, as it is saved with the run."""
-    in_use = {"precision": precision_of(fabric), "steps": steps_of(config.train, source)}
-    return config.model_copy(update={"train": config.train.model_copy(update=in_use)})
-
-
-def steps_of(train: TrainConfig, source: DataSource) -> int:
-    """Optimiser steps: ``steps``, unless ``epochs`` asks for passes over the unlabeled images.
-
-    Where there are none, it counts the labeled ones. A supervised run is as long as the semi-supervised one beside it.
-    """
-    if train.epochs is None:
-        return train.steps
-    images = len(source.unlabeled) or len(source.labeled)
-    return max(1, round(train.epochs * images / (train.batch_size * train.devices * train.nodes)))
+    weak = uses_tags(config.method)
+    verify(source, semi_supervised=semi_supervised, weak=weak, thorough=images <= _THOROUGH)
 
 
 def checked_network(config: Config, source: DataSource, fabric: Fabric) -> nn.Module:
@@ -151,6 +143,8 @@ def checked_network(config: Config, source: DataSource, fabric: Fabric) -> nn.Mo
     crop = config.train.crop_size
     height, width = (crop, crop) if isinstance(crop, int) else crop
     images = config.train.batch_size * (1 if config.method.name == "supervised" else 1 + strong_views(config.method))
+    if uses_tags(config.method) and source.labeled:  # besides weak and strong views
+        images += config.train.batch_size
     require_memory(network, fabric.device, images=images, height=height, width=width)
     return network.to(memory_format=torch.channels_last) if config.train.channels_last else network
 
@@ -167,6 +161,7 @@ def run_of(config: Config, out: Path, source: DataSource, watchers: tuple[Watche
             "contrastive": method.contrastive_weight,
             "negative": method.negative_weight,
             "auxiliary": method.auxiliary_weight,
+            "classification": method.classification_weight,
         },
         description=network_description(config, source),
         eval_every=train.eval_every,

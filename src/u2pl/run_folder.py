@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from u2pl.errors import InputError
 from u2pl.predictor import Predictor
 from u2pl.recipes import load_config
 from u2pl.report.pictures import coloured, overlay, save_panels
+from u2pl.resolving import LOADING
 
 _PICTURES = 6
 
@@ -22,16 +24,22 @@ def check_folder(out: Path, config: Config, *, resume: bool) -> None:
     if saved.exists():
         if not resume:
             raise InputError(f"{out} already holds a run; add --resume to go on with it or choose another --out")
-        before, now = load_config(saved).model_dump(), config.model_dump()
-        for section in ("data", "network", "method", "train", "evaluation"):
-            for key, value in now[section].items():
-                if before[section][key] != value and key != "workers":
-                    raise InputError(
-                        f"{section}.{key}: is {value!r} now but {before[section][key]!r} in {saved}; "
-                        "a run resumes with the configuration it began with"
-                    )
-        if before["seed"] != now["seed"]:
-            raise InputError(f"seed: is {now['seed']} now but {before['seed']} in {saved}; resume with the same seed")
+        before, now = dict(_keys(load_config(saved).model_dump())), dict(_keys(config.model_dump()))
+        for key in [*now, *(key for key in before if key not in now)]:
+            if before.get(key) != now.get(key) and key not in LOADING:
+                raise InputError(
+                    f"{key}: is {now.get(key)!r} now but {before.get(key)!r} in {saved}; "
+                    "a run resumes with the configuration it began with"
+                )
+
+
+def _keys(sections: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Each key with its value, as ``data.source.root``."""
+    for name, value in sections.items():
+        if isinstance(value, dict):
+            yield from _keys(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
 
 
 def make_folder(out: Path, config: Config) -> None:
@@ -52,7 +60,7 @@ def network_description(config: Config, source: DataSource) -> dict[str, Any]:
         "classes": list(source.classes),
         "palette": [list(colour) for colour in source.palette],
         "lookup": None if source.lookup is None else list(source.lookup),
-        "scale": config.data.scale or 1.0,
+        "scale": config.data.val_scale,
         "method": config.method.name,
         "contrast": config.method.contrast,
         "network": config.network.model_dump(exclude={"pretrained", "weights"}, exclude_none=True),

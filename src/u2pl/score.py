@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from u2pl.build import build_inference, build_source
+from u2pl.build import build_inference, build_seeding, build_source
 from u2pl.data.batches import Evaluation, loader
 from u2pl.data.files import FileSample
 from u2pl.data.source import Sample
 from u2pl.data.splits import IMAGE_SUFFIXES, is_image
 from u2pl.engine.checkpoint import read_description
 from u2pl.engine.evaluate import Scores, evaluate
+from u2pl.engine.evaluate_maps import evaluate_maps
 from u2pl.errors import InputError
 from u2pl.predictor import WEIGHTS_SUFFIX, Predictor
 from u2pl.recipes import load_config
@@ -31,6 +33,8 @@ def score_run(
 ) -> Scores:
     """Scores over images at the run's ``data.scale``, seen by its ``evaluation`` protocol; one confusion matrix.
 
+    A network with a classification head is also scored by its maps (:func:`u2pl.engine.evaluate_maps.evaluate_maps`).
+
     ``run`` may also be a file of weights. ``overrides`` change the configuration of the run, or the defaults for a
     file: its data first of all. Raises InputError when there is nothing to score or a mask does not fit.
     """
@@ -41,6 +45,8 @@ def score_run(
         raise InputError("--images and --masks belong together; give both or neither")
     told = described(run) if saved is None and run.is_file() else []
     config = load_config(saved, ["train.devices=1", "train.nodes=1", *told, *overrides])
+    for key in config.auto_keys():
+        raise InputError(f"{key}: auto is for training; give a value")
     fabric = fabric_of(config.train)
     predictor = Predictor.load(run, weights=weights, device=fabric.device)
     if config.train.channels_last:  # as in training: another memory format rounds otherwise
@@ -48,7 +54,7 @@ def score_run(
     samples: Sequence[Sample]
     if images is not None and masks is not None:
         samples = pair_files(
-            images, masks, num_classes=len(predictor.classes), lookup=predictor.lookup, scale=config.data.scale or 1.0
+            images, masks, num_classes=len(predictor.classes), lookup=predictor.lookup, scale=config.data.val_scale
         )
     else:
         source = build_source(config.data, seed=config.seed)
@@ -60,10 +66,15 @@ def score_run(
         samples = source.val
     if not samples:
         raise InputError("data.val: the run has no validation set; give one, or --images and --masks")
-    pairs = loader(Evaluation(samples), workers=config.data.workers)
-    inference = build_inference(config.evaluation)
-    confusion = evaluate(fabric, predictor.network, pairs, len(predictor.classes), inference=inference)
-    return Scores.from_confusion(confusion, predictor.classes)
+    network, classes, workers = predictor.network, predictor.classes, config.data.workers
+    pairs = loader(Evaluation(samples), workers=workers)
+    confusion = evaluate(fabric, network, pairs, len(classes), inference=build_inference(config.evaluation))
+    scores = Scores.from_confusion(confusion, classes)
+    if getattr(network, "classification", None) is None:
+        return scores
+    pairs = loader(Evaluation(samples), workers=workers)
+    maps = evaluate_maps(fabric, network, pairs, len(classes), seeding=build_seeding(config.method))
+    return replace(scores, stages={name: Scores.from_confusion(counts, classes) for name, counts in maps.items()})
 
 
 def described(weights: Path) -> list[str]:

@@ -12,7 +12,7 @@ from u2pl.engine.fit import Watcher
 from u2pl.errors import InputError
 from u2pl.experiments.records import Record
 from u2pl.experiments.running import run_into
-from u2pl.experiments.trials import Planner, Setting, Trial
+from u2pl.experiments.trials import ALIKE, Planner, Setting, Trial
 from u2pl.report.ablation import ablation_grid
 from u2pl.report.ablation_plot import plot_ablation
 
@@ -46,7 +46,9 @@ def ablate(
         keep_checkpoints: leave ``last.ckpt`` in the folders of finished runs.
         dry_run: list the runs and train none.
     """
-    settings = plan_ablation(Planner(source, overrides, out), axes=axes, grid=grid, seeds=seeds)
+    settings = plan_ablation(
+        Planner(source, overrides, out, alike=(*ALIKE, "method")), axes=axes, grid=grid, seeds=seeds
+    )
     return run_into(
         out,
         _in_turn(settings),

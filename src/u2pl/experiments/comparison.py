@@ -11,7 +11,7 @@ from u2pl.engine.fit import Watcher
 from u2pl.errors import InputError
 from u2pl.experiments.records import Record
 from u2pl.experiments.running import run_into
-from u2pl.experiments.trials import Planner, Trial, labeled_text
+from u2pl.experiments.trials import Planner, Trial, across_domains, labeled_text
 from u2pl.report.comparison import comparison_grid
 from u2pl.report.comparison_plot import plot_comparison
 
@@ -43,9 +43,9 @@ def compare(
         source, overrides: the configuration that all share.
         methods: values of ``method.name``.
         variants: overrides by the name they are to have in the table.
-        labeled: values of ``data.labeled``; none: the configuration's own.
+        labeled: values of ``data.labeled``, of the source where there are two domains; none: the configuration's own.
         seeds: none: the configuration's own.
-        all_labels: also ``supervised`` on all labels.
+        all_labels: also ``supervised`` on all labels, of the target where there are two domains.
         keep_checkpoints: leave ``last.ckpt`` in the folders of finished runs.
         dry_run: list the runs and train none.
     """
@@ -89,7 +89,9 @@ def plan_comparison(
         lines[name] = tuple(settings)
     if not lines:
         raise InputError("there is nothing to compare; give --methods or --variant")
-    columns: dict[str, tuple[str, ...]] = {text: (f"data.labeled={text}",) for text in labeled}
+    two = across_domains(planner.shared)
+    of, best = ("data.source", "data.upper_bound=true") if two else ("data", "data.labeled=1.0")
+    columns: dict[str, tuple[str, ...]] = {text: (f"{of}.labeled={text}",) for text in labeled}
     columns = columns or {labeled_text(planner.shared): ()}
     trials = []
     for seed in dict.fromkeys(seeds or (planner.shared.seed,)):
@@ -97,7 +99,7 @@ def plan_comparison(
             for name, line in lines.items():
                 trials.append(planner.trial((name, text, str(seed)), (*line, *column), seed=seed))
         if all_labels:
-            upper = ("method.name=supervised", "data.labeled=1.0")
+            upper = ("method.name=supervised", best)
             parts = (ALL_LABELS, "1.0", str(seed))
             trials.append(planner.trial(parts, upper, seed=seed, baseline=True))
     return trials

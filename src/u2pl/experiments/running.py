@@ -44,6 +44,8 @@ def run_into(
         grid, plot: make the table, and write the plot to a path, of what is finished.
         dry_run: list the trials and train none.
     """
+    for line in dict.fromkeys(line for trial in trials for line in trial.choices):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if dry_run:
         list_trials(trials, console)
         return []

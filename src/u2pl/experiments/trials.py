@@ -6,22 +6,27 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 
 from torch import nn
 
-from u2pl.build import build_inference, build_method, build_optimizer, build_source, contrasts
+from u2pl.build import build_inference, build_method, build_optimizer, build_source, contrasts, uses_tags
+from u2pl.choices import Choice, like
 from u2pl.config import Config
 from u2pl.data.inspection import structure_errors
 from u2pl.data.source import DataSource
 from u2pl.engine.parameter_count import inference_parameters, training_parameters
 from u2pl.errors import InputError
 from u2pl.recipes import load_config
-from u2pl.run import checked_network, fabric_of, resolved
+from u2pl.resolving import resolved
+from u2pl.run import checked_network, fabric_of
 from u2pl.run_folder import check_folder
 
+#: How long training is and what a step sees, which no line of a comparison changes unless it says so.
+ALIKE = (*(f"train.{key}" for key in ("steps", "batch_size", "crop_size", "scale_range", "eval_every")),)
 _LONGEST = 120  # characters of a folder's name
 
 
@@ -39,6 +44,7 @@ class Trial:
     parameters: int  #: that the model in use has
     training_parameters: int
     baseline: bool = False  #: what the others are held against
+    choices: tuple[str, ...] = ()  #: a line for each group of keys that were `auto`
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,15 @@ class Planner:
     Args:
         source, overrides: the configuration that all trials share, as ``u2pl train`` takes it.
         out: the folder of all runs.
+        alike: keys, or sections, that all trials have from the shared configuration where it says `auto`.
     """
 
-    def __init__(self, source: str | Path, overrides: Sequence[str], out: Path) -> None:
+    def __init__(
+        self, source: str | Path, overrides: Sequence[str], out: Path, *, alike: Sequence[str] = ALIKE
+    ) -> None:
         self.source, self.overrides, self.out = source, tuple(overrides), out
         self.shared = load_config(source, self.overrides)
+        self.alike = {key for key in self.shared.auto_keys() if key in alike or key.partition(".")[0] in alike}
         if out.exists() and not out.is_dir():
             raise InputError(f"--out {out} is a file; give a folder")
         self._sources: dict[str, DataSource] = {}
@@ -79,9 +89,9 @@ class Planner:
         with naming(name):
             config = load_config(self.source, [*self.overrides, *overrides, f"seed={seed}"])
             source = self._checked_source(config)
-            fabric = fabric_of(config.train)
+            model, choices = self._model
+            config, _, own = resolved(like(config, model, self.alike), source, fabric_of(config.train))
             network, parameters = self._checked_network(config, source)
-            config = resolved(config, source, fabric)
             folder = self._folder(tuple(parts))
             check_folder(folder, config, resume=True)
         return Trial(
@@ -92,17 +102,30 @@ class Planner:
             config=config,
             overrides=tuple(overrides),
             images=len(source.labeled),
+            choices=tuple(str(choice) for choice in (*choices, *own) if choice.used),
             parameters=parameters,
             training_parameters=training_parameters(network),
             baseline=baseline,
         )
 
-    def _checked_source(self, config: Config) -> DataSource:
+    @cached_property
+    def _model(self) -> tuple[Config, tuple[Choice, ...]]:
+        """What all trials have alike, and why: chosen once, for the shared configuration."""
+        if not self.alike:
+            return self.shared, ()
+        source = self._source(self.shared)
+        config, _, choices = resolved(self.shared, source, fabric_of(self.shared.train))
+        return config, tuple(replace(choice, detail="") for choice in choices if choice.keys <= self.alike)
+
+    def _source(self, config: Config) -> DataSource:
         key = f"{config.data.model_dump_json()} {config.seed}"
         if key not in self._sources:
             self._sources[key] = build_source(config.data, seed=config.seed)
-        source = self._sources[key]
-        for error in structure_errors(source, config.method.name != "supervised"):
+        return self._sources[key]
+
+    def _checked_source(self, config: Config) -> DataSource:
+        source = self._source(config)
+        for error in structure_errors(source, config.method.name != "supervised", weak=uses_tags(config.method)):
             raise InputError(error)
         if not source.val:
             raise InputError("data.val: there is no validation set to compare on; give one")
@@ -141,8 +164,14 @@ class Planner:
 
 
 def labeled_text(config: Config) -> str:
-    """``data.labeled``, or `all`, which it is when unset."""
-    return "all" if config.data.labeled is None else str(config.data.labeled)
+    """``data.labeled``, of the source where there are two domains, or `all`, which it is when unset."""
+    part = config.data.source if across_domains(config) and not config.data.upper_bound else config.data
+    return "all" if part is None or part.labeled is None else str(part.labeled)
+
+
+def across_domains(config: Config) -> bool:
+    """Whether the labels are of another data set than what is validated on."""
+    return config.data.name == "domain"
 
 
 def safe_name(*parts: str) -> str:

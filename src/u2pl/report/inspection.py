@@ -8,9 +8,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from u2pl.build import build_source, ranks, uses_ranks
+from u2pl.build import build_source, ranks, uses_ranks, uses_tags
 from u2pl.data.inspection import Inspection, inspect
+from u2pl.data.source import DataSource
 from u2pl.recipes import load_config
+from u2pl.resolving import resolved
+from u2pl.run import fabric_of
 
 
 def print_inspection(source: str, overrides: Sequence[str], console: Console) -> bool:
@@ -24,22 +27,28 @@ def print_inspection(source: str, overrides: Sequence[str], console: Console) ->
         inspection = inspect(
             data,
             semi_supervised=config.method.name != "supervised",
+            weak=uses_tags(config.method),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    console.print(
-        f"{inspection.labeled} labeled, {inspection.unlabeled} unlabeled, {inspection.val} validation images, "
-        f"{_sizes(inspection)} (height x width), {len(data.classes)} classes",
-        highlight=False,
-    )
+    domains = config.data.name == "domain" and not config.data.upper_bound
+    for line in _domain_counts(inspection, data) if domains else [_counts(inspection, data)]:
+        console.print(line, highlight=False, soft_wrap=True)
     table = Table(title="share of pixels, %")
-    for name in ("class", "labeled", "validation"):
+    for name in ("class", *(("source", "target (val)") if domains else ("labeled", "validation"))):
         table.add_column(name, justify="left" if name == "class" else "right")
+    if inspection.tagged:
+        table.add_column("tagged images", justify="right")
     for name in data.classes:
-        table.add_row(name, *(f"{100 * shares.get(name, 0):.2f}" for shares in _shares(inspection)))
+        tagged = [str(inspection.tagged.get(name, ""))] if inspection.tagged else []
+        table.add_row(name, *(f"{100 * shares.get(name, 0):.2f}" for shares in _shares(inspection)), *tagged)
     console.print(table)
     for kind, lines in (("error", inspection.errors), ("warning", inspection.warnings)):
         for line in lines:
             console.print(f"{kind}: {line}", highlight=False, markup=False, soft_wrap=True)
+    if not inspection.errors:
+        for choice in resolved(config, data, fabric_of(config.train)).choices:
+            if choice.used:
+                console.print(str(choice), highlight=False, markup=False, soft_wrap=True)
     console.print("errors must be mended before training" if inspection.errors else "ready to train", highlight=False)
     return not inspection.errors
 
@@ -48,8 +57,25 @@ def _shares(inspection: Inspection) -> tuple[dict[str, float], dict[str, float]]
     return dict(inspection.labeled_shares), dict(inspection.val_shares)
 
 
-def _sizes(inspection: Inspection) -> str:
-    if inspection.smallest is None or inspection.largest is None:
+def _counts(inspection: Inspection, data: DataSource) -> str:
+    return (
+        f"{inspection.labeled} labeled, {inspection.unlabeled} unlabeled, {inspection.val} validation images, "
+        f"{_sizes(inspection.smallest, inspection.largest)} (height x width), {len(data.classes)} classes"
+    )
+
+
+def _domain_counts(inspection: Inspection, data: DataSource) -> list[str]:
+    """A line for each domain."""
+    sizes = {kind: _sizes(*pair) for kind, pair in inspection.sizes.items()}
+    return [
+        f"source: {inspection.labeled} labeled images, {sizes.get('labeled', 'no size')} (height x width)",
+        f"target: {inspection.unlabeled} unlabeled images, {sizes.get('unlabeled', 'no size')}; {inspection.val} "
+        f"validation images, {sizes.get('val', 'no size')}; {len(data.classes)} classes",
+    ]
+
+
+def _sizes(smallest: tuple[int, int] | None, largest: tuple[int, int] | None) -> str:
+    if smallest is None or largest is None:
         return "no size"
-    small, large = ("x".join(map(str, size)) for size in (inspection.smallest, inspection.largest))
+    small, large = ("x".join(map(str, size)) for size in (smallest, largest))
     return small if small == large else f"{small} to {large}"

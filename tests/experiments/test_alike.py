@@ -1,0 +1,114 @@
+"""What compared runs have in common where their configuration says `auto`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from u2pl import fitting
+from u2pl.experiments.ablation import ablate
+from u2pl.experiments.comparison import ALL_LABELS, compare, plan_comparison
+from u2pl.experiments.trials import Planner, Trial
+
+ACCELERATOR = ("train.accelerator=cpu", "train.precision=fp32", "network.embedding_dim=8")
+
+
+@pytest.fixture
+def shared(write_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Seven images for training and one for validation; two labels are few, four are not."""
+    monkeypatch.setattr(fitting, "FEW_LABELS", 2)
+    monkeypatch.setattr(fitting, "FEW_PER_CLASS", 0)
+    masks: dict[str, tuple[int, ...] | None] = {f"train/{name}": (0, 1, 2) for name in "abcde"}
+    root = write_folder({**masks, "train/f": None, "train/g": None, "val/v": (0, 1)})
+    return [f"data.root={root}", "data.val=val", *ACCELERATOR]
+
+
+def test_methods_are_trained_alike(shared: list[str], tmp_path: Path) -> None:
+    trials = plan_comparison(
+        Planner("folder", shared, tmp_path),
+        methods=("supervised", "mean_teacher", "fixmatch", "u2pl"),
+        variants={"larger": ("method.name=u2pl", "network.encoder=resnet34"), "own": ("train.lr=0.5",)},
+        labeled=("2", "4"),
+        seeds=(0, 1),
+        all_labels=True,
+    )
+    assert len(trials) == 26
+    configs = {trial.folder.name: trial.config for trial in trials}
+    assert not any(config.auto_keys() for config in configs.values())
+    first = configs["supervised-2-0"]
+    for trial in trials:
+        expected = first.train if trial.name != "own" else first.train.model_copy(update={"lr": 0.5})
+        assert trial.config.train == expected, trial.name
+        assert trial.config.network.architecture == "Unet"
+        assert trial.config.data.cache is True
+    assert trials[-1].name == ALL_LABELS
+    assert [configs[f"u2pl-{labels}-0"].method.warmup for labels in (2, 4)] == [0.5, 0.25]  # the method's own
+
+
+def test_variants_that_change_the_data_are_trained_as_long(shared: list[str], tmp_path: Path) -> None:
+    """Where a line would have other facts, the shared configuration decides; what the line sets, it has."""
+    planner = Planner("folder", shared, tmp_path)
+    trials = [
+        planner.trial((name, "0"), (*overrides, "data.labeled=2"), seed=0)
+        for name, overrides in {
+            "plain": (),
+            "small": ("data.scale=0.5", "train.batch_size=2"),
+            "longer": ("train.steps=5000",),
+            "epochs": ("train.epochs=8",),
+            "dinov2": ("network.encoder=dinov2_small",),
+        }.items()
+    ]
+    assert [trial.config.train.steps for trial in trials] == [1200, 1200, 5000, 5, 1200]  # 8 passes over 5 by 8
+    assert [trial.config.train.crop_size for trial in trials] == [32] * 5
+    assert trials[1].config.train.batch_size == 2
+    assert trials[-1].config.train.lr_warmup == 120  # the rates are those of the network
+
+
+def test_an_ablation_keeps_everything_else(shared: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials: list[Trial] = []
+    monkeypatch.setattr("u2pl.experiments.ablation.run_into", lambda out, planned, **options: trials.extend(planned))
+    axes = {
+        "method.warmup": ("0.1", "auto"),
+        "data.labeled": ("4",),
+        "train.steps": ("400",),
+        "train.batch_size": ("2",),
+    }
+    ablate("folder", [*shared, "data.labeled=2"], out=tmp_path, axes=axes, console=Console())
+    reference, *changed = (trial.config for trial in trials)
+    assert reference.method.warmup == 0.5
+    found = [
+        [
+            f"{section}.{key}"
+            for section in ("data", "network", "method", "train")
+            for key, value in getattr(config, section)
+            if value != getattr(getattr(reference, section), key)
+        ]
+        for config in changed
+    ]
+    assert found == [[axis] for axis in axes]  # `auto` is the reference again, and not trained
+
+
+def test_choices_are_told_once(shared: list[str], tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    options = {"methods": ("supervised", "u2pl"), "labeled": ("2", "4"), "dry_run": True, "console": console}
+    compare("folder", shared, out=tmp_path / "out", **options)  # type: ignore[arg-type]
+    lines = [line for line in console.file.getvalue().splitlines() if line.startswith("auto: ")]  # type: ignore[attr-defined]
+    assert sum("train.steps 1200, eval_every 300: 24 passes over 7 images" in line for line in lines) == 1
+    assert [line.split(": ")[2] for line in lines if "method.warmup" in line] == [
+        "2 labels for 3 classes are few",
+        "4 labels for 3 classes are not few",
+    ]
+    assert len(lines) == len(set(lines))
+    assert not any("is seen" in line for line in lines)
+
+
+def test_a_configuration_that_sets_everything_looks_at_nothing(
+    tmp_path: Path, tiny_overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("u2pl.resolving.facts_of", None)
+    trial = Planner("scenes", tiny_overrides, tmp_path).trial(("a", "0"), (), seed=0)
+    assert trial.choices == ()
