@@ -1,6 +1,6 @@
 """How much a step of U2PL costs beyond its network passes, and its contrastive term beside a plain one.
 
-Prints three small tables, medians of runs that alternate in one process:
+Prints small tables, medians of runs that alternate in one process:
 
 1. *contrast*: forward and backward of ``UnreliableContrast`` with full queues, next to the same term written class by
    class with boolean masks, every negative gathered, queues concatenated and cut, and negatives drawn per anchor. Two
@@ -10,6 +10,8 @@ Prints three small tables, medians of runs that alternate in one process:
    across domains: labeled pixels are pasted onto unlabeled images, which are jittered afterwards. The VOC shape runs a
    ResNet-50 and needs CUDA; the small shape runs a ResNet-18.
 3. *options*: a whole step with one pass of the teacher and one option, over the same step without it. Small shape only.
+4. *weak step*: a whole step from image-level tags, with and without the refinement of its maps by colours. Small shape
+   only.
 
     python benchmarks/step.py [--small] [--device cuda] [--precision bf16] [--repeats 10]
 """
@@ -29,7 +31,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from u2pl.data.photometric import Photometric
-from u2pl.methods import U2PL
+from u2pl.methods import U2PL, WeakU2PL
+from u2pl.methods.seeding import Seeding
 from u2pl.networks import deeplabv3plus
 from u2pl.pixels import (
     CrossDomainClassMix,
@@ -40,6 +43,7 @@ from u2pl.pixels import (
     Reliability,
     UnreliableContrast,
 )
+from u2pl.pixels.cam import PixelAdaptiveRefinement
 from u2pl.pixels.losses import SymmetricCrossEntropy
 from u2pl.pixels.reliability import entropy_threshold
 from u2pl.structures import IGNORE_INDEX, Batch
@@ -225,6 +229,40 @@ def compare_options(shape: Shape, *, device: str, dtype: torch.dtype, repeats: i
         report(f"option {name}", shape, "with / without", ms[name], ms["none"], target="1 is free")
 
 
+def compare_refinement(shape: Shape, *, device: str, dtype: torch.dtype, repeats: int) -> None:
+    network = deeplabv3plus(num_classes=shape.classes, classification=True, **shape.network)  # type: ignore[arg-type]
+    student = network.to(device).train()
+    weak, strong = torch.rand(2, UNLABELED, 3, shape.crop, shape.crop, device=device)
+    tags = torch.rand(UNLABELED, shape.classes, device=device) < 2 / shape.classes
+    tags[:, 0] = True
+    batch = Batch(
+        image=weak[:0],
+        label=torch.zeros(0, shape.crop, shape.crop, dtype=torch.long, device=device),
+        weak=weak,
+        strong=strong,
+        valid=torch.ones(UNLABELED, shape.crop, shape.crop, dtype=torch.bool, device=device),
+        tags=tags,
+        tagged=torch.ones(UNLABELED, dtype=torch.bool, device=device),
+    )
+    autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+    def step_with(iterations: int) -> Callable[[], None]:
+        seeding = Seeding(refinement=PixelAdaptiveRefinement(iterations))
+        contrast = full_contrast(shape, device)
+        method = WeakU2PL(student, contrast=contrast, seeding=seeding, cam_warmup=0, teacher_passes=1).to(device)
+
+        def step() -> None:
+            with autocast:
+                losses = method(student, batch, 0.5)
+            torch.stack(list(losses.values())).sum().backward()
+            student.zero_grad()
+
+        return step
+
+    ms = alternate({"refined": step_with(10), "plain": step_with(0)}, repeats=repeats, device=device)
+    report("weak step", shape, "refined / plain", ms["refined"], ms["plain"], target="<= 1.15")
+
+
 def report(what: str, shape: Shape, names: str, first: float, second: float, *, target: str) -> None:
     print(f"{what:26} {shape.name:6} {names:15} {first:9.1f} / {second:8.1f} ms = {first / second:6.2f}  ({target})")
 
@@ -255,6 +293,7 @@ def main() -> None:
             compare_step(shape, passes=passes, **options)
         compare_step(shape, passes=1, across=True, **options)
     compare_options(SMALL, **options)
+    compare_refinement(SMALL, **options)
 
 
 if __name__ == "__main__":

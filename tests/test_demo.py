@@ -65,6 +65,7 @@ def test_another_setting_is_told() -> None:
     [
         ("semi", "demo", "6 labeled, 6 unlabeled scenes; validation IoU %, seed 1", "supervised"),
         ("domain", "demo-domain", "12 labeled scenes by day, 12 unlabeled ones by night; IoU %", "source only"),
+        ("weak", "demo-weak", "12 scenes with tags, 0 labeled ones; validation IoU %, seed 1", "seeds alone"),
     ],
 )
 def test_a_demo(
@@ -82,4 +83,5 @@ def test_a_demo(
     assert (root / "pictures" / "comparison.png").stat().st_size > 0
     folders = {baseline.replace(" ", "_"), "u2pl"}
     assert {path.name for path in root.iterdir()} == folders | {"pictures", "table.json"}
-    assert load_config(root / baseline.replace(" ", "_") / "config.yaml").method.name == "supervised"
+    method = "weak_u2pl" if name == "weak" else "supervised"
+    assert load_config(root / baseline.replace(" ", "_") / "config.yaml").method.name == method

@@ -54,6 +54,11 @@ SETTINGS = {
         columns={"source only": ("method.name=supervised",), "u2pl": ("method.name=u2pl",)},
         about="{labeled} labeled scenes by day, {unlabeled} unlabeled ones by night; IoU % by night",
     ),
+    "weak": Setting(
+        preset="weak",
+        columns={"seeds alone": ("method.warmup=1",), "u2pl": ()},
+        about="{unlabeled} scenes with tags, {labeled} labeled ones; validation IoU %",
+    ),
 }
 
 
