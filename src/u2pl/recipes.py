@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from u2pl.config import Config
 from u2pl.errors import InputError
@@ -105,14 +106,14 @@ def _text(source: str | Path, above: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
-    """The sections of both; where both set a key, that of ``tree``."""
+    """The sections of both, those within sections too; where both set a key, that of ``tree``."""
     both = dict(base)
     for section, values in tree.items():
         below = base.get(section)
         if not (isinstance(below, dict) and isinstance(values, dict)):
             both[section] = values
             continue
-        both[section] = {**below, **values}
+        both[section] = _merged(below, values)
         if section == "train" and "steps" in values and "epochs" not in values:
             both[section].pop("epochs", None)  # the length set last counts
     return both
@@ -124,7 +125,9 @@ def _set(tree: dict[str, Any], override: str) -> None:
         raise InputError(f"{override!r} is no override; write key=value, such as train.steps=1000")
     *sections, leaf = key.split(".")
     for section in sections:
-        tree = tree.setdefault(section, {})
+        if tree.get(section) is None:  # data.source is null until a key of it is set
+            tree[section] = {}
+        tree = tree[section]
         if not isinstance(tree, dict):
             raise InputError(f"{key}: {section} is a value, not a section")
     tree[leaf] = _value(key, text)
@@ -139,13 +142,24 @@ def _value(key: str, text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    section, _, leaf = key.partition(".")
-    fields = getattr(Config.model_fields.get(section), "annotation", None)
-    field = getattr(fields, "model_fields", {}).get(leaf)
+    *sections, leaf = key.split(".")
+    fields = Config.model_fields
+    for section in sections:
+        fields = _section_fields(fields.get(section))
+    field = fields.get(leaf)
     if field is None:
         return value
     kinds = get_args(field.annotation) or (field.annotation,)
     return text if str in kinds and type(value) not in (*kinds, type(None)) else value
+
+
+def _section_fields(field: FieldInfo | None) -> dict[str, FieldInfo]:
+    """The fields of a section within a section, by name; none for a value."""
+    annotation = getattr(field, "annotation", None)
+    for kind in (annotation, *get_args(annotation)):  # a section may be optional
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind.model_fields
+    return {}
 
 
 def _explain(error: ValidationError) -> str:
@@ -154,18 +168,14 @@ def _explain(error: ValidationError) -> str:
     # The branch of a union that came furthest; best one that takes such a value at all.
     first = max(same_key, key=lambda each: (len(each["loc"]), not each["type"].endswith("_type")))
     # A union reports one error per branch; the branch's name follows the key and is no part of it.
-    path = [str(part) for part in first["loc"]]
-    fields: Any = Config.model_fields
+    fields = Config.model_fields
     key: list[str] = []
-    for part in path:
-        if key and not isinstance(fields, dict):
-            break
+    for part in map(str, first["loc"]):
         key.append(part)
-        info = fields.get(part)
-        nested = getattr(info, "annotation", None)
-        if info is None or not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+        nested = _section_fields(fields.get(part))
+        if not nested:
             break
-        fields = nested.model_fields
+        fields = nested
     name = ".".join(key)
     if first["type"] in ("extra_forbidden", "invalid_key"):
         return f"unknown key {name}{_nearest(key[-1], list(fields))}"
