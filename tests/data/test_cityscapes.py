@@ -96,7 +96,7 @@ def test_sample_of_the_real_set(real_data):
 def test_some_classes_whatever_the_ids_of_the_file(root):
     source = cityscapes(root=root, classes=["bicycle", "road"])
     assert (source.classes, source.palette) == (("bicycle", "road"), ((119, 11, 32), (128, 64, 128)))
-    assert [sample.mask_values() for sample in source.labeled] == [{0, 1}, {0, 1}, {1}]  # label ids, train ids, train ids
+    assert [sample.mask_values() for sample in source.labeled] == [{0, 1}, {0, 1}, {1}]  # label ids, then train ids
     assert source.lookup is not None
     assert [source.lookup[value] for value in (0, 18, 5, 19, 255)] == [1, 0, 255, -1, 255]
 
