@@ -43,7 +43,7 @@ def config(*overrides: str) -> Config:
 
 def method_of(settings: Config, classes: int = 7) -> Any:
     network = build_network(settings, classes)
-    return build_method(settings.method, network, num_classes=classes, embedding_dim=6)
+    return build_method(settings.method, network, num_classes=classes, embedding_dim=settings.network.embedding_dim)
 
 
 def test_the_parts_of_a_run() -> None:
@@ -147,6 +147,15 @@ def test_data_that_a_method_cannot_learn_from(overrides: tuple[str, ...], words:
 def test_nonsense_is_told_by_its_key(override: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         config(override)
+
+
+@pytest.mark.parametrize("source", ["weak", str(Path(__file__).parents[1] / "examples" / "voc_weak.yaml")])
+def test_preset_and_example_learn_from_tags_alone(source: str) -> None:
+    settings = load_config(source)
+    assert (settings.method.name, settings.data.labeled) == ("weak_u2pl", 0)
+    assert settings.data.tags is not None
+    assert settings.method.cam_warmup < settings.method.warmup < 1
+    assert method_of(settings).seeding == build_seeding(settings.method)
 
 
 def test_tags_belong_to_some_readers(tmp_path: Path) -> None:
