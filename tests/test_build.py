@@ -33,7 +33,7 @@ from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised
 from u2pl.networks.adapter import SmpNetwork
 from u2pl.networks.deeplabv3plus import DeepLabV3Plus
 from u2pl.pixels import ClassMix, CutMix, CutOut, NegativeLearning, NoMixing, PrototypicalDenoising, Reliability
-from u2pl.pixels.losses import OhemCrossEntropy, SymmetricCrossEntropy, cross_entropy
+from u2pl.pixels.losses import BalancedCrossEntropy, OhemCrossEntropy, SymmetricCrossEntropy, cross_entropy
 from u2pl.recipes import load_config
 
 SCENES = ("data.train=6", "data.val=2", "data.labeled=2", "data.height=48", "data.width=64", "data.workers=0")
@@ -147,6 +147,8 @@ def test_method_options_arrive() -> None:
     loss = method.supervised_loss
     assert isinstance(loss, OhemCrossEntropy)
     assert (loss.threshold, loss.min_kept) == (0.6, 5)
+    balanced = build_method(config("method.loss=balanced").method, Two(), num_classes=4, embedding_dim=6)
+    assert balanced.supervised_loss == BalancedCrossEntropy()
     unbounded = build_method(config("method.max_lambda_u=null").method, Two(), num_classes=4, embedding_dim=6)
     assert unbounded.schedule.max_lambda_u == math.inf
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from u2pl.pixels.losses import OhemCrossEntropy, SymmetricCrossEntropy, cross_entropy
+from u2pl.pixels.losses import BalancedCrossEntropy, OhemCrossEntropy, SymmetricCrossEntropy, cross_entropy
 from u2pl.structures import IGNORE_INDEX
 
 
@@ -78,6 +78,40 @@ def test_ohem_keeps_a_pixel_at_the_threshold() -> None:
     assert value.item() == pytest.approx((losses[0] + losses[2]) / 2, rel=1e-5)
 
 
+def balanced_loss(logits: Tensor, target: Tensor) -> float:
+    labels = [label for label in target.flatten().tolist() if label != IGNORE_INDEX]
+    weights = [1 / math.log(1.02 + labels.count(label) / len(labels)) for label in labels]
+    losses = pixel_losses(logits, target)
+    return sum(weight * loss for weight, loss in zip(weights, losses, strict=True)) / sum(weights)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_balanced(seed: int) -> None:
+    logits, target = random_pixels(seed)
+    assert BalancedCrossEntropy()(logits, target).item() == pytest.approx(balanced_loss(logits, target), rel=1e-5)
+    target[target == 1] = 2  # a class is absent
+    assert BalancedCrossEntropy()(logits, target).item() == pytest.approx(balanced_loss(logits, target), rel=1e-5)
+    first = (logits[:1], target[:1])
+    assert BalancedCrossEntropy()(*first).item() == pytest.approx(balanced_loss(*first), rel=1e-5)
+
+
+def test_balanced_of_one_class_is_cross_entropy() -> None:
+    logits, _ = random_pixels(0)
+    target = torch.full((2, 3, 5), 2)
+    plain = cross_entropy(logits, target).item()
+    assert BalancedCrossEntropy()(logits, target).item() == pytest.approx(plain, rel=1e-5)
+
+
+def test_balanced_pulls_harder_on_a_rare_class() -> None:
+    logits = torch.zeros(1, 2, 1, 10, requires_grad=True)
+    target = torch.zeros(1, 1, 10, dtype=torch.long)
+    target[..., 0] = 1
+    BalancedCrossEntropy()(logits, target).backward()
+    assert logits.grad is not None
+    rare, common = logits.grad[0, 1, 0, 0].abs().item(), logits.grad[0, 1, 0, 1].abs().item()
+    assert rare / common == pytest.approx(math.log(1.02 + 0.9) / math.log(1.02 + 0.1), rel=1e-4)
+
+
 @pytest.mark.parametrize(("threshold", "expected"), [(0.0, 2), (1.0, 30)])
 def test_ohem_at_the_ends_of_the_threshold(threshold: float, expected: int) -> None:
     logits, target = random_pixels(1)
@@ -108,7 +142,11 @@ def test_ohem_sends_gradient_to_hard_pixels_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "loss", [cross_entropy, OhemCrossEntropy(), OhemCrossEntropy(min_kept=1), SymmetricCrossEntropy()]
+    "loss",
+    [
+        *(cross_entropy, OhemCrossEntropy(), OhemCrossEntropy(min_kept=1)),
+        *(SymmetricCrossEntropy(), BalancedCrossEntropy()),
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_nothing_to_learn_from_is_zero_with_zero_gradient(

@@ -35,7 +35,7 @@ from u2pl.pixels import (
 )
 from u2pl.pixels.cam import PixelAdaptiveRefinement
 from u2pl.pixels.contrast import Gather, default_low_rank
-from u2pl.pixels.losses import OhemCrossEntropy, SymmetricCrossEntropy, cross_entropy
+from u2pl.pixels.losses import BalancedCrossEntropy, OhemCrossEntropy, SymmetricCrossEntropy, cross_entropy
 
 
 def build_method(
@@ -49,9 +49,7 @@ def build_method(
     processes: int = 1,
 ) -> Method:
     """The method around a freshly built student. ``gather`` shares the keys of so many processes, ``total`` sums."""
-    loss: PixelLoss = cross_entropy
-    if method.loss == "ohem":
-        loss = OhemCrossEntropy(threshold=method.ohem_threshold, min_kept=method.ohem_min_kept)
+    loss = build_supervised_loss(method)
     if method.name == "supervised":
         return Supervised(supervised_loss=loss)
     mixing = build_mixing(method, num_classes, total)
@@ -92,6 +90,13 @@ def build_method(
     if uses_tags(method):
         return WeakU2PL(network, contrast=contrast, **_weak_options(method), **options)
     return MeanTeacher(network, **options) if contrast is None else U2PL(network, contrast=contrast, **options)
+
+
+def build_supervised_loss(method: MethodConfig) -> PixelLoss:
+    """L_s."""
+    if method.loss == "ohem":
+        return OhemCrossEntropy(threshold=method.ohem_threshold, min_kept=method.ohem_min_kept)
+    return BalancedCrossEntropy() if method.loss == "balanced" else cross_entropy
 
 
 def _weak_options(method: MethodConfig) -> dict[str, Any]:

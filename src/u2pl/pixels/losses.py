@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -38,6 +39,27 @@ class OhemCrossEntropy:
         easiest = -math.log(self.threshold) if self.threshold > 0 else math.inf
         hard = valid & (loss.detach() >= at_least.clamp(max=easiest))
         return (loss * hard).sum() / hard.sum().clamp(min=1)
+
+
+@dataclass(frozen=True, slots=True)
+class BalancedCrossEntropy:
+    """Cross-entropy in which a pixel weighs ``1 / ln(offset + p_c)``, with p_c the share of its class among the
+    labeled pixels of the batch: ENet's weights (Paszke et al. 2016, arXiv 1606.02147), there of the whole data set.
+
+    With the default a class that fills the batch weighs 1/36 of one that hardly shows.
+    """
+
+    offset: float = 1.02
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Weighted mean, a scalar, of (B, C, H, W) logits and a (B, H, W) int64 target."""
+        classes = logits.shape[1]
+        labels = target.masked_fill(target == IGNORE_INDEX, classes).flatten()
+        pixels = logits.new_zeros(classes + 1, dtype=torch.float32)
+        pixels = pixels.scatter_add_(0, labels, torch.ones_like(labels, dtype=torch.float32))[:classes]
+        weight = 1 / (self.offset + pixels / pixels.sum().clamp(min=1)).log()
+        total = F.cross_entropy(logits.float(), target, weight, ignore_index=IGNORE_INDEX, reduction="sum")
+        return total / (weight * pixels).sum().clamp(min=1e-6)
 
 
 @dataclass(frozen=True, slots=True)
