@@ -227,3 +227,9 @@ def test_a_preset_of_the_plus_family_is_its_base_with_three_options() -> None:
     assert load_config("folder_plus") != load_config("folder")
     text = (Path(__file__).parents[1] / "src" / "u2pl" / "presets" / "folder_plus.yaml").read_text()
     assert len([line for line in text.splitlines() if not line.startswith("#")]) == 2
+
+
+def test_u2pl_strong_is_folder_on_the_views_of_unimatch() -> None:
+    strong = load_config("u2pl_strong")
+    assert strong == load_config("folder", ["method.views=2", "method.feature_dropout=true"])
+    assert strong.method.name == "u2pl"
