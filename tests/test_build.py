@@ -148,7 +148,13 @@ def test_method_options_arrive() -> None:
     assert isinstance(loss, OhemCrossEntropy)
     assert (loss.threshold, loss.min_kept) == (0.6, 5)
     balanced = build_method(config("method.loss=balanced").method, Two(), num_classes=4, embedding_dim=6)
-    assert balanced.supervised_loss == BalancedCrossEntropy()
+    assert isinstance(balanced, U2PL)
+    assert balanced.supervised_loss == balanced.unsupervised_loss == BalancedCrossEntropy()
+    symmetric = build_method(
+        config("method.loss=balanced", "method.symmetric=0.3").method, Two(), num_classes=4, embedding_dim=6
+    )
+    assert isinstance(symmetric, U2PL)
+    assert symmetric.unsupervised_loss == SymmetricCrossEntropy(0.3)
     unbounded = build_method(config("method.max_lambda_u=null").method, Two(), num_classes=4, embedding_dim=6)
     assert unbounded.schedule.max_lambda_u == math.inf
 

@@ -78,7 +78,7 @@ def build_method(
         "negatives_from": method.negatives_from,
         "teacher_passes": method.teacher_passes,
         "supervised_loss": loss,
-        "unsupervised_loss": SymmetricCrossEntropy(method.symmetric) if method.symmetric else cross_entropy,
+        "unsupervised_loss": build_unsupervised_loss(method),
         "alignment": DistributionAlignment(num_classes, reduce=total) if method.align else None,
         "negative_learning": NegativeLearning(*ranks(method, num_classes)) if method.negative_weight else None,
     }
@@ -96,6 +96,13 @@ def build_supervised_loss(method: MethodConfig) -> PixelLoss:
     """L_s."""
     if method.loss == "ohem":
         return OhemCrossEntropy(threshold=method.ohem_threshold, min_kept=method.ohem_min_kept)
+    return BalancedCrossEntropy() if method.loss == "balanced" else cross_entropy
+
+
+def build_unsupervised_loss(method: MethodConfig) -> PixelLoss:
+    """L_u, before its weight. Were only L_s balanced, pseudo-labels would teach rare classes away again."""
+    if method.symmetric:
+        return SymmetricCrossEntropy(method.symmetric)
     return BalancedCrossEntropy() if method.loss == "balanced" else cross_entropy
 
 
