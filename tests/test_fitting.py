@@ -51,33 +51,34 @@ def with_method(config: Config, name: str) -> Config:
 @pytest.mark.parametrize(
     ("facts", "overrides", "expected"),
     [
-        (  # 24 * 367 / 8 = 1101 steps are raised to 1200; 1 - 1 / (0.05 * 600) = 0.9666
+        (  # 24 * 367 / 8 = 1101 steps are raised to 1200; 1 - 1 / (0.15 * 720) = 0.9907
             {},
             (),
             {
-                **{"data.cache": True, "data.workers": 1, "network.name": "smp", "network.architecture": "Unet"},
-                **{"method.warmup": 0.5, "method.ramp": 0.2, "method.min_confidence": 0.8, "method.ema_decay": 0.966},
+                **{"data.cache": True, "data.workers": 1, "network.name": "smp", "network.architecture": "FPN"},
+                **{"method.warmup": 0.4, "method.ramp": 0.2, "method.ema_decay": 0.99, "train.jitter": True},
+                **{"method.loss": "balanced", "method.mixing": "cross_domain", "method.jitter": "mixed"},
                 **{"method.low_rank": 2, "method.high_rank": 11, "method.bank_size": 5000, "method.keys_per_step": 512},
                 **{"train.steps": 1200, "train.eval_every": 300, "train.batch_size": 8, "train.crop_size": 160},
                 **{"train.scale_range": [0.75, 1.5], "train.optimizer": "adamw", "train.lr": 1e-3},
                 **{"train.head_lr_factor": 1, "train.weight_decay": 0.01, "train.lr_warmup": 0},
             },
         ),
-        (  # 24 * 700 / 8 = 2100; 101 labels of 5 classes are enough: 1 - 1 / (0.05 * 1575) = 0.9873
+        (  # 24 * 700 / 8 = 2100; 101 labels of 5 classes are enough: 1 - 1 / (0.15 * 1575) = 0.9958
             {"labeled": 101, "unlabeled": 599, "classes": 5},
             (),
-            {"train.steps": 2100, "method.warmup": 0.25, "method.min_confidence": 0, "method.ema_decay": 0.987},
+            {"train.steps": 2100, "method.warmup": 0.25, "method.ema_decay": 0.995},
         ),
-        ({"labeled": 101, "classes": 6}, (), {"method.warmup": 0.5, "method.min_confidence": 0.8}),  # 101 < 20 * 6
+        ({"labeled": 101, "classes": 6}, (), {"method.warmup": 0.4}),  # 101 < 20 * 6
         ({"labeled": 120, "classes": 6}, (), {"method.warmup": 0.25}),
-        ({"labeled": 100, "classes": 2}, (), {"method.warmup": 0.5}),
-        ({"unlabeled": 5000}, (), {"train.steps": 4000, "method.ema_decay": 0.99}),  # 0.05 * 2000 = 100
-        (  # 80 * 10000 / 8 = 100000 steps are cut to 20000; 0.05 * 15000 = 750; 512 is not 0.6 of 1024
+        ({"labeled": 100, "classes": 2}, (), {"method.warmup": 0.4}),
+        ({"unlabeled": 5000}, (), {"train.steps": 4000, "method.ema_decay": 0.997}),  # 0.15 * 2400 = 360
+        (  # 80 * 10000 / 8 = 100000 steps are cut to 20000; 0.15 * 15000 = 2250; 512 is not 0.6 of 1024
             CITIES,
             (),
             {
                 **{"train.steps": 20000, "train.eval_every": 5000, "train.crop_size": 512, "train.batch_size": 8},
-                **{"train.scale_range": [0.5, 2.0], "method.warmup": 0.25, "method.ema_decay": 0.998},
+                **{"train.scale_range": [0.5, 2.0], "method.warmup": 0.25, "method.ema_decay": 0.999},
                 **{"method.low_rank": 3, "method.high_rank": 19, "method.bank_size": 30000},
                 **{"method.keys_per_step": 1024, "data.workers": 8, "data.cache": False},
             },
@@ -98,19 +99,19 @@ def with_method(config: Config, name: str) -> Config:
         ({"processes": 2}, ("method.keys_per_step=9000",), {"method.bank_size": 18000}),
         # of the network and its weights
         ({}, ("network.weights=w.pth",), {"train.lr": 1e-4, "train.head_lr_factor": 10, "train.optimizer": "adamw"}),
-        ({}, ("network.pretrained=true",), {"train.lr": 1e-4, "train.head_lr_factor": 10, "method.warmup": 0.5}),
+        ({}, ("network.pretrained=true",), {"train.lr": 1e-4, "train.head_lr_factor": 10, "train.jitter": False}),
         ({}, ("train.optimizer=sgd",), {"train.lr": 0.01, "train.weight_decay": 1e-4, "train.head_lr_factor": 1}),
         (
             {},
             ("train.optimizer=sgd", "network.pretrained=true"),
             {"train.lr": 0.001, "train.head_lr_factor": 10, "train.lr_warmup": 0},
         ),
-        (  # 0.05 * 0.9 * 4000 = 180
+        (  # 0.15 * 0.9 * 4000 = 540
             {**ON_A_GPU, "height": 600, "width": 500},
             ("network.encoder=dinov2_small", "network.pretrained=true"),
             {
                 **{"network.name": "smp", "network.architecture": "DPT", "train.crop_size": 476, "train.lr": 5e-6},
-                **{"train.head_lr_factor": 40, "train.lr_warmup": 100, "method.warmup": 0.1, "method.ema_decay": 0.994},
+                **{"train.head_lr_factor": 40, "train.lr_warmup": 100, "method.warmup": 0.1, "method.ema_decay": 0.998},
                 "train.steps": 4000,
             },
         ),
@@ -119,9 +120,9 @@ def with_method(config: Config, name: str) -> Config:
             ("network.encoder=mit_b2", "network.pretrained=true"),
             {"network.architecture": "Segformer", "train.crop_size": 480, "train.lr": 6e-5, "train.lr_warmup": 200},
         ),
-        ({}, ("network.encoder=mit_b0",), {"train.lr": 1e-4, "train.head_lr_factor": 1, "method.warmup": 0.5}),
+        ({}, ("network.encoder=mit_b0",), {"train.lr": 1e-4, "train.head_lr_factor": 1, "method.warmup": 0.4}),
         ({}, ("network.encoder=tu-vit_small_patch16_224",), {"network.architecture": "DPT", "train.crop_size": 160}),
-        ({}, ("network.encoder=tu-maxvit_tiny_tf_224",), {"network.architecture": "Unet"}),
+        ({}, ("network.encoder=tu-maxvit_tiny_tf_224",), {"network.architecture": "FPN"}),
         ({}, ("network.channels=64",), {"network.name": "deeplabv3plus", "network.architecture": None}),
         ({}, ("network.output_stride=8",), {"network.name": "deeplabv3plus"}),
         ({}, ("network.architecture=PAN", "network.output_stride=16"), {"network.name": "smp"}),
@@ -131,7 +132,13 @@ def with_method(config: Config, name: str) -> Config:
         ({}, ("train.steps=50", "network.encoder=mit_b0"), {"train.eval_every": 12, "train.lr_warmup": 5}),
         ({}, ("train.steps=2",), {"train.eval_every": 1, "method.ema_decay": 0.95}),
         ({}, ("train.batch_size=2",), {"train.steps": 4000}),  # 24 * 367 / 2 = 4404
-        ({}, ("train.epochs=10",), {"train.steps": 401, "train.eval_every": 100, "method.ema_decay": 0.95}),  # 3210 / 8
+        (
+            {},
+            ("train.epochs=10",),
+            {"train.steps": 401, "train.eval_every": 100, "method.ema_decay": 0.972},
+        ),  # 3210 / 8
+        ({}, ("method.name=weak_u2pl",), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
+        ({}, ("method.name=weak_u2pl", "method.jitter=mixed"), {"method.mixing": "cutmix", "method.jitter": "mixed"}),
         ({}, ("method.warmup=0.9",), {"method.ramp": 0.1}),
         ({}, ("method.warmup=1",), {"method.ramp": 0, "method.ema_decay": 0.95}),
         # odd data
@@ -203,12 +210,12 @@ def test_runs_that_are_compared_are_alike() -> None:
 
 def test_a_line_names_its_keys_and_says_why() -> None:
     text = lines()
-    assert len(text.splitlines()) == 10
+    assert len(text.splitlines()) == 12
     for key in load_config("folder").auto_keys():
         assert key.partition(".")[2] in text
     assert "\nauto: train.steps 1200, eval_every 300: 24 passes over 367 images" in text
-    assert "46 labels is seen about 209 times; roughly 16 min on 2 cores" in text  # 1200 * 8 / 46
-    assert "method.warmup 0.5, ramp 0.2, min_confidence 0.8: 46 labels for 11 classes are few" in text
+    assert "46 labels is seen about 209 times; roughly 15 min on 2 cores" in text  # 1200 * 8 / 46
+    assert "method.warmup 0.4, ramp 0.2: 46 labels for 11 classes are few" in text
     assert "images of 180x240" in text
     assert "data.scale" not in text
     assert "data.scale=0.2 would" in lines(height=3000, width=4000)  # two crops of 256 are 0.17 of it
@@ -216,7 +223,7 @@ def test_a_line_names_its_keys_and_says_why() -> None:
     assert "min on" not in lines(**ON_A_GPU)
     assert "is seen" not in lines(labeled=0)
     assert "eval_every" not in lines(("train.eval_every=7",))
-    assert lines(("train.steps=5", "train.eval_every=7")).count("train.") == 3
+    assert lines(("train.steps=5", "train.eval_every=7")).count("train.") == 4
 
 
 def test_what_a_method_does_not_use_is_chosen_and_not_told() -> None:

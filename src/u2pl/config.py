@@ -149,16 +149,16 @@ class MethodConfig(_Section):
     ohem_min_kept: Positive = 100_000
     warmup: Auto[Share] = 0.0  #: share of training that is supervised only
     ramp: Auto[Share] = 0.0  #: share of training over which the unsupervised weight grows
-    mixing: Literal["cutmix", "classmix", "cutout", "ael", "cross_domain", "none"] = "cutmix"
+    mixing: Auto[Literal["cutmix", "classmix", "cutout", "ael", "cross_domain", "none"]] = "cutmix"
     strong_view: bool = True  #: photometric jitter of the unlabeled images the student sees
-    jitter: Literal["unlabeled", "mixed"] = "unlabeled"  #: which images strong_view jitters
+    jitter: Auto[Literal["unlabeled", "mixed"]] = "unlabeled"  #: which images strong_view jitters
     views: Literal[1, 2] = 1  #: strong views of each unlabeled image
     feature_dropout: bool = False  #: UniMatch's third view, perturbed in feature space
     threshold: Share = 0.95  #: confidence of a pseudo-label that fixmatch and unimatch believe
     alpha: Share = 0.20  #: alpha_0
     dynamic_partition: bool = True  #: alpha falls from alpha_0 to 0; else it stays
     class_wise: bool = False  #: gamma_t is a quantile of each pseudo-class
-    min_confidence: Auto[Share] = 0.0
+    min_confidence: Share = 0.0
     max_lambda_u: float | None = Field(None, gt=0)
     align: bool = False  #: distribution alignment of pseudo-labels
     denoise: bool = False  #: prototypical denoising of pseudo-labels
@@ -216,7 +216,7 @@ class TrainConfig(_Section):
     crop_size: Auto[Side | Annotated[list[Side], Field(min_length=2, max_length=2)]] = 160
     scale_range: Auto[Range] = [0.5, 2.0]
     flip: Share = 0.5
-    jitter: bool = False  #: brightness, contrast, saturation and hue of labeled images
+    jitter: Auto[bool] = False  #: brightness, contrast, saturation and hue of labeled images
     optimizer: Auto[Literal["sgd", "adamw"]] = "sgd"
     lr: Auto[Rate] = 0.01  #: of the encoder
     head_lr_factor: Auto[Rate] = 1.0

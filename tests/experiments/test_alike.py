@@ -43,10 +43,10 @@ def test_methods_are_trained_alike(shared: list[str], tmp_path: Path) -> None:
     for trial in trials:
         expected = first.train if trial.name != "own" else first.train.model_copy(update={"lr": 0.5})
         assert trial.config.train == expected, trial.name
-        assert trial.config.network.architecture == "Unet"
+        assert trial.config.network.architecture == "FPN"
         assert trial.config.data.cache is True
     assert trials[-1].name == ALL_LABELS
-    assert [configs[f"u2pl-{labels}-0"].method.warmup for labels in (2, 4)] == [0.5, 0.25]  # the method's own
+    assert [configs[f"u2pl-{labels}-0"].method.warmup for labels in (2, 4)] == [0.4, 0.25]  # the method's own
 
 
 def test_variants_that_change_the_data_are_trained_as_long(shared: list[str], tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_an_ablation_keeps_everything_else(shared: list[str], tmp_path: Path, mo
     }
     ablate("folder", [*shared, "data.labeled=2"], out=tmp_path, axes=axes, console=Console())
     reference, *changed = (trial.config for trial in trials)
-    assert reference.method.warmup == 0.5
+    assert reference.method.warmup == 0.4
     found = [
         [
             f"{section}.{key}"

@@ -26,7 +26,7 @@ from u2pl.run import checked_network, fabric_of
 from u2pl.run_folder import check_folder
 
 #: How long training is and what a step sees, which no line of a comparison changes unless it says so.
-ALIKE = (*(f"train.{key}" for key in ("steps", "batch_size", "crop_size", "scale_range", "eval_every")),)
+ALIKE = (*(f"train.{key}" for key in ("steps", "batch_size", "crop_size", "scale_range", "jitter", "eval_every")),)
 _LONGEST = 120  # characters of a folder's name
 
 
