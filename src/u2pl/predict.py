@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -29,8 +31,8 @@ def predict_files(
     """Write ``STEM.png`` (palette png of class indices) and ``STEM_overlay.jpg`` for each image, at its own size.
 
     A folder is searched through; its files keep their place below it. Returns the number of images. Raises InputError
-    before anything is written when an input is missing, holds no image, when two images would get the same mask, or
-    when a mask or overlay would replace an image.
+    before anything is written when an input is missing or holds no image, an image cannot be read, two images would get
+    the same mask, or a mask or overlay would replace an image.
 
     Args:
         device: None: the GPU where there is one.
@@ -40,8 +42,14 @@ def predict_files(
     if device is None:
         device = make_fabric(accelerator="auto", devices=1, nodes=1, precision="fp32").device
     predictor = Predictor.load(run, weights=weights, device=device)
-    for stem, path in track(targets.items(), "predicting", console=console, disable=not console.is_terminal):
-        image = FileSample(stem, path, None, len(predictor.classes)).image()
+    samples = [FileSample(stem, path, None, len(predictor.classes)) for stem, path in targets.items()]
+    hidden = not console.is_terminal
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        read = threads.map(_decode, samples)
+        for _ in track(read, "reading", total=len(samples), console=console, disable=hidden):
+            pass
+    for sample in track(samples, "predicting", console=console, disable=hidden):
+        stem, image = sample.name, sample.image()
         prediction = predictor(image)
         mask_path, overlay_path = _written(stem, out)
         try:
@@ -51,6 +59,11 @@ def predict_files(
         except OSError as error:
             raise InputError(f"--out {out}: cannot write there ({error.strerror})") from error
     return len(targets)
+
+
+def _decode(sample: FileSample) -> None:
+    """A truncated image is found by decoding it alone."""
+    sample.image()
 
 
 def _written(stem: str, out: Path) -> tuple[Path, Path]:

@@ -237,7 +237,7 @@ def test_predict(u2pl: Command, run_folder: Path, files: Path, tmp_path: Path) -
     shutil.copy(image, tmp_path / "a.png")
     refuse(u2pl("predict", run_folder, image, tmp_path / "a.png", "--out", out), "the same mask")
     (tmp_path / "hurt.png").write_bytes(image.read_bytes()[:300])
-    refuse(u2pl("predict", run_folder, tmp_path / "hurt.png", "--out", out), "hurt.png cannot be read")
+    refuse(u2pl("predict", run_folder, image, tmp_path / "hurt.png", "--out", out), "hurt.png cannot be read")
     assert not out.exists()
     (tmp_path / "file").write_text("")
     refuse(u2pl("predict", run_folder, image, "--out", tmp_path / "file"), "file: cannot write there")
