@@ -197,6 +197,14 @@ def test_choices_are_of_the_schema_and_keys_that_are_set_stay() -> None:
             assert ranks(found.method, facts.classes) == (found.method.low_rank, found.method.high_rank)
 
 
+def test_camvid_is_trained_as_its_preset_which_was_measured() -> None:
+    found, preset = chosen()[0], load_config("camvid")
+    low, high = ranks(preset.method, CAMVID["classes"])
+    assert found.method == preset.method.model_copy(update={"low_rank": low, "high_rank": high})
+    assert found.train == preset.train.model_copy(update={"eval_every": 300})
+    assert found.network == preset.network
+
+
 def test_runs_that_are_compared_are_alike() -> None:
     """Whatever the method and however many images are labeled: network, optimisation, length and crops."""
     folder = load_config("folder")
