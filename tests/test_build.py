@@ -132,6 +132,18 @@ def test_methods() -> None:
     assert built["u2pl"].contrast is not None
 
 
+def test_labels_and_pseudo_labels_are_balanced_each_by_its_own_key() -> None:
+    def build(*overrides: str) -> Any:
+        return build_method(config(*overrides).method, Two(), num_classes=4, embedding_dim=6)
+
+    labels, pseudo = build("method.loss=balanced"), build("method.unsupervised_loss=balanced")
+    assert (labels.supervised_loss, labels.unsupervised_loss) == (BalancedCrossEntropy(), cross_entropy)
+    assert (pseudo.supervised_loss, pseudo.unsupervised_loss) == (cross_entropy, BalancedCrossEntropy())
+    assert build("method.name=fixmatch", "method.loss=balanced").supervised_loss == BalancedCrossEntropy()
+    with pytest.raises(InputError, match=r"^method\.symmetric: goes with method\.unsupervised_loss=cross_entropy"):
+        build("method.symmetric=0.3", "method.unsupervised_loss=balanced")
+
+
 def test_method_options_arrive() -> None:
     overrides = (
         *("method.alpha=0.3", "method.min_confidence=0.6", "method.warmup=0.1", "method.ramp=0.4"),
@@ -147,14 +159,6 @@ def test_method_options_arrive() -> None:
     loss = method.supervised_loss
     assert isinstance(loss, OhemCrossEntropy)
     assert (loss.threshold, loss.min_kept) == (0.6, 5)
-    balanced = build_method(config("method.loss=balanced").method, Two(), num_classes=4, embedding_dim=6)
-    assert isinstance(balanced, U2PL)
-    assert balanced.supervised_loss == balanced.unsupervised_loss == BalancedCrossEntropy()
-    symmetric = build_method(
-        config("method.loss=balanced", "method.symmetric=0.3").method, Two(), num_classes=4, embedding_dim=6
-    )
-    assert isinstance(symmetric, U2PL)
-    assert symmetric.unsupervised_loss == SymmetricCrossEntropy(0.3)
     unbounded = build_method(config("method.max_lambda_u=null").method, Two(), num_classes=4, embedding_dim=6)
     assert unbounded.schedule.max_lambda_u == math.inf
 

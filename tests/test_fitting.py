@@ -57,7 +57,8 @@ def with_method(config: Config, name: str) -> Config:
             {
                 **{"data.cache": True, "data.workers": 1, "network.name": "smp", "network.architecture": "FPN"},
                 **{"method.warmup": 0.4, "method.ramp": 0.2, "method.ema_decay": 0.99, "train.jitter": True},
-                **{"method.loss": "balanced", "method.mixing": "cross_domain", "method.jitter": "mixed"},
+                **{"method.loss": "balanced", "method.unsupervised_loss": "balanced"},
+                **{"method.mixing": "cross_domain", "method.jitter": "mixed"},
                 **{"method.low_rank": 2, "method.high_rank": 11, "method.bank_size": 5000, "method.keys_per_step": 512},
                 **{"train.steps": 1200, "train.eval_every": 300, "train.batch_size": 8, "train.crop_size": 160},
                 **{"train.scale_range": [0.75, 1.5], "train.optimizer": "adamw", "train.lr": 1e-3},
@@ -137,6 +138,8 @@ def with_method(config: Config, name: str) -> Config:
             ("train.epochs=10",),
             {"train.steps": 401, "train.eval_every": 100, "method.ema_decay": 0.972},
         ),  # 3210 / 8
+        ({}, ("network.weights=w.pth",), {"method.loss": "balanced", "method.unsupervised_loss": "cross_entropy"}),
+        ({}, ("method.symmetric=0.1",), {"method.loss": "balanced", "method.unsupervised_loss": "cross_entropy"}),
         ({}, ("method.name=weak_u2pl",), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
         ({}, ("method.name=weak_u2pl", "method.jitter=mixed"), {"method.mixing": "cutmix", "method.jitter": "mixed"}),
         ({}, ("method.warmup=0.9",), {"method.ramp": 0.1}),
@@ -218,7 +221,7 @@ def test_runs_that_are_compared_are_alike() -> None:
 
 def test_a_line_names_its_keys_and_says_why() -> None:
     text = lines()
-    assert len(text.splitlines()) == 12
+    assert len(text.splitlines()) == 13
     for key in load_config("folder").auto_keys():
         assert key.partition(".")[2] in text
     assert "\nauto: train.steps 1200, eval_every 300: 24 passes over 367 images" in text

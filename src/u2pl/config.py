@@ -145,6 +145,7 @@ class MethodConfig(_Section):
 
     name: Literal["supervised", "mean_teacher", "fixmatch", "unimatch", "u2pl", "weak_u2pl"] = "u2pl"
     loss: Literal["cross_entropy", "ohem", "balanced"] = "cross_entropy"
+    unsupervised_loss: Auto[Literal["cross_entropy", "balanced"]] = "cross_entropy"
     ohem_threshold: Share = 0.7
     ohem_min_kept: Positive = 100_000
     warmup: Auto[Share] = 0.0  #: share of training that is supervised only

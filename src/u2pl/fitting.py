@@ -149,6 +149,19 @@ def views(config: Config, facts: Facts) -> Choice:
     return Choice("method", values, reason, used=config.method.name != "supervised")
 
 
+def balance(config: Config, facts: Facts) -> Choice:
+    """Whether pseudo-labels of rare classes weigh more, as their labels do."""
+    pretrained, symmetric = _pretrained(config), config.method.symmetric > 0
+    reason = (
+        "a pretrained encoder then sees rare classes everywhere"
+        if pretrained
+        else "from scratch, rare classes are lost"
+    )
+    value = "cross_entropy" if pretrained or symmetric else "balanced"
+    reason = "method.symmetric is set" if symmetric and not pretrained else reason
+    return Choice("method", {"unsupervised_loss": value}, reason, used=_has_teacher(config))
+
+
 def colours(config: Config, facts: Facts) -> Choice:
     """Whether labeled images are jittered, too."""
     pretrained = _pretrained(config)
@@ -218,7 +231,7 @@ def bank(config: Config, facts: Facts) -> Choice:
 
 #: In the order in which one builds on another.
 RULES: tuple[Callable[[Config, Facts], Choice], ...] = (
-    *(loading, network, crops, colours, batch, schedule, views, length, optimizer, teacher, ranks, bank),
+    *(loading, network, crops, colours, batch, schedule, views, balance, length, optimizer, teacher, ranks, bank),
 )
 
 

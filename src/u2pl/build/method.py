@@ -100,10 +100,12 @@ def build_supervised_loss(method: MethodConfig) -> PixelLoss:
 
 
 def build_unsupervised_loss(method: MethodConfig) -> PixelLoss:
-    """L_u, before its weight. Were only L_s balanced, pseudo-labels would teach rare classes away again."""
+    """L_u, before its weight."""
+    if method.symmetric and method.unsupervised_loss == "balanced":
+        raise InputError("method.symmetric: goes with method.unsupervised_loss=cross_entropy, not with balanced")
     if method.symmetric:
         return SymmetricCrossEntropy(method.symmetric)
-    return BalancedCrossEntropy() if method.loss == "balanced" else cross_entropy
+    return BalancedCrossEntropy() if method.unsupervised_loss == "balanced" else cross_entropy
 
 
 def _weak_options(method: MethodConfig) -> dict[str, Any]:
