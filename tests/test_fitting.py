@@ -140,6 +140,9 @@ def with_method(config: Config, name: str) -> Config:
         ),  # 3210 / 8
         ({}, ("network.weights=w.pth",), {"method.loss": "balanced", "method.unsupervised_loss": "cross_entropy"}),
         ({}, ("method.symmetric=0.1",), {"method.loss": "balanced", "method.unsupervised_loss": "cross_entropy"}),
+        ({"labeled": 101}, (), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
+        ({"labeled": 100}, (), {"method.mixing": "cross_domain", "method.jitter": "mixed"}),
+        ({"labeled": 500}, ("data.name=domain",), {"method.mixing": "cross_domain", "method.jitter": "mixed"}),
         ({}, ("method.name=weak_u2pl",), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
         ({}, ("method.name=weak_u2pl", "method.jitter=mixed"), {"method.mixing": "cutmix", "method.jitter": "mixed"}),
         ({}, ("method.warmup=0.9",), {"method.ramp": 0.1}),

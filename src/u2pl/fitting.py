@@ -142,10 +142,17 @@ def schedule(config: Config, facts: Facts) -> Choice:
 
 
 def views(config: Config, facts: Facts) -> Choice:
-    """Labels pasted onto images without, which keeps a part of every pseudo-label true; tags cannot be pasted."""
-    tags = uses_tags(config.method)
-    values = {"mixing": "cutmix", "jitter": "unlabeled"} if tags else {"mixing": "cross_domain", "jitter": "mixed"}
-    reason = "tags cannot be pasted" if tags else "labels pasted onto images without any stay true"
+    """Few labels, and those of another domain, are pasted onto images without; tags cannot be pasted."""
+    across, few, tags = config.data.name == "domain", facts.labeled <= FEW_LABELS, uses_tags(config.method)
+    reason = f"{facts.labeled} labels are {'few' if few else 'enough'}"
+    if across:
+        reason = "labels are of another domain"
+    values = {"mixing": "cutmix", "jitter": "unlabeled"}
+    if tags:
+        reason = "tags cannot be pasted"
+    elif few or across:
+        reason += ": pasted onto images without any, they stay true"
+        values = {"mixing": "cross_domain", "jitter": "mixed"}
     return Choice("method", values, reason, used=config.method.name != "supervised")
 
 
