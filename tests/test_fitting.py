@@ -143,6 +143,7 @@ def with_method(config: Config, name: str) -> Config:
         ({"labeled": 101}, (), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
         ({"labeled": 100}, (), {"method.mixing": "cross_domain", "method.jitter": "mixed"}),
         ({"labeled": 500}, ("data.name=domain",), {"method.mixing": "cross_domain", "method.jitter": "mixed"}),
+        ({}, ("method.name=weak_u2pl",), {"method.loss": "cross_entropy", "method.unsupervised_loss": "cross_entropy"}),
         ({}, ("method.name=weak_u2pl",), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
         ({}, ("method.name=weak_u2pl", "method.jitter=mixed"), {"method.mixing": "cutmix", "method.jitter": "mixed"}),
         ({}, ("method.warmup=0.9",), {"method.ramp": 0.1}),
@@ -224,7 +225,7 @@ def test_runs_that_are_compared_are_alike() -> None:
 
 def test_a_line_names_its_keys_and_says_why() -> None:
     text = lines()
-    assert len(text.splitlines()) == 13
+    assert len(text.splitlines()) == 14
     for key in load_config("folder").auto_keys():
         assert key.partition(".")[2] in text
     assert "\nauto: train.steps 1200, eval_every 300: 24 passes over 367 images" in text
@@ -243,7 +244,7 @@ def test_a_line_names_its_keys_and_says_why() -> None:
 def test_what_a_method_does_not_use_is_chosen_and_not_told() -> None:
     config, choices = chosen(("method.name=supervised",))
     assert config.auto_keys() == []
-    assert {choice.section for choice in choices if choice.used} == {"data", "network", "train"}
+    assert {choice.section for choice in choices if choice.used} == {"data", "network", "method", "train"}
     _, choices = chosen(("method.name=mean_teacher",))
     assert [choice.used for choice in choices].count(False) == 2  # ranks and bank
 

@@ -144,7 +144,7 @@ class MethodConfig(_Section):
     """The method and its parts. Options a method does not use are kept, so that a baseline is one override away."""
 
     name: Literal["supervised", "mean_teacher", "fixmatch", "unimatch", "u2pl", "weak_u2pl"] = "u2pl"
-    loss: Literal["cross_entropy", "ohem", "balanced"] = "cross_entropy"
+    loss: Auto[Literal["cross_entropy", "ohem", "balanced"]] = "cross_entropy"
     unsupervised_loss: Auto[Literal["cross_entropy", "balanced"]] = "cross_entropy"
     ohem_threshold: Share = 0.7
     ohem_min_kept: Positive = 100_000

@@ -156,17 +156,23 @@ def views(config: Config, facts: Facts) -> Choice:
     return Choice("method", values, reason, used=config.method.name != "supervised")
 
 
-def balance(config: Config, facts: Facts) -> Choice:
-    """Whether pseudo-labels of rare classes weigh more, as their labels do."""
-    pretrained, symmetric = _pretrained(config), config.method.symmetric > 0
-    reason = (
-        "a pretrained encoder then sees rare classes everywhere"
-        if pretrained
-        else "from scratch, rare classes are lost"
-    )
-    value = "cross_entropy" if pretrained or symmetric else "balanced"
-    reason = "method.symmetric is set" if symmetric and not pretrained else reason
-    return Choice("method", {"unsupervised_loss": value}, reason, used=_has_teacher(config))
+def labels(config: Config, facts: Facts) -> Choice:
+    """Whether labels of rare classes weigh more."""
+    tags = uses_tags(config.method)
+    reason = "seeds are not labels" if tags else "rare classes are otherwise lost"
+    return Choice("method", {"loss": "cross_entropy" if tags else "balanced"}, reason)
+
+
+def pseudo_labels(config: Config, facts: Facts) -> Choice:
+    """Whether pseudo-labels of rare classes weigh more."""
+    values, reason = {"unsupervised_loss": "cross_entropy"}, "a pretrained encoder would see rare classes everywhere"
+    if uses_tags(config.method):
+        reason = "as for labels"
+    elif config.method.symmetric > 0:
+        reason = "method.symmetric is set"
+    elif not _pretrained(config):
+        values, reason = {"unsupervised_loss": "balanced"}, "from scratch, rare classes are otherwise lost"
+    return Choice("method", values, reason, used=_has_teacher(config))
 
 
 def colours(config: Config, facts: Facts) -> Choice:
@@ -238,7 +244,22 @@ def bank(config: Config, facts: Facts) -> Choice:
 
 #: In the order in which one builds on another.
 RULES: tuple[Callable[[Config, Facts], Choice], ...] = (
-    *(loading, network, crops, colours, batch, schedule, views, balance, length, optimizer, teacher, ranks, bank),
+    *(
+        loading,
+        network,
+        crops,
+        colours,
+        batch,
+        schedule,
+        labels,
+        views,
+        pseudo_labels,
+        length,
+        optimizer,
+        teacher,
+        ranks,
+        bank,
+    ),
 )
 
 
