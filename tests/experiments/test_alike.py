@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
+from torchvision.models import resnet18
 
 from u2pl import fitting
 from u2pl.experiments.ablation import ablate
@@ -66,6 +68,20 @@ def test_variants_that_change_the_data_are_trained_as_long(shared: list[str], tm
     assert [trial.config.train.crop_size for trial in trials] == [32] * 5
     assert trials[1].config.train.batch_size == 2
     assert trials[-1].config.train.lr_warmup == 120  # the rates are those of the network
+
+
+def test_a_pretrained_line_sees_the_images_of_the_others(shared: list[str], tmp_path: Path) -> None:
+    """`auto` jitters labeled images by where weights come from, of all lines as of the shared configuration."""
+    weights = tmp_path / "resnet18.pt"
+    torch.save(resnet18().state_dict(), weights)
+    planner = Planner("folder", shared, tmp_path / "out")
+    overrides = ("data.labeled=2", f"network.weights={weights}")
+    plain, pretrained = (
+        planner.trial((name, "0"), own, seed=0).config.train
+        for name, own in (("plain", overrides[:1]), ("pretrained", overrides))
+    )
+    assert (plain.jitter, pretrained.jitter) == (True, True)
+    assert (plain.lr, pretrained.lr) == (1e-3, 1e-4)  # the rates are those of the network
 
 
 def test_an_ablation_keeps_everything_else(shared: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
