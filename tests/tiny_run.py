@@ -16,6 +16,7 @@ class TinyNetwork(nn.Module):
     """Two layers with batch normalisation and dropout: everything whose state a resumed run needs."""
 
     multiple = 4
+    corners = True
 
     def __init__(
         self, *, num_classes: int, embedding_dim: int | None = 8, classification: bool = False, dropout: float = 0.2

@@ -24,6 +24,7 @@ class Looker(nn.Module):
     """Activations of the three classes are the colours of 2 x 2 pixels."""
 
     multiple = 2
+    corners = False
 
     def activate(self, image: Tensor) -> Tensor:
         assert not self.training

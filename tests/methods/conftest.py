@@ -16,6 +16,7 @@ class TinyNetwork(nn.Module):
     """One convolution with batch norm at half the resolution, a classifier, a projection, perhaps further heads."""
 
     multiple = 2
+    corners = False
 
     def __init__(self, *, projection: bool = True, auxiliary: bool = False, classification: bool = False) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from u2pl.methods.seeding import Seeding, at_multiple
+from u2pl.methods.seeding import Seeding, covered
 from u2pl.pixels.cam import PixelAdaptiveRefinement
 
 Network = Callable[..., nn.Module]
@@ -107,9 +107,63 @@ def test_no_gradient_and_modes_stay(network: Any) -> None:
     assert not network.training
 
 
-def test_sides_are_multiples() -> None:
+def test_sides_are_covered() -> None:
     image = torch.rand(1, 3, 50, 70)
-    assert at_multiple(image, 1.0, 32).shape[-2:] == (64, 64)
-    assert at_multiple(image, 0.25, 32).shape[-2:] == (32, 32)
-    assert at_multiple(image, 1.5, 14).shape[-2:] == (70, 112)
-    assert at_multiple(image, 1.0, 10) is image
+    assert covered(image, 1.0, 32, corners=False).shape[-2:] == (64, 64)
+    assert covered(image, 0.25, 32, corners=False).shape[-2:] == (32, 32)
+    assert covered(image, 1.5, 14, corners=False).shape[-2:] == (70, 112)
+    assert covered(image, 1.0, 10, corners=False) is image
+    assert covered(image, 1.0, 32, corners=True).shape[-2:] == (65, 65)
+    assert covered(image, 0.1, 32, corners=True).shape[-2:] == (33, 33)
+    assert covered(image, 1.0, 7, corners=True).shape[-2:] == (50, 71)
+    assert covered(image[..., :50], 1.0, 7, corners=True).shape == (1, 3, 50, 50)
+
+
+class Centres(nn.Module):
+    """The activation of a place is the brightness of the pixel that it is centred on."""
+
+    multiple = 8
+
+    def __init__(self, *, corners: bool) -> None:
+        super().__init__()
+        self.corners = corners
+
+    def activate(self, image: Tensor) -> Tensor:
+        first = 0 if self.corners else self.multiple // 2
+        return image[:, :1, first :: self.multiple, first :: self.multiple]
+
+
+@pytest.mark.parametrize("corners", [True, False])
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("side", [33, 40, 47])
+def test_maps_lie_where_the_image_is(corners: bool, flip: bool, side: int) -> None:
+    """The map of a ramp is that ramp, to a pixel, in both directions; half a cell aside, it would be off by four."""
+    ramp = torch.arange(1.0, side + 1)
+    for image in (ramp.expand(side, side), ramp.view(-1, 1).expand(side, side)):
+        seeding = Seeding(scales=(1.0,), flip=flip, stride=1)
+        maps = seeding.maps(Centres(corners=corners), image.expand(1, 3, -1, -1), torch.ones(1, 1, dtype=torch.bool))
+        inner = slice(4, side - 4)  # patches know nothing of what is beyond their centres
+        found = (maps[0, 0] / maps[0, 0, side // 2, side // 2] * image[side // 2, side // 2])[inner, inner]
+        torch.testing.assert_close(found, image[inner, inner], atol=1.0, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("padded", [True, False])
+def test_seeds_of_a_segmentation(seed: int, padded: bool) -> None:
+    image, _ = images(seed)
+    probability = (4 * torch.randn(2, K + 1, SIZE, SIZE)).softmax(dim=1)
+    valid = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
+    valid[0, :, 8:] = not padded
+    refinement = PixelAdaptiveRefinement(2, (1,))
+    seeding = Seeding(stride=2, refinement=refinement, confidence=0.45)
+    label = seeding.from_segmentation(image, probability, valid if padded else None)
+    small = F.interpolate(image, size=(8, 8), mode="bilinear", antialias=True)
+    refined = refinement(small, F.interpolate(probability, size=(8, 8), mode="bilinear"))
+    refined = F.interpolate(refined, size=(SIZE, SIZE), mode="bilinear")
+    for b in range(2):
+        for y in range(SIZE):
+            for x in range(SIZE):
+                best = max(range(K + 1), key=lambda c: refined[b, c, y, x].item())
+                sure = refined[b, best, y, x] >= 0.45 and bool(valid[b, y, x])
+                assert label[b, y, x] == (best if sure else 255)
+    assert 0 < (label == 255).sum() < label.numel() * 0.95

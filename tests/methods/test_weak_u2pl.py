@@ -25,7 +25,8 @@ Network = Callable[..., nn.Module]
 C, SIZE, SMALL = 4, 8, 4
 M = 4 * SMALL * SMALL  # every set of a step is smaller
 LOW, HIGH, DELTA = 1, 3, 0.4
-SEEDING = Seeding(scales=(1.0, 2.0), stride=2, refinement=PixelAdaptiveRefinement(1, (1,)), high=0.6, low=0.3)
+REFINEMENT = PixelAdaptiveRefinement(1, (1,))
+SEEDING = Seeding(scales=(1.0, 2.0), stride=2, refinement=REFINEMENT, high=0.6, low=0.3, confidence=0.5)
 
 
 def random_batch(seed: int = 0, *, labeled: int = 0, untagged: bool = False) -> Batch:
@@ -130,7 +131,7 @@ def loop_contrast(anchors: list[list[tuple[Tensor, Tensor]]], negatives: list[li
 
 
 def loop_step(student: nn.Module, teacher: nn.Module, batch: Batch, keep: Tensor, *, alpha: float, passes: int,
-              tag_negatives: bool) -> dict[str, float]:  # fmt: skip
+              tag_negatives: bool, reseed: bool) -> dict[str, float]:  # fmt: skip
     """Phase 3 without labels. ``keep`` is the mask of CutMix, False where the next image shows."""
     places = list(product(range(2), range(SIZE), range(SIZE)))
     with torch.no_grad():
@@ -141,6 +142,9 @@ def loop_step(student: nn.Module, teacher: nn.Module, batch: Batch, keep: Tensor
         entropy = {place: -sum(v * math.log(v) for v in p[place] if v > 0) for place in places}
         gamma = np.quantile([entropy[place] for place in places if batch.valid[place]], 1 - alpha)
         seeds = SEEDING(teacher, batch.weak, batch.tags[:, 1:], batch.valid)
+        if reseed:
+            probability = torch.tensor([p[place] for place in places]).view(2, SIZE, SIZE, C).permute(0, 3, 1, 2)
+            seeds = SEEDING.from_segmentation(batch.weak, probability, batch.valid)
         mixed, target = batch.strong.clone(), torch.full(keep.shape, IGNORE_INDEX)
         unreliable, source, pixels = torch.zeros_like(keep), torch.zeros(keep.shape, dtype=torch.long), 0
         for b, y, x in places:
@@ -189,9 +193,11 @@ def loop_step(student: nn.Module, teacher: nn.Module, batch: Batch, keep: Tensor
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("passes", [1, 2])
-@pytest.mark.parametrize("tag_negatives", [True, False])
-def test_a_step_pixel_by_pixel(tiny_network: Network, seed: int, passes: int, tag_negatives: bool) -> None:
-    student, method = taught(tiny_network, seed, teacher_passes=passes, tag_negatives=tag_negatives)
+@pytest.mark.parametrize(("tag_negatives", "reseed"), [(True, True), (True, False), (False, True)])
+def test_a_step_pixel_by_pixel(
+    tiny_network: Network, seed: int, passes: int, tag_negatives: bool, reseed: bool
+) -> None:
+    student, method = taught(tiny_network, seed, teacher_passes=passes, tag_negatives=tag_negatives, reseed=reseed)
     batch = random_batch(seed)
     torch.manual_seed(seed)
     losses = method(student, batch, 0.6)
@@ -207,6 +213,7 @@ def test_a_step_pixel_by_pixel(tiny_network: Network, seed: int, passes: int, ta
         alpha=0.5 * 0.4,
         passes=passes,
         tag_negatives=tag_negatives,
+        reseed=reseed,
     )
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-3)
 
@@ -261,7 +268,7 @@ def test_what_is_not_tagged_is_never_a_pseudo_label(tiny_network: Network) -> No
     _, method = taught(tiny_network, mixing=NoMixing())
     for seed in range(5):
         batch = random_batch(seed)
-        views = method.look(method.seeded(batch), 0.6)
+        views = method.look(method.seeded(batch, 0.6), 0.6)
         for b in range(2):
             assert set(views.pseudo.label[b].unique().tolist()) <= {c for c in range(C) if batch.tags[b, c]}
         raw = method.teacher(batch.weak).logits
@@ -271,7 +278,7 @@ def test_what_is_not_tagged_is_never_a_pseudo_label(tiny_network: Network) -> No
 def test_an_image_without_tags_is_as_in_u2pl(tiny_network: Network) -> None:
     _, method = taught(tiny_network, mixing=NoMixing())
     batch = random_batch(untagged=True)
-    seeded = method.seeded(batch)
+    seeded = method.seeded(batch, 0.7)
     assert (seeded.label[1] == IGNORE_INDEX).all()
     assert (seeded.label[0] != IGNORE_INDEX).any()
     views = method.look(seeded, 0.6)
@@ -288,7 +295,7 @@ def test_labeled_images_come_first_and_know_their_own_tags(tiny_network: Network
     student, method = taught(tiny_network, 1, teacher_passes=passes, mixing=NoMixing())
     batch = random_batch(labeled=3)
     losses = method(student, batch, 0.7)
-    seeded = method.seeded(batch)
+    seeded = method.seeded(batch, 0.7)
     assert torch.equal(seeded.image[:3], batch.image)
     assert torch.equal(seeded.label[:3], batch.label)
     logits = student(seeded.image).logits
@@ -306,7 +313,7 @@ def test_labeled_images_come_first_and_know_their_own_tags(tiny_network: Network
 
 def test_tags_travel_with_erased_pixels(tiny_network: Network) -> None:
     _, method = taught(tiny_network, mixing=CutOut())
-    seeded = method.seeded(random_batch())
+    seeded = method.seeded(random_batch(), 0.6)
     views = method.look(seeded, 0.6)
     kept = views.mixes[0].keep[:, ::2, ::2]
     absent = method.sets(seeded, views, torch.Size((SMALL, SMALL)))["absent"]
@@ -343,8 +350,8 @@ def test_diagnosis_goes_by_truth_and_not_by_seeds(tiny_network: Network) -> None
     student, method = taught(tiny_network, contrast=new_contrast(keep_truth=True), mixing=NoMixing())
     batch = replace(random_batch(), truth=torch.randint(0, C, (2, SIZE, SIZE)))
     method(student, batch, 0.7)
-    views = method.look(method.seeded(batch), 0.7)
-    truth = method.truth(method.seeded(batch), views, torch.Size((SMALL, SMALL)))
+    views = method.look(method.seeded(batch, 0.7), 0.7)
+    truth = method.truth(method.seeded(batch, 0.7), views, torch.Size((SMALL, SMALL)))
     assert torch.equal(truth, batch.truth[:, ::2, ::2].repeat(2, 1, 1))
     counts = method.diagnose(student, batch, 0.7)
     assert {"reliable/accuracy", "anchors/classes", "queue/purity", "agreement"} <= counts.keys()

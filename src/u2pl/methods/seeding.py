@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from u2pl.pixels.cam import PixelAdaptiveRefinement, normalized_maps, seeds
+from u2pl.structures import IGNORE_INDEX
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Seeding:
     refinement: PixelAdaptiveRefinement = field(default_factory=PixelAdaptiveRefinement)
     high: float = 0.55  #: at least this is foreground
     low: float = 0.25  #: at most this is background; what lies between is not a seed
+    confidence: float = 0.6  #: least probability of a seed that a segmentation gives
 
     @property
     def threshold(self) -> float:
@@ -39,11 +41,26 @@ class Seeding:
         return seeds(at_size(refined, image.shape[-2:]), high=self.high, low=self.low, valid=valid)
 
     @torch.no_grad()
+    def from_segmentation(self, image: Tensor, probability: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(B, H, W) int64: seeds where refined probabilities (B, C, H, W) of all classes are confident.
+
+        As in one-stage training (Araslanov & Roth 2020): a segmentation that has learned from maps knows better than
+        these where an object ends, and the colours of the image know better still.
+        """
+        size = [-(-side // self.stride) for side in image.shape[-2:]]
+        small = F.interpolate(image.float(), size=size, mode="bilinear", antialias=True)
+        refined = at_size(self.refinement(small, at_size(probability.float(), size)), image.shape[-2:])
+        best, label = refined.max(dim=1)
+        sure = best >= self.confidence
+        return label.where(sure if valid is None else sure & valid, IGNORE_INDEX)
+
+    @torch.no_grad()
     def maps(self, network: Any, image: Tensor, tags: Tensor, valid: Tensor | None = None) -> Tensor:
         """(B, K, H / stride, W / stride): activation maps, the sum of all looks over its largest value.
 
         Args:
-            network: has a classification head; in evaluation mode.
+            network: has a classification head; in evaluation mode. Its ``activate`` tells the maps of an image, its
+                ``multiple`` and ``corners`` how they lie on it.
             image: (B, 3, H, W) in [0, 1].
             tags: (B, K) bool, the classes of each image; the maps of all others are zero.
             valid: (B, H, W) bool, False on padding, where maps are zero; None: valid everywhere.
@@ -51,11 +68,17 @@ class Seeding:
         size = [-(-side // self.stride) for side in image.shape[-2:]]
         total = torch.zeros((), device=image.device)
         for scale in self.scales:
-            seen = at_multiple(image, scale, network.multiple)
+            seen = covered(image, scale, network.multiple, corners=network.corners)
             looks = [network.activate(seen)]
             if self.flip:
                 looks.append(network.activate(seen.flip(-1)).flip(-1))
-            total = total + sum(at_size(look.float().clamp(min=0), size) for look in looks)
+            for look in looks:
+                activation = look.float().clamp(min=0)
+                if network.corners:
+                    activation = F.interpolate(activation, size=image.shape[-2:], mode="bilinear", align_corners=True)
+                    total = total + F.interpolate(activation, size=size, mode="area")
+                else:
+                    total = total + at_size(activation, size)
         if valid is not None:
             total = total * F.interpolate(valid.unsqueeze(1).float(), size=size)
         return normalized_maps(total, tags)
@@ -76,9 +99,13 @@ def at_size(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
 
 
-def at_multiple(image: Tensor, scale: float, multiple: int) -> Tensor:
-    """Images (B, 3, H, W) resized by about ``scale``, to sides that are multiples: encoder maps then cover them."""
-    size = [max(1, round(side * scale / multiple)) * multiple for side in image.shape[-2:]]
+def covered(image: Tensor, scale: float, multiple: int, *, corners: bool) -> Tensor:
+    """Images (B, 3, H, W) resized by about ``scale``, to sides that the places of an encoder's map cover exactly.
+
+    Places in the middle of their cells do so where sides are multiples. Places in the first pixel of their cells need
+    one pixel more: else what is right of the last place, and below it, is hardly seen, and the map lies askew.
+    """
+    size = [max(1, round((side * scale - corners) / multiple)) * multiple + corners for side in image.shape[-2:]]
     if size == list(image.shape[-2:]):
         return image
     return F.interpolate(image, size=size, mode="bilinear", antialias=True)

@@ -26,9 +26,10 @@ class WeakU2PL(U2PL):
     1. Up to ``cam_warmup`` the tags train a classification head on the encoder.
     2. From then on there is a teacher. Its class activation maps become seeds (:class:`Seeding`), which train the
        segmentation as labels do: the weak images with their seeds stand where labeled images stand in U2PL.
-    3. After the warm-up of the ``schedule`` comes all the rest of U2PL. What the teacher thinks of a pixel is limited
-       to the tags of its image, and every pixel is a negative of each class that is absent from them; both travel with
-       the pixels when images are mixed.
+    3. After the warm-up of the ``schedule`` comes all the rest of U2PL. Seeds are then what the teacher's segmentation
+       is confident of, refined, if it is to ``reseed``. What the teacher thinks of a pixel is limited to the tags of
+       its image, and every pixel is a negative of each class that is absent from them; both travel with the pixels when
+       images are mixed.
 
     Labeled images, if there are any, come before the weak ones. An image without tags may show any class.
 
@@ -36,6 +37,7 @@ class WeakU2PL(U2PL):
         network: as in U2PL, with a classification head.
         seeding: tags -> seeds.
         cam_warmup: share of training of phase 1; the warm-up of the schedule ends no earlier.
+        reseed: in phase 3 seeds come from the teacher's segmentation, no longer from its maps.
         tag_negatives: absent classes add to the negatives of the contrast.
         options: of :class:`U2PL`, but for what mixes labels into other images.
     """
@@ -46,12 +48,14 @@ class WeakU2PL(U2PL):
         *,
         seeding: Seeding | None = None,
         cam_warmup: float = 0.3,
+        reseed: bool = True,
         tag_negatives: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(network, **options)
         self.seeding = Seeding() if seeding is None else seeding
         self.cam_warmup = cam_warmup
+        self.reseed = reseed
         self.tag_negatives = tag_negatives
         self.schedule = replace(self.schedule, warmup=max(self.schedule.warmup, cam_warmup))
 
@@ -59,15 +63,19 @@ class WeakU2PL(U2PL):
         """Returns the losses of U2PL, of which ``supervised`` is that of the seeds, and ``classification``."""
         if progress >= self.cam_warmup:
             self.teacher.start(student)
-        return super().forward(student, self.seeded(batch), progress)
+        return super().forward(student, self.seeded(batch, progress), progress)
 
-    def seeded(self, batch: Batch) -> Batch:
+    def seeded(self, batch: Batch, progress: float) -> Batch:
         """The batch with its weak images after the labeled ones, labeled by seeds once there is a teacher."""
         weak, _ = batch.unlabeled_views()
         label = torch.full_like(weak[:, 0], IGNORE_INDEX, dtype=torch.long)
         if self.teacher.started:
             tags, tagged = tags_of(batch)
-            found = self.seeding(self.teacher.network, weak, tags[:, 1:], batch.valid)
+            if self.reseed and not self.schedule.is_warmup(progress):
+                logits = limited(self.teacher(weak).logits, tags[:, :, None, None])
+                found = self.seeding.from_segmentation(weak, logits.softmax(dim=1), batch.valid)
+            else:
+                found = self.seeding(self.teacher.network, weak, tags[:, 1:], batch.valid)
             label = found.where(tagged.view(-1, 1, 1), label)  # without tags nothing is known to be background
         return replace(batch, image=torch.cat((batch.image, weak)), label=torch.cat((batch.label, label)))
 
@@ -128,7 +136,7 @@ class WeakU2PL(U2PL):
     @torch.no_grad()
     def diagnose(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """As of U2PL; nothing before there is a teacher."""
-        return super().diagnose(student, self.seeded(batch), progress) if self.teacher.started else {}
+        return super().diagnose(student, self.seeded(batch, progress), progress) if self.teacher.started else {}
 
 
 def tags_of(batch: Batch) -> tuple[Tensor, Tensor]:

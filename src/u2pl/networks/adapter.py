@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from u2pl.errors import InputError
 from u2pl.networks.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize, PooledBatchNorm2d
 from u2pl.networks.perturbation import append_dropped
+from u2pl.networks.places import on_corners
 from u2pl.networks.smp_choices import check_architecture, check_encoder, check_options, imagenet_tag, options_of
 from u2pl.networks.transformers import SHORT_NAMES, create_dpt, dpt_multiple
 from u2pl.networks.weights import fetching, load_encoder_weights
@@ -53,6 +54,7 @@ class SmpNetwork(nn.Module):
         self.model = model
         self.projection = projection
         self.classification = classification
+        self.corners = on_corners(self.encoder)
         PooledBatchNorm2d.adopt(self.model.decoder)  # type: ignore[arg-type]
 
     @property

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from u2pl.errors import InputError
 from u2pl.networks.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize, PooledBatchNorm2d
 from u2pl.networks.perturbation import append_dropped
+from u2pl.networks.places import on_corners
 from u2pl.networks.resnet import Features, ResNetEncoder, resnet_encoder
 from u2pl.networks.weights import fetch_resnet_weights, load_encoder_weights
 from u2pl.structures import SegmentationOutput
@@ -109,6 +110,7 @@ class DeepLabV3Plus(nn.Module):
         self.projection = projection
         self.auxiliary = auxiliary
         self.classification = classification
+        self.corners = on_corners(encoder)
 
     def forward(self, image: Tensor, *, dropped: int = 0) -> SegmentationOutput:
         """(B, 3, H, W) in [0, 1] -> class scores (B, C, H, W); coarse scores and embeddings (B, ., H/4, W/4).
