@@ -15,13 +15,13 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from tiny_run import KillAt, KilledError, build_tiny
-from u2pl import fitting
 from u2pl.config import Config
 from u2pl.data.files import CachedSample
 from u2pl.data.source import DataSource
 from u2pl.engine.machine import make_fabric
 from u2pl.errors import InputError
 from u2pl.facts import facts_of, typical_size
+from u2pl.fitting import machine
 from u2pl.recipes import load_config
 from u2pl.report.inspection import print_inspection
 from u2pl.resolving import resolved
@@ -59,7 +59,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     monkeypatch.setattr("u2pl.run.build_network", build_tiny)
     monkeypatch.setattr("u2pl.predictor.build_network", build_tiny)
-    monkeypatch.setattr(fitting, "CPU", fitting.CPU._replace(fewest=8, most=8))
+    monkeypatch.setattr(machine, "CPU", machine.CPU._replace(fewest=8, most=8))
 
 
 def source_of(labeled: int, unlabeled: int) -> DataSource:
@@ -99,7 +99,7 @@ def test_the_typical_size_is_the_same_however_many_are_labeled() -> None:
 def test_images_stay_in_memory_where_that_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     fabric = make_fabric(accelerator="cpu", devices=1, nodes=1, precision="fp32")
     for share, cache in ((0.25, True), (0.0, False)):
-        monkeypatch.setattr(fitting, "CACHE_SHARE", share)
+        monkeypatch.setattr(machine, "CACHE_SHARE", share)
         config, source, _ = resolved(load_config("folder"), source_of(2, 2), fabric)
         assert config.data.cache is cache
         assert isinstance(source.labeled[0], CachedSample) is cache
@@ -136,8 +136,8 @@ def test_a_resumed_run_keeps_what_was_chosen(photos: Path, tmp_path: Path, monke
     with pytest.raises(KilledError):
         train(config, tmp_path / "cut", say=lambda line: None, watchers=(KillAt(5),))
     before = numbers(tmp_path / "cut" / "config.yaml")
-    monkeypatch.setattr(fitting, "CPU", fitting.CPU._replace(fewest=99, most=99, crop=64, bank=10))
-    monkeypatch.setattr(fitting, "CACHE_SHARE", 0.0)  # the machine has less memory now
+    monkeypatch.setattr(machine, "CPU", machine.CPU._replace(fewest=99, most=99, crop=64, bank=10))
+    monkeypatch.setattr(machine, "CACHE_SHARE", 0.0)  # the machine has less memory now
     said: list[str] = []
     train(config, tmp_path / "cut", resume=True, say=said.append)
     assert [line.partition(": decoded")[0] for line in said[:-1]] == ["auto: data.cache false"]

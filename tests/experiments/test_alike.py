@@ -11,10 +11,10 @@ import torch
 from rich.console import Console
 from torchvision.models import resnet18
 
-from u2pl import fitting
 from u2pl.experiments.ablation import ablate
 from u2pl.experiments.comparison import ALL_LABELS, compare, plan_comparison
 from u2pl.experiments.trials import Planner, Trial
+from u2pl.fitting import method as labels
 
 ACCELERATOR = ("train.accelerator=cpu", "train.precision=fp32", "network.embedding_dim=8")
 
@@ -22,8 +22,8 @@ ACCELERATOR = ("train.accelerator=cpu", "train.precision=fp32", "network.embeddi
 @pytest.fixture
 def shared(write_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Seven images for training and one for validation; two labels are few, four are not."""
-    monkeypatch.setattr(fitting, "FEW_LABELS", 2)
-    monkeypatch.setattr(fitting, "FEW_PER_CLASS", 0)
+    monkeypatch.setattr(labels, "FEW_LABELS", 2)
+    monkeypatch.setattr(labels, "FEW_PER_CLASS", 0)
     masks: dict[str, tuple[int, ...] | None] = {f"train/{name}": (0, 1, 2) for name in "abcde"}
     root = write_folder({**masks, "train/f": None, "train/g": None, "val/v": (0, 1)})
     return [f"data.root={root}", "data.val=val", *ACCELERATOR]

@@ -1,0 +1,79 @@
+"""What suits the labels: when the teacher begins, what is mixed and weighed, ranks."""
+
+from __future__ import annotations
+
+import math
+
+from u2pl.build import default_ranks, uses_ranks, uses_tags
+from u2pl.choices import Choice
+from u2pl.config import AUTO, Config
+from u2pl.facts import Facts
+from u2pl.fitting.reading import has_teacher, is_pretrained, kind_of, steps_of
+
+FEW_LABELS, FEW_PER_CLASS = 100, 20  # up to, or below: as the 46 labels of CamVid
+WARMUP_FEW, WARMUP, WARMUP_TRANSFORMER = 0.4, 0.25, 0.1  # few labels take longer, pretrained transformers learn fast
+RAMP = 0.2  # as in every preset for few labels
+HORIZON, EMA_DECAY = 0.15, (0.95, 0.999)  # share of the teacher's steps it remembers; bounds
+
+
+def schedule(config: Config, facts: Facts) -> Choice:
+    """When the teacher begins."""
+    few = facts.labeled <= FEW_LABELS or facts.labeled < FEW_PER_CLASS * facts.classes
+    reason = f"{facts.labeled} labels for {facts.classes} classes are {'few' if few else 'not few'}"
+    warmup = WARMUP_FEW if few else WARMUP
+    if kind_of(config) != "cnn" and is_pretrained(config):
+        warmup = WARMUP_TRANSFORMER
+        reason += ", but the encoder is a pretrained transformer"
+    ramp = round(min(RAMP, 1 - (warmup if config.method.warmup == AUTO else config.method.warmup)), 4)
+    return Choice("method", {"warmup": warmup, "ramp": ramp}, reason, used=has_teacher(config))
+
+
+def views(config: Config, facts: Facts) -> Choice:
+    """Few labels, and those of another domain, are pasted onto images without; tags cannot be pasted."""
+    across, few, tags = config.data.name == "domain", facts.labeled <= FEW_LABELS, uses_tags(config.method)
+    reason = f"{facts.labeled} labels are {'few' if few else 'enough'}"
+    if across:
+        reason = "labels are of another domain"
+    values = {"mixing": "cutmix", "jitter": "unlabeled"}
+    if tags:
+        reason = "tags cannot be pasted"
+    elif few or across:
+        reason += ": pasted onto images without any, they stay true"
+        values = {"mixing": "cross_domain", "jitter": "mixed"}
+    return Choice("method", values, reason, used=config.method.name != "supervised")
+
+
+def labels(config: Config, facts: Facts) -> Choice:
+    """Whether labels of rare classes weigh more."""
+    tags = uses_tags(config.method)
+    reason = "seeds are not labels" if tags else "rare classes are otherwise lost"
+    return Choice("method", {"loss": "cross_entropy" if tags else "balanced"}, reason)
+
+
+def pseudo_labels(config: Config, facts: Facts) -> Choice:
+    """Whether pseudo-labels of rare classes weigh more."""
+    values, reason = {"unsupervised_loss": "cross_entropy"}, "a pretrained encoder would see rare classes everywhere"
+    if uses_tags(config.method):
+        reason = "as for labels"
+    elif config.method.symmetric > 0:
+        reason = "method.symmetric is set"
+    elif not is_pretrained(config):
+        values, reason = {"unsupervised_loss": "balanced"}, "from scratch, rare classes are otherwise lost"
+    return Choice("method", values, reason, used=has_teacher(config))
+
+
+def teacher(config: Config, facts: Facts) -> Choice:
+    """An average that has forgotten what is no longer true of its student."""
+    steps = (1 - config.method.warmup) * steps_of(config, facts)
+    least, most = EMA_DECAY
+    decay = max(least, min(1 - 1 / max(1.0, HORIZON * steps), most))
+    decay = math.floor(1000 * decay + 1e-6) / 1000
+    reason = f"an average over about {1 / (1 - decay):.0f} steps, of {steps:.0f} with a teacher"
+    return Choice("method", {"ema_decay": decay}, reason, used=has_teacher(config))
+
+
+def ranks(config: Config, facts: Facts) -> Choice:
+    """Those of the contrast for so many classes."""
+    low, high = default_ranks(facts.classes)
+    values = {"low_rank": low, "high_rank": high}
+    return Choice("method", values, f"{facts.classes} classes", used=uses_ranks(config.method))
