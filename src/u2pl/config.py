@@ -194,8 +194,7 @@ class MethodConfig(_Section):
     cam_low: Share = 0.25  #: maps of at most this are background
     pamr_iterations: int = Field(10, ge=0)
     pamr_dilations: list[Positive] = [1, 2, 4, 8]
-    reseed: bool = True  #: after the warm-up, seeds come from the teacher's segmentation, no longer from its maps
-    seed_confidence: Share = 0.6  #: least refined probability of such a seed
+    seed_share: Share = 0.5  #: of the teacher's segmentation in the seeds, after the warm-up
     tag_negatives: bool = True  #: every pixel is a negative of the classes that its image is not tagged with
     diagnose: bool = False  #: measure pseudo-labels, queues and gradients by masks that training never sees
 

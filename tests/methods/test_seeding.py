@@ -148,22 +148,26 @@ def test_maps_lie_where_the_image_is(corners: bool, flip: bool, side: int) -> No
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("padded", [True, False])
-def test_seeds_of_a_segmentation(seed: int, padded: bool) -> None:
-    image, _ = images(seed)
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_segmentation_has_a_share(network: Any, seed: int, share: float) -> None:
+    image, tags = images(seed)
     probability = (4 * torch.randn(2, K + 1, SIZE, SIZE)).softmax(dim=1)
     valid = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
-    valid[0, :, 8:] = not padded
-    refinement = PixelAdaptiveRefinement(2, (1,))
-    seeding = Seeding(stride=2, refinement=refinement, confidence=0.45)
-    label = seeding.from_segmentation(image, probability, valid if padded else None)
-    small = F.interpolate(image, size=(8, 8), mode="bilinear", antialias=True)
-    refined = refinement(small, F.interpolate(probability, size=(8, 8), mode="bilinear"))
-    refined = F.interpolate(refined, size=(SIZE, SIZE), mode="bilinear")
+    valid[0, :, 8:] = False
+    seeding = Seeding(stride=2, refinement=PixelAdaptiveRefinement(2, (1,)), share=share)
+    maps = seeding.maps(network, image, tags, valid)
+    mixed = torch.zeros_like(maps)
+    small = F.interpolate(probability, size=maps.shape[-2:], mode="bilinear")
+    for b in range(2):
+        for k in range(K):
+            mixed[b, k] = (1 - share) * maps[b, k] + share * small[b, k + 1]
+    refined = F.interpolate(seeding.refined(image, mixed), size=(SIZE, SIZE), mode="bilinear")
+    label = seeding(network, image, tags, valid, probability)
     for b in range(2):
         for y in range(SIZE):
             for x in range(SIZE):
-                best = max(range(K + 1), key=lambda c: refined[b, c, y, x].item())
-                sure = refined[b, best, y, x] >= 0.45 and bool(valid[b, y, x])
-                assert label[b, y, x] == (best if sure else 255)
-    assert 0 < (label == 255).sum() < label.numel() * 0.95
+                best = max(range(K), key=lambda k: refined[b, k, y, x].item())
+                height = refined[b, best, y, x].item()
+                expected = best + 1 if height >= 0.55 else 0 if height <= 0.25 else 255
+                assert label[b, y, x] == (expected if valid[b, y, x] else 255)
+    assert torch.equal(label, seeding(network, image, tags, valid)) == (share == 0)

@@ -26,7 +26,7 @@ C, SIZE, SMALL = 4, 8, 4
 M = 4 * SMALL * SMALL  # every set of a step is smaller
 LOW, HIGH, DELTA = 1, 3, 0.4
 REFINEMENT = PixelAdaptiveRefinement(1, (1,))
-SEEDING = Seeding(scales=(1.0, 2.0), stride=2, refinement=REFINEMENT, high=0.6, low=0.3, confidence=0.5)
+SEEDING = Seeding(scales=(1.0, 2.0), stride=2, refinement=REFINEMENT, high=0.6, low=0.3)
 
 
 def random_batch(seed: int = 0, *, labeled: int = 0, untagged: bool = False) -> Batch:
@@ -131,7 +131,7 @@ def loop_contrast(anchors: list[list[tuple[Tensor, Tensor]]], negatives: list[li
 
 
 def loop_step(student: nn.Module, teacher: nn.Module, batch: Batch, keep: Tensor, *, alpha: float, passes: int,
-              tag_negatives: bool, reseed: bool) -> dict[str, float]:  # fmt: skip
+              tag_negatives: bool, share: float) -> dict[str, float]:  # fmt: skip
     """Phase 3 without labels. ``keep`` is the mask of CutMix, False where the next image shows."""
     places = list(product(range(2), range(SIZE), range(SIZE)))
     with torch.no_grad():
@@ -141,10 +141,9 @@ def loop_step(student: nn.Module, teacher: nn.Module, batch: Batch, keep: Tensor
              for place in places}  # fmt: skip
         entropy = {place: -sum(v * math.log(v) for v in p[place] if v > 0) for place in places}
         gamma = np.quantile([entropy[place] for place in places if batch.valid[place]], 1 - alpha)
-        seeds = SEEDING(teacher, batch.weak, batch.tags[:, 1:], batch.valid)
-        if reseed:
-            probability = torch.tensor([p[place] for place in places]).view(2, SIZE, SIZE, C).permute(0, 3, 1, 2)
-            seeds = SEEDING.from_segmentation(batch.weak, probability, batch.valid)
+        probability = torch.tensor([p[place] for place in places]).view(2, SIZE, SIZE, C).permute(0, 3, 1, 2)
+        seeding = replace(SEEDING, share=share)
+        seeds = seeding(teacher, batch.weak, batch.tags[:, 1:], batch.valid, probability)
         mixed, target = batch.strong.clone(), torch.full(keep.shape, IGNORE_INDEX)
         unreliable, source, pixels = torch.zeros_like(keep), torch.zeros(keep.shape, dtype=torch.long), 0
         for b, y, x in places:
@@ -193,11 +192,12 @@ def loop_step(student: nn.Module, teacher: nn.Module, batch: Batch, keep: Tensor
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("passes", [1, 2])
-@pytest.mark.parametrize(("tag_negatives", "reseed"), [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize(("tag_negatives", "share"), [(True, 0.5), (True, 0.0), (False, 1.0)])
 def test_a_step_pixel_by_pixel(
-    tiny_network: Network, seed: int, passes: int, tag_negatives: bool, reseed: bool
+    tiny_network: Network, seed: int, passes: int, tag_negatives: bool, share: float
 ) -> None:
-    student, method = taught(tiny_network, seed, teacher_passes=passes, tag_negatives=tag_negatives, reseed=reseed)
+    seeding = replace(SEEDING, share=share)
+    student, method = taught(tiny_network, seed, teacher_passes=passes, tag_negatives=tag_negatives, seeding=seeding)
     batch = random_batch(seed)
     torch.manual_seed(seed)
     losses = method(student, batch, 0.6)
@@ -213,7 +213,7 @@ def test_a_step_pixel_by_pixel(
         alpha=0.5 * 0.4,
         passes=passes,
         tag_negatives=tag_negatives,
-        reseed=reseed,
+        share=share,
     )
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-3)
 

@@ -111,12 +111,7 @@ def build_unsupervised_loss(method: MethodConfig) -> PixelLoss:
 def _weak_options(method: MethodConfig) -> dict[str, Any]:
     if method.mixing in ("ael", "cross_domain"):  # a pasted class would not be among the tags
         raise InputError(f"method.mixing: {method.mixing} pastes labels, which weak_u2pl has none of; use cutmix")
-    return {
-        "seeding": build_seeding(method),
-        "cam_warmup": method.cam_warmup,
-        "reseed": method.reseed,
-        "tag_negatives": method.tag_negatives,
-    }
+    return {"seeding": build_seeding(method), "cam_warmup": method.cam_warmup, "tag_negatives": method.tag_negatives}
 
 
 def build_seeding(method: MethodConfig) -> Seeding:
@@ -130,7 +125,7 @@ def build_seeding(method: MethodConfig) -> Seeding:
         refinement=PixelAdaptiveRefinement(method.pamr_iterations, method.pamr_dilations),
         high=method.cam_high,
         low=method.cam_low,
-        confidence=method.seed_confidence,
+        share=method.seed_share,
     )
 
 

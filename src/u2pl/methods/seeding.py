@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from u2pl.pixels.cam import PixelAdaptiveRefinement, normalized_maps, seeds
-from u2pl.structures import IGNORE_INDEX
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Seeding:
     refinement: PixelAdaptiveRefinement = field(default_factory=PixelAdaptiveRefinement)
     high: float = 0.55  #: at least this is foreground
     low: float = 0.25  #: at most this is background; what lies between is not a seed
-    confidence: float = 0.6  #: least probability of a seed that a segmentation gives
+    share: float = 0.5  #: of a segmentation in the maps, where there is one
 
     @property
     def threshold(self) -> float:
@@ -35,24 +34,19 @@ class Seeding:
         return (self.high + self.low) / 2
 
     @torch.no_grad()
-    def __call__(self, network: Any, image: Tensor, tags: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, H, W) int64: seeds, IGNORE_INDEX where there is none. For the arguments see :meth:`maps`."""
-        refined = self.refined(image, self.maps(network, image, tags, valid))
-        return seeds(at_size(refined, image.shape[-2:]), high=self.high, low=self.low, valid=valid)
+    def __call__(
+        self, network: Any, image: Tensor, tags: Tensor, valid: Tensor | None = None, probability: Tensor | None = None
+    ) -> Tensor:
+        """(B, H, W) int64: seeds, IGNORE_INDEX where there is none.
 
-    @torch.no_grad()
-    def from_segmentation(self, image: Tensor, probability: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, H, W) int64: seeds where refined probabilities (B, C, H, W) of all classes are confident.
-
-        As in one-stage training (Araslanov & Roth 2020): a segmentation that has learned from maps knows better than
-        these where an object ends, and the colours of the image know better still.
+        For the arguments see :meth:`maps`. ``probability`` (B, 1 + K, H, W) of a segmentation that knows the tags adds
+        its share to the maps: it sees where an object ends, and they keep it from forgetting a class.
         """
-        size = [-(-side // self.stride) for side in image.shape[-2:]]
-        small = F.interpolate(image.float(), size=size, mode="bilinear", antialias=True)
-        refined = at_size(self.refinement(small, at_size(probability.float(), size)), image.shape[-2:])
-        best, label = refined.max(dim=1)
-        sure = best >= self.confidence
-        return label.where(sure if valid is None else sure & valid, IGNORE_INDEX)
+        maps = self.maps(network, image, tags, valid)
+        if probability is not None:
+            maps = torch.lerp(maps, at_size(probability[:, 1:].float(), maps.shape[-2:]), self.share)
+        refined = self.refined(image, maps)
+        return seeds(at_size(refined, image.shape[-2:]), high=self.high, low=self.low, valid=valid)
 
     @torch.no_grad()
     def maps(self, network: Any, image: Tensor, tags: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -26,10 +26,9 @@ class WeakU2PL(U2PL):
     1. Up to ``cam_warmup`` the tags train a classification head on the encoder.
     2. From then on there is a teacher. Its class activation maps become seeds (:class:`Seeding`), which train the
        segmentation as labels do: the weak images with their seeds stand where labeled images stand in U2PL.
-    3. After the warm-up of the ``schedule`` comes all the rest of U2PL. Seeds are then what the teacher's segmentation
-       is confident of, refined, if it is to ``reseed``. What the teacher thinks of a pixel is limited to the tags of
-       its image, and every pixel is a negative of each class that is absent from them; both travel with the pixels when
-       images are mixed.
+    3. After the warm-up of the ``schedule`` comes all the rest of U2PL. What the teacher thinks of a pixel is then
+       limited to the tags of its image and has a share in the seeds; every pixel is a negative of each class that is
+       absent from the tags, which travel with the pixels when images are mixed.
 
     Labeled images, if there are any, come before the weak ones. An image without tags may show any class.
 
@@ -37,7 +36,6 @@ class WeakU2PL(U2PL):
         network: as in U2PL, with a classification head.
         seeding: tags -> seeds.
         cam_warmup: share of training of phase 1; the warm-up of the schedule ends no earlier.
-        reseed: in phase 3 seeds come from the teacher's segmentation, no longer from its maps.
         tag_negatives: absent classes add to the negatives of the contrast.
         options: of :class:`U2PL`, but for what mixes labels into other images.
     """
@@ -48,14 +46,12 @@ class WeakU2PL(U2PL):
         *,
         seeding: Seeding | None = None,
         cam_warmup: float = 0.3,
-        reseed: bool = True,
         tag_negatives: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(network, **options)
         self.seeding = Seeding() if seeding is None else seeding
         self.cam_warmup = cam_warmup
-        self.reseed = reseed
         self.tag_negatives = tag_negatives
         self.schedule = replace(self.schedule, warmup=max(self.schedule.warmup, cam_warmup))
 
@@ -71,11 +67,10 @@ class WeakU2PL(U2PL):
         label = torch.full_like(weak[:, 0], IGNORE_INDEX, dtype=torch.long)
         if self.teacher.started:
             tags, tagged = tags_of(batch)
-            if self.reseed and not self.schedule.is_warmup(progress):
-                logits = limited(self.teacher(weak).logits, tags[:, :, None, None])
-                found = self.seeding.from_segmentation(weak, logits.softmax(dim=1), batch.valid)
-            else:
-                found = self.seeding(self.teacher.network, weak, tags[:, 1:], batch.valid)
+            probability = None
+            if self.seeding.share and not self.schedule.is_warmup(progress):
+                probability = limited(self.teacher(weak).logits, tags[:, :, None, None]).softmax(dim=1)
+            found = self.seeding(self.teacher.network, weak, tags[:, 1:], batch.valid, probability)
             label = found.where(tagged.view(-1, 1, 1), label)  # without tags nothing is known to be background
         return replace(batch, image=torch.cat((batch.image, weak)), label=torch.cat((batch.label, label)))
 
