@@ -24,6 +24,7 @@ from u2pl.report.pictures import coloured, heat, overlay, save_panels, trust
 from u2pl.report.progress import ProgressBar
 from u2pl.report.table import score_table
 from u2pl.run import Trained, train
+from u2pl.score import score_run
 from u2pl.structures import PseudoLabel
 
 _PICTURES = 6
@@ -34,8 +35,9 @@ class Setting:
     """What a demo compares: trainings of one preset, each a column of the table and a folder."""
 
     preset: str
-    columns: dict[str, tuple[str, ...]]  #: overrides by column: the baseline first, the method to show last
+    columns: dict[str, tuple[str, ...]]  #: overrides by column: a baseline first, the method to show last
     about: str  #: of the numbers of ``labeled`` and ``unlabeled`` images
+    stages: bool = False  #: what the method to show was learned from is scored, too, and stands before it
 
     @property
     def shown(self) -> str:
@@ -56,8 +58,9 @@ SETTINGS = {
     ),
     "weak": Setting(
         preset="weak",
-        columns={"seeds alone": ("method.warmup=1",), "u2pl": ()},
-        about="{unlabeled} scenes with tags, {labeled} labeled ones; validation IoU %",
+        columns={"u2pl": ()},
+        about="{unlabeled} scenes with tags, {labeled} labeled ones; validation IoU %, maps told the tags",
+        stages=True,
     ),
 }
 
@@ -80,6 +83,8 @@ def run_demo(
         for column in chosen.columns
     }
     scores = {name: list(run.scores.values())[-1] for name, run in trained.items()}
+    if chosen.stages:
+        scores = {**score_run(trained[chosen.shown].folder).stages, **scores}
     source = trained[chosen.shown].source
     about = chosen.about.format(labeled=len(source.labeled), unlabeled=len(source.unlabeled))
     console.print(score_table(scores, title=f"{about}, seed {seed}"))

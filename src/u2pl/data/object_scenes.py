@@ -18,7 +18,7 @@ def paint_objects(rng: np.random.Generator, height: int, width: int) -> tuple[By
     mask = np.zeros((tall, wide), dtype=np.uint8)
     count = 1 + int(rng.choice(3, p=(0.5, 0.3, 0.2)))
     for place in _places(rng, count):
-        _put(rng, image, mask, place, largest=(0.42, 0.32, 0.26)[count - 1])
+        _put(rng, image, mask, place, largest=(0.46, 0.36, 0.28)[count - 1])
     return _photograph(rng, image), mask[1::2, 1::2].copy()
 
 
@@ -33,7 +33,7 @@ def _put(rng: np.random.Generator, image: Floats, mask: Bytes, place: tuple[floa
     tall, wide = mask.shape
     index = int(rng.integers(len(SHAPES)))
     shape, lean = SHAPES[index]
-    size, angle = tall * float(rng.uniform(0.55, 1) * largest), float(rng.uniform(-lean, lean))
+    size, angle = tall * float(rng.uniform(0.7, 1) * largest), float(rng.uniform(-lean, lean))
     rows, columns = (
         slice(max(0, int(share * side - 1.6 * size)), int(share * side + 1.6 * size))  # no shape reaches further
         for share, side in zip(place[::-1], mask.shape, strict=True)
@@ -69,13 +69,13 @@ def _background(rng: np.random.Generator, tall: int, wide: int) -> Floats:
         rng, tall, wide, max(4, tall // 16)
     )
     image = dark + (light - dark) * (0.5 + 0.33 * cloud)[..., None]
-    for _ in range(int(rng.integers(6, 15))):
+    for _ in range(int(rng.integers(3, 8))):
         stencil = Image.new("1", (wide, tall))
         _clutter(rng, ImageDraw.Draw(stencil), tall, wide)
         y, x = np.nonzero(np.asarray(stencil))
         first, second = _two_colours(rng)
         angle, period = float(rng.uniform(0, np.pi)), float(rng.uniform(0.05, 0.25)) * tall
-        stripes = ((x * np.cos(angle) + y * np.sin(angle)) / period) % 1 > (0.5 if rng.random() < 0.4 else 1)
+        stripes = ((x * np.cos(angle) + y * np.sin(angle)) / period) % 1 > (0.5 if rng.random() < 0.2 else 1)
         image[y, x] = np.where(stripes[:, None], first, second) * rng.uniform(0.7, 1.1)
     return image
 
