@@ -163,6 +163,7 @@ def with_method(config: Config, name: str) -> Config:
         ),
         ({"height": 3000, "width": 4000, "unlabeled": 0, "val": 0, "labeled": 80}, (), {"data.cache": True}),  # 3.6 GiB
         ({"labeled": 0, "unlabeled": 9}, (), {"train.steps": 1200}),
+        ({"labeled": 0}, ("data.tags=tags.csv",), {"train.scale_range": [0.75, 1.0]}),
         ({"cores": 1, "processes": 2}, (), {"data.workers": 1}),
         ({"device": "mps"}, (), {"train.crop_size": 160, "train.steps": 1200}),
     ],
@@ -221,6 +222,26 @@ def test_runs_that_are_compared_are_alike() -> None:
             known = {**CAMVID, **facts, **device, "labeled": labeled, "unlabeled": 2000 - labeled}
             alike.append(fit(with_method(folder, method), Facts(**known))[0])
         assert all(config.train == alike[0].train and config.network == alike[0].network for config in alike)
+
+
+@pytest.mark.parametrize(
+    ("tags", "side", "hint"),
+    [
+        ("data.tags=null", 1000, None),
+        ("data.tags=null", 1100, "; data.scale=0.5 would show the network more of each"),
+        ("data.tags=tags.csv", 420, None),
+        (
+            "data.tags=tags.csv",
+            1100,
+            "; data.scale=0.2 would show the network more of each, as tags are of whole images",
+        ),
+    ],
+)
+def test_large_images_are_better_scaled_down(tags: str, side: int, hint: str | None) -> None:
+    told = lines((tags,), height=side, width=side)
+    assert ("data.scale" in told) == (hint is not None)
+    assert hint is None or hint in " ".join(told.split())
+    assert "data.scale" not in lines((tags, "data.scale=0.5"), height=side, width=side)
 
 
 def test_a_line_names_its_keys_and_says_why() -> None:

@@ -32,6 +32,7 @@ BATCH, SMALL_BATCH = 8, 4
 STEP_BYTES, STEP_SHARE = 2400, 0.75  # a pixel: twice what layers of a U-Net on ResNet-50 put out; of memory
 WHOLE = 0.6  # crops of more than this share of an image are resized less: they would be padding for the most part
 SCALES_WHOLE, SCALES = [0.75, 1.5], [0.5, 2.0]  # those of CamVid, 160 of 180x240; the paper's
+SCALES_TAGS = [0.75, 1.0]  # what a crop does not show it is tagged with all the same; as in the scenes of objects
 HUGE = 4  # crops a side: larger images are better scaled down
 VALIDATIONS = 4  # of a run
 BANK_SHARE, CACHE_SHARE = 0.01, 0.25  # of memory; the bank is saved with every checkpoint
@@ -55,9 +56,11 @@ def crops(config: Config, facts: Facts) -> Choice:
     fitting = max(stride, min(side, most) // stride * stride)
     crop = fitting if config.train.crop_size == AUTO else min(crop_of(config.train))
     reason = f"images of {facts.height}x{facts.width} (height x width, median), at most {most} on {facts.device}"
-    if side > HUGE * crop and config.data.scale is None and config.data.name not in ("scenes", "domain"):
-        reason += f"; data.scale={2 * crop / side:.1g} would show the network more of each"
-    scales = SCALES_WHOLE if crop > WHOLE * side else SCALES
+    tags, drawn = config.data.tags is not None, config.data.name in ("scenes", "domain")
+    if side > (1 / WHOLE if tags else HUGE) * crop and config.data.scale is None and not drawn:
+        why = ", as tags are of whole images" if tags else ""
+        reason += f"; data.scale={(1 if tags else 2) * crop / side:.1g} would show the network more of each{why}"
+    scales = SCALES_TAGS if tags else SCALES_WHOLE if crop > WHOLE * side else SCALES
     return Choice("train", {"crop_size": fitting, "scale_range": list(scales)}, reason)
 
 
