@@ -84,6 +84,12 @@ def test_cells_that_are_missing_or_partial() -> None:
     assert "seeds 0, 1, 2" in grid.note
 
 
+def test_a_line_of_other_labels() -> None:
+    """As the upper bound of a domain adaptation, which has the labels of the target."""
+    trials = [trial("source only", "all", 200, 0), trial("upper bound", "all", 400, 0)]
+    assert cells(comparison_grid(trials, records_of(trials, [29.6, 45.2])))[0][1] == "200 or 400 labels"
+
+
 def test_one_seed_has_no_deviation() -> None:
     trials = [trial("a", "splits/92/labeled.txt", 92, 3), trial("a", "all", 1464, 3)]
     grid = comparison_grid(trials, records_of(trials, [50.0, None]))

@@ -15,7 +15,7 @@ DASH = "-"
 
 def comparison_grid(trials: Sequence[Trial], records: Mapping[Path, Record]) -> Grid:
     """What the finished ones of the trials came to; ``records`` are by folder. A dash is for what is not there."""
-    columns = {trial.labeled: trial for trial in (*_without_baseline(trials), *trials)}
+    columns = dict.fromkeys(trial.labeled for trial in (*_without_baseline(trials), *trials))
     lines = {name: [trial for trial in trials if trial.name == name] for name in dict.fromkeys(t.name for t in trials)}
     heads = any(millions(trial.parameters) != millions(trial.training_parameters) for trial in trials)
     rows = []
@@ -24,7 +24,7 @@ def comparison_grid(trials: Sequence[Trial], records: Mapping[Path, Record]) -> 
         scores = (DASH if cell is None else str(cell) for cell in cells)
         trained = [millions(line[0].training_parameters)] * heads
         rows.append((name, *scores, millions(line[0].parameters), *trained, ms_per_step(line, records)))
-    headers = (_header(trial) for trial in columns.values())
+    headers = (_header([trial for trial in trials if trial.labeled == labeled]) for labeled in columns)
     header = ("method", *headers, "parameters", *["in training"] * heads, "ms/step")
     return Grid(header, tuple(rows), note(trials))
 
@@ -53,9 +53,11 @@ def _without_baseline(trials: Iterable[Trial]) -> Iterable[Trial]:
     return (trial for trial in trials if not trial.baseline)
 
 
-def _header(trial: Trial) -> str:
-    """The number of labeled images, and how they were asked for where that says more."""
-    if trial.baseline:
-        return f"all {trial.images} labels"
-    told = "" if trial.labeled in (str(trial.images), "all") else f" ({trial.labeled})"
-    return f"{trial.images} {'label' if trial.images == 1 else 'labels'}{told}"
+def _header(column: Sequence[Trial]) -> str:
+    """The number of labeled images, or all numbers that lines have, and how they were asked for if that says more."""
+    baseline, labeled = column[-1].baseline, column[-1].labeled
+    counts = " or ".join(map(str, dict.fromkeys(trial.images for trial in column)))
+    if baseline:
+        return f"all {counts} labels"
+    told = "" if labeled in (counts, "all") else f" ({labeled})"
+    return f"{counts} {'label' if counts == '1' else 'labels'}{told}"
