@@ -14,6 +14,6 @@ def on_corners(encoder: nn.Module) -> bool:
     """
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d) and module.stride[0] > 1:
-            side = module.kernel_size[0]
-            return side % 2 == 1 and module.padding in ((side // 2,) * 2, side // 2)
+            half = module.kernel_size[0] // 2
+            return module.padding == (half, half)
     return False
