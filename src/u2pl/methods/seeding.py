@@ -67,12 +67,7 @@ class Seeding:
             if self.flip:
                 looks.append(network.activate(seen.flip(-1)).flip(-1))
             for look in looks:
-                activation = look.float().clamp(min=0)
-                if network.corners:
-                    activation = F.interpolate(activation, size=image.shape[-2:], mode="bilinear", align_corners=True)
-                    total = total + F.interpolate(activation, size=size, mode="area")
-                else:
-                    total = total + at_size(activation, size)
+                total = total + over_image(look.float().clamp(min=0), image, size, corners=network.corners)
         if valid is not None:
             total = total * F.interpolate(valid.unsqueeze(1).float(), size=size)
         return normalized_maps(total, tags)
@@ -91,6 +86,14 @@ class Seeding:
 def at_size(x: Tensor, size: Sequence[int]) -> Tensor:
     """(B, K, h, w) -> (B, K, *size), bilinearly."""
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
+
+
+def over_image(look: Tensor, image: Tensor, size: Sequence[int], *, corners: bool) -> Tensor:
+    """A look (B, K, ., .) at what :func:`covered` gave, where it lies on the image: (B, K, *size)."""
+    if not corners:
+        return at_size(look, size)
+    pixels = F.interpolate(look, size=image.shape[-2:], mode="bilinear", align_corners=True)
+    return F.interpolate(pixels, size=list(size), mode="area")
 
 
 def covered(image: Tensor, scale: float, multiple: int, *, corners: bool) -> Tensor:
