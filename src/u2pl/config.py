@@ -207,6 +207,7 @@ class EvaluationConfig(_Section):
     overlap: float = Field(0.33, ge=0, lt=1)  #: share of a window that the next covers again, at least
     scales: Annotated[list[Annotated[float, Field(gt=0, le=4)]], Field(min_length=1)] = [1.0]  #: of the image
     flip: bool = False  #: also the mirror image
+    tags: bool = True  #: class scores fall where the classification head, if there is one, does not see the class
 
 
 class TrainConfig(_Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -64,11 +65,29 @@ class Glance(nn.Module):
         return SegmentationOutput(nn.functional.interpolate(scores, image.shape[-2:], mode="bilinear"), scores)
 
 
-def probabilities(network: nn.Module, image: Array) -> Array:
-    """What the network alone says of an image (3, H, W)."""
+class Knowing(Glance):
+    """It also scores all classes but the first at each place of a coarse map."""
+
+    def __init__(self, num_classes: int = 5) -> None:
+        super().__init__(num_classes)
+        self.classification = nn.Conv2d(3, num_classes - 1, 4, stride=4, padding=2, bias=False)
+        with torch.no_grad():
+            self.classification.weight.mul_(20)
+
+    def forward(self, image: Tensor) -> SegmentationOutput:
+        return replace(super().forward(image), activation=self.classification(image))
+
+
+def probabilities(network: nn.Module, image: Array, *, tags: bool = True) -> Array:
+    """What the network alone says of an image (3, H, W), by its own tags if it has any."""
     with torch.no_grad():
-        logits = network(torch.from_numpy(np.ascontiguousarray(image))[None]).logits[0].numpy()
+        output = network(torch.from_numpy(np.ascontiguousarray(image))[None])
+    logits = output.logits[0].numpy()
     powers = np.exp(logits - logits.max(axis=0))
+    if tags and output.activation is not None:
+        for index, scores in enumerate(output.activation[0].numpy()):
+            mean = sum(float(score) for score in scores.ravel()) / scores.size
+            powers[index + 1] *= 1 / (1 + math.exp(-mean))
     return powers / powers.sum(axis=0)
 
 
@@ -99,14 +118,14 @@ def starts(side: int, window: int, overlap: float) -> list[int]:
     return [*found, max(0, side - window)]
 
 
-def through_windows(network: nn.Module, image: Array, *, window: int, overlap: float) -> Array:
+def through_windows(network: nn.Module, image: Array, *, window: int, overlap: float, tags: bool) -> Array:
     height, width = image.shape[1:]
     places = [
         (..., slice(top, top + window), slice(left, left + window))
         for top in starts(height, window, overlap)
         for left in starts(width, window, overlap)
     ]
-    seen = [probabilities(network, image[place]) for place in places]
+    seen = [probabilities(network, image[place], tags=tags) for place in places]
     total, cover = (
         np.zeros((len(seen[0]), height, width), dtype=np.float32),
         np.zeros((height, width), dtype=np.float32),
@@ -127,6 +146,7 @@ def reference(
     overlap: float = 0.33,
     scales: tuple[float, ...] = (1.0,),
     flip: bool = False,
+    tags: bool = True,
 ) -> Array:
     """(C, H, W) probabilities of a (3, H, W) image."""
     height, width = image.shape[1:]
@@ -137,9 +157,9 @@ def reference(
         for mirror in (False, True) if flip else (False,):
             view = small[..., ::-1] if mirror else small
             if protocol == "sliding":
-                seen = through_windows(network, view, window=window, overlap=overlap)
+                seen = through_windows(network, view, window=window, overlap=overlap, tags=tags)
             else:
-                seen = probabilities(network, view)
+                seen = probabilities(network, view, tags=tags)
             seen = seen[..., ::-1] if mirror else seen
             looks.append(seen if size == (height, width) else resized(seen, (height, width), antialias=False))
     return np.mean(looks, axis=0)
@@ -205,14 +225,26 @@ def test_every_way_is_that_of_loops(fabric: Fabric, way: dict[str, Any]) -> None
     assert scores.iou["e"] == 0.0  # in masks, never predicted
 
 
-@pytest.mark.parametrize("way", [{}, {"scales": [1, 1.0]}])
+@pytest.mark.parametrize("tags", [True, False])
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_class_that_the_classifier_does_not_see_is_at_no_pixel(way: dict[str, Any], tags: bool) -> None:
+    network, changed = Knowing().eval(), 0
+    for image, _ in samples(SIZES):
+        with torch.no_grad():
+            scores = inference(network, **way, tags=tags)(torch.from_numpy(image)[None])[0].softmax(dim=0).numpy()
+        assert np.allclose(scores, reference(network, image, **way, tags=tags), atol=2e-6)
+        changed += int((scores.argmax(axis=0) != reference(network, image, **way, tags=False).argmax(axis=0)).sum())
+    assert (changed > 100) is tags
+
+
+@pytest.mark.parametrize("way", [{}, {"scales": [1, 1.0]}, {"tags": False}])
 def test_whole_is_the_networks_own_answer_bit_by_bit(way: dict[str, Any]) -> None:
-    network = Glance().eval()
-    segment = inference(network, **way)
-    assert isinstance(segment, Whole)
-    image = torch.rand(1, 3, 21, 34)
-    assert torch.equal(segment(image), network(image).logits)
-    assert len(network.seen) == 2
+    for network in (Glance().eval(), *([Knowing().eval()] if way == {"tags": False} else [])):
+        segment = inference(network, **way)
+        assert isinstance(segment, Whole)
+        image = torch.rand(1, 3, 21, 34)
+        assert torch.equal(segment(image), network(image).logits)
+        assert len(network.seen) == 2
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.1, 0.29, 0.33, 0.5, 0.7, 0.9, 0.999])
@@ -245,10 +277,11 @@ def test_few_windows_at_once_and_none_larger_than_the_image() -> None:
 
 
 def test_several_images_are_seen_as_each_alone() -> None:
-    segment = inference(Glance().eval(), protocol="sliding", window=16, scales=[1.0, 0.7], flip=True)
     images = torch.rand(3, 3, 23, 31)
-    with torch.no_grad():
-        assert torch.allclose(segment(images), torch.cat([segment(image[None]) for image in images]), atol=1e-5)
+    for network in (Glance(), Knowing()):
+        segment = inference(network.eval(), protocol="sliding", window=16, scales=[1.0, 0.7], flip=True)
+        with torch.no_grad():
+            assert torch.allclose(segment(images), torch.cat([segment(image[None]) for image in images]), atol=1e-5)
 
 
 def test_a_class_that_is_ruled_out_stays_finite() -> None:

@@ -28,6 +28,11 @@ def test_heads_that_only_train_are_not_in_use() -> None:
     assert inference_parameters(bare, height=64, width=48) == count(bare) == used
 
 
+def test_a_classifier_is_in_use_as_it_rules_classes_out() -> None:
+    network = smp_network(num_classes=4, architecture="FPN", embedding_dim=None, classification=True)
+    assert inference_parameters(network, height=64, width=48) == count(network)
+
+
 def test_what_the_scores_depend_on_has_a_gradient() -> None:
     network = smp_network(num_classes=3, architecture="Unet", encoder="mobilenet_v2", embedding_dim=8)
     used = inference_parameters(network, height=32, width=64)

@@ -1,4 +1,4 @@
-"""How a trained network sees an image: whole or through windows, at several sizes, and mirrored.
+"""How a trained network sees an image: whole or through windows, at several sizes, mirrored, and by its own tags.
 
 The parts below look at an image through another part and average class probabilities, every look alike; the innermost
 one asks the network. Each takes images (B, 3, H, W) in [0, 1] and returns (B, C, H, W) at their size.
@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from u2pl.pixels.cam import tag_scores
 
 #: Images (B, 3, H, W) -> (B, C, H, W): class scores, whose softmax is the prediction, or already probabilities.
 Segment = Callable[[Tensor], Tensor]
@@ -31,6 +33,22 @@ class Whole:
 
     def __call__(self, image: Tensor) -> Tensor:
         return self.network(image).logits
+
+
+@dataclass(frozen=True)
+class Tagged(Whole):
+    """Class scores of the image seen at once, by what its classifier says: p(c | pixel) p(c is in the image).
+
+    The product is renormalised by the softmax of the scores. Every image may show the background, class 0. Scores of a
+    network without a classification head are left as they are.
+    """
+
+    def __call__(self, image: Tensor) -> Tensor:
+        output = self.network(image)
+        if output.activation is None:
+            return output.logits
+        shown = F.pad(F.logsigmoid(tag_scores(output.activation)), (1, 0))
+        return output.logits.float() + shown[:, :, None, None]
 
 
 @dataclass(frozen=True)
@@ -146,9 +164,10 @@ def inference(
     overlap: float = 0.33,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    tags: bool = True,
 ) -> Segment:
     """Put the parts together: images (B, 3, H, W) in [0, 1] -> class scores (B, C, H, W), whose softmax is the
-    prediction. With the defaults these are the network's logits, untouched.
+    prediction. With the defaults these are the logits, untouched, of a network without a classification head.
 
     Args:
         network: returns a :class:`~u2pl.structures.SegmentationOutput`; in evaluation mode.
@@ -157,6 +176,7 @@ def inference(
         overlap: share of a window that the next one covers again, at least (to whole pixels), in [0, 1).
         scales: of the image; positive.
         flip: also see the mirror image at each scale.
+        tags: a network with a classification head also says which classes each look shows, see :class:`Tagged`.
 
     Raises ValueError for values that make no sense.
     """
@@ -164,7 +184,7 @@ def inference(
         raise ValueError(f"protocol={protocol!r}, window={window}, overlap={overlap} is no way to see an image")
     if not scales or not all(0 < scale < math.inf for scale in scales):
         raise ValueError(f"scales={list(scales)}: one or more positive numbers are needed")
-    logits = Whole(network)
+    logits = Tagged(network) if tags else Whole(network)
     if protocol == "whole" and not flip and all(scale == 1 for scale in scales):
         return logits
     segment: Segment = Softmax(logits)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from u2pl.engine.inference import Tagged
+
 
 def training_parameters(network: nn.Module) -> int:
     """All parameters, those of heads that only train with them."""
@@ -15,15 +17,15 @@ def training_parameters(network: nn.Module) -> int:
 
 
 def inference_parameters(network: nn.Module, *, height: int, width: int) -> int:
-    """Parameters that the class scores of an image of this size depend on.
+    """Parameters that the class scores of an image of this size depend on, those of a classification head among them.
 
     Found by walking the graph that autograd records, on the meta device: nothing is computed, and ``network`` stays as
     it is.
     """
     shadow = copy.deepcopy(network).to("meta").eval().requires_grad_(True)
     with torch.enable_grad():
-        logits = shadow(torch.empty(1, 3, height, width, device="meta")).logits
-    waiting: list[Any] = [logits.grad_fn]
+        scores = Tagged(shadow)(torch.empty(1, 3, height, width, device="meta"))
+    waiting: list[Any] = [scores.grad_fn]
     seen, reached = set(waiting), 0
     while waiting:
         node = waiting.pop()
