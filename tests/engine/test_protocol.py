@@ -17,7 +17,7 @@ from u2pl.errors import InputError
 from u2pl.predictor import Predictor
 from u2pl.score import score_run
 
-WAY = {"protocol": "sliding", "window": 16, "overlap": 0.5, "scales": [1.0, 0.75], "flip": True}
+WAY = {"protocol": "sliding", "window": 16, "overlap": 0.5, "scales": [1.0, 0.75], "flip": True, "tags": False}
 KEYS = [f"evaluation.{key}={json.dumps(value)}" for key, value in WAY.items()]
 
 
