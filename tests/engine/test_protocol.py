@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from u2pl.engine.checkpoint import load_weights, read_description, save_weights
-from u2pl.engine.inference import Whole, inference
+from u2pl.engine.inference import Tagged, inference
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
 from u2pl.score import score_run
 
-WAY = {"protocol": "sliding", "window": 16, "overlap": 0.5, "scales": [1.0, 0.75], "flip": True, "tags": False}
+WAY = {"tags": False, "protocol": "sliding", "window": 16, "overlap": 0.5, "scales": [1.0, 0.75], "flip": True}
 KEYS = [f"evaluation.{key}={json.dumps(value)}" for key, value in WAY.items()]
 
 
@@ -74,7 +74,7 @@ def test_weights_that_do_not_say_are_of_whole_images(run: tuple[Path, Any]) -> N
     description = read_description(path)
     del description["evaluation"]
     save_weights(old, network, description)
-    assert Predictor.from_file(old).inference(network) == Whole(network)
+    assert Predictor.from_file(old).inference(network) == Tagged(network)
     load_weights(old, network)
     save_weights(old, network, {**description, "evaluation": {"protocol": "tiled"}})
     with pytest.raises(InputError, match=r"old\.safetensors does not fit the network it describes"):
