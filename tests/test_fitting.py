@@ -10,9 +10,10 @@ import pytest
 
 from u2pl.build import ranks
 from u2pl.choices import Choice, like
-from u2pl.config import AUTO, Config, may_be_auto
+from u2pl.config import Config, may_be_auto
 from u2pl.errors import InputError
 from u2pl.facts import Facts
+from u2pl.fields import AUTO
 from u2pl.fitting import fit
 from u2pl.recipes import load_config, preset_names
 

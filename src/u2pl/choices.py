@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from u2pl.config import AUTO, Config
+from u2pl.config import Config
+from u2pl.fields import AUTO
 
 
 @dataclass(frozen=True)

@@ -2,74 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StrictFloat,
-    StrictInt,
-    ValidationInfo,
-    WrapValidator,
-    field_validator,
-)
+from pydantic import BaseModel, Field, StrictFloat, StrictInt
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
-Side = Annotated[int, Field(ge=16)]
-T = TypeVar("T")
-
-AUTO = "auto"  #: value of a key whose value is chosen once the data and the machine are known
-
-
-def _or_auto(value: Any, validate: Callable[[Any], Any]) -> Any:
-    return AUTO if isinstance(value, str) and value == AUTO else validate(value)
-
-
-_MAY_BE_AUTO = WrapValidator(_or_auto)
-#: A key that may be `auto` until :mod:`u2pl.fitting` has chosen; builders and engine see a T.
-Auto = Annotated[T, _MAY_BE_AUTO, PlainSerializer(lambda value: value)]
-
-
-def _names(value: Any) -> Any:
-    """``background,cat`` on the command line is a list of names."""
-    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-
-
-def _ascending(value: list[float]) -> list[float]:
-    if not 0 < value[0] <= value[1]:
-        raise ValueError("two positive numbers, the smaller first")
-    return value
-
-
-Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_switch(cls, value: Any, info: ValidationInfo) -> Any:
-        """``true`` is not 1, though Python counts with it."""
-        kind = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
-            raise ValueError("another kind of value than a switch")
-        return value
-
+from u2pl.fields import AUTO, MAY_BE_AUTO, Auto, Count, Names, Positive, Range, Rate, Section, Share, Side
 
 _Files = Literal["scenes", "folder", "pascal_voc", "cityscapes", "gta5", "synthia"]
 
 
-class _DataKeys(_Section):
+class _DataKeys(Section):
     """What the readers of data sets are told."""
 
     name: Literal[_Files, "domain"] = "scenes"
@@ -78,7 +21,7 @@ class _DataKeys(_Section):
     labeled: Annotated[StrictInt | StrictFloat | int | float | str | None, Field(union_mode="left_to_right")] = None
     unlabeled: str | None = None  #: split file (pascal_voc, cityscapes, gta5, synthia)
     val: int | str | None = None  #: subfolder or split file; a number of scenes
-    classes: Annotated[list[str] | None, BeforeValidator(_names)] = None  #: keep these classes by name
+    classes: Names | None = None  #: keep these classes by name
     scale: float | None = Field(None, gt=0, le=4)  #: images and masks are resized by this factor when read
     train: Positive | None = None  #: number of training scenes
     height: Positive | None = None  #: of a scene, pixels
@@ -119,7 +62,7 @@ class DataConfig(_DataKeys):
         return part.scale or 1.0
 
 
-class NetworkConfig(_Section):
+class NetworkConfig(Section):
     """The network, and where its encoder's weights come from. Unset keys are chosen by the network's builder."""
 
     name: Auto[Literal["deeplabv3plus", "smp"]] = "deeplabv3plus"
@@ -140,7 +83,7 @@ class NetworkConfig(_Section):
     weights: str | None = None  #: local file of the encoder's weights
 
 
-class MethodConfig(_Section):
+class MethodConfig(Section):
     """The method and its parts. Options a method does not use are kept, so that a baseline is one override away."""
 
     name: Literal["supervised", "mean_teacher", "fixmatch", "unimatch", "u2pl", "weak_u2pl"] = "u2pl"
@@ -199,7 +142,7 @@ class MethodConfig(_Section):
     diagnose: bool = False  #: measure pseudo-labels, queues and gradients by masks that training never sees
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """How a whole image is scored."""
 
     protocol: Literal["whole", "sliding"] = "whole"
@@ -210,7 +153,7 @@ class EvaluationConfig(_Section):
     tags: bool = True  #: class scores fall where the classification head, if there is one, does not see the class
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """Optimisation and the machine."""
 
     steps: Auto[Positive] = 1000
@@ -238,7 +181,7 @@ class TrainConfig(_Section):
     log_every: Positive = 10
 
 
-class Config(_Section):
+class Config(Section):
     """A run, whole."""
 
     data: DataConfig = DataConfig()
@@ -265,5 +208,5 @@ def may_be_auto() -> list[str]:
         f"{name}.{key}"
         for name, section in sections
         for key, field in section.model_fields.items()
-        if any(marker is _MAY_BE_AUTO for marker in field.metadata)
+        if any(marker is MAY_BE_AUTO for marker in field.metadata)
     ]

@@ -8,11 +8,12 @@ from typing import NamedTuple
 from lightning_fabric import Fabric
 
 from u2pl.choices import Choice, like
-from u2pl.config import AUTO, Config, TrainConfig
+from u2pl.config import Config, TrainConfig
 from u2pl.data.files import cached
 from u2pl.data.source import DataSource
 from u2pl.engine.machine import precision_of
 from u2pl.facts import facts_of
+from u2pl.fields import AUTO
 from u2pl.fitting import fit, steps_of_epochs
 from u2pl.recipes import load_config
 

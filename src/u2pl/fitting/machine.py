@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from u2pl.build import contrasts
 from u2pl.choices import Choice
-from u2pl.config import AUTO, Config
+from u2pl.config import Config
 from u2pl.facts import Facts
+from u2pl.fields import AUTO
 from u2pl.fitting.reading import crop_of, size_text, steps_of
 
 

@@ -6,8 +6,9 @@ import math
 
 from u2pl.build import default_ranks, uses_ranks, uses_tags
 from u2pl.choices import Choice
-from u2pl.config import AUTO, Config
+from u2pl.config import Config
 from u2pl.facts import Facts
+from u2pl.fields import AUTO
 from u2pl.fitting.reading import has_teacher, is_pretrained, kind_of, steps_of
 
 FEW_LABELS, FEW_PER_CLASS = 100, 20  # up to, or below: as the 46 labels of CamVid

@@ -6,8 +6,9 @@ import inspect
 from typing import NamedTuple
 
 from u2pl.choices import Choice
-from u2pl.config import AUTO, Config
+from u2pl.config import Config
 from u2pl.facts import Facts
+from u2pl.fields import AUTO
 from u2pl.fitting.reading import is_pretrained, kind_of, steps_of
 from u2pl.networks import smp_network
 
