@@ -30,6 +30,7 @@ from u2pl.config import Config
 from u2pl.data.files import CachedSample
 from u2pl.errors import InputError
 from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised
+from u2pl.methods.weighting import LambdaU
 from u2pl.networks.adapter import SmpNetwork
 from u2pl.networks.deeplabv3plus import DeepLabV3Plus
 from u2pl.pixels import ClassMix, CutMix, CutOut, NegativeLearning, NoMixing, PrototypicalDenoising, Reliability
@@ -153,14 +154,15 @@ def test_method_options_arrive() -> None:
     method = build_method(config(*overrides).method, Two(), num_classes=4, embedding_dim=6)
     assert isinstance(method, U2PL)
     assert method.reliability == Reliability(0.3, min_confidence=0.6)
-    assert method.schedule == Schedule(warmup=0.1, ramp=0.4, max_lambda_u=3.0)
+    assert method.schedule == Schedule(warmup=0.1, ramp=0.4)
+    assert method.weighting == LambdaU(3.0)
     assert (method.teacher.decay, method.teacher_passes) == (0.9, 2)
     assert isinstance(method.mixing, ClassMix)
     loss = method.supervised_loss
     assert isinstance(loss, OhemCrossEntropy)
     assert (loss.threshold, loss.min_kept) == (0.6, 5)
     unbounded = build_method(config("method.max_lambda_u=null").method, Two(), num_classes=4, embedding_dim=6)
-    assert unbounded.schedule.max_lambda_u == math.inf
+    assert unbounded.weighting == LambdaU(math.inf)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cutmix", CutMix), ("classmix", ClassMix), ("cutout", CutOut)])

@@ -44,7 +44,7 @@ def test_presets_paste_across_domains_and_jitter_afterwards(name: str) -> None:
 
 def test_dacs_uses_all_pixels_by_the_share_that_is_confident() -> None:
     method = built(load_config("domain_dacs"))
-    assert method.confident_share == ConfidentShare(0.968)
+    assert method.weighting == ConfidentShare(0.968)
     assert method.reliability == Reliability(0.0)
     assert method.schedule.ramped(0.0) == 1
     assert not method.schedule.is_warmup(0.0)
@@ -55,7 +55,7 @@ def test_dacs_uses_all_pixels_by_the_share_that_is_confident() -> None:
 @pytest.mark.parametrize("preset", ["domain", "domain_plus", *CITYSCAPES])
 def test_across_domains_what_the_teacher_says_weighs_what_it_is_sure_of(preset: str) -> None:
     method = built(load_config(preset))
-    assert method.confident_share == ConfidentShare(0.968)
+    assert method.weighting == ConfidentShare(0.968)
     assert not method.schedule.is_warmup(0.0)
     assert method.reliability == Reliability(0.2)
 

@@ -140,9 +140,7 @@ def test_a_step(
 def test_the_weight_of_dacs(tiny_network: Network, threshold: float, alpha: float, mixing: Any) -> None:
     student, other, batch = tiny_network(1).eval(), tiny_network(51).eval(), domains(2, 3, 1)
     options = {"reliability": Reliability(alpha, dynamic=False), "schedule": Schedule(warmup=0.1, ramp=0.4)}
-    method = with_teacher(
-        MeanTeacher(student, mixing=mixing, confident_share=ConfidentShare(threshold), **options), other
-    )
+    method = with_teacher(MeanTeacher(student, mixing=mixing, weighting=ConfidentShare(threshold), **options), other)
     torch.manual_seed(3)
     views = method.look(batch, 0.3)
     torch.manual_seed(3)
@@ -157,7 +155,7 @@ def test_the_weight_of_dacs(tiny_network: Network, threshold: float, alpha: floa
 
 def test_the_weight_of_dacs_with_dropped_features_and_without_a_pixel(tiny_network: Network) -> None:
     student, other, batch = tiny_network(1).eval(), tiny_network(51).eval(), domains(2, 2, 1)
-    options = {"confident_share": ConfidentShare(0.5), "mixing": CrossDomainClassMix(C), "reliability": Reliability(0)}
+    options = {"weighting": ConfidentShare(0.5), "mixing": CrossDomainClassMix(C), "reliability": Reliability(0)}
     method = with_teacher(MeanTeacher(student, feature_dropout=True, **options), other)
     torch.manual_seed(3)
     views = method.look(batch, 0.3)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from u2pl.methods import U2PL, MeanTeacher, Schedule
 from u2pl.methods.views import downsample, pixel_sets
+from u2pl.methods.weighting import LambdaU
 from u2pl.pixels import (
     AdaptiveCopyPaste,
     AdaptiveCutMix,
@@ -50,7 +51,7 @@ def new_contrast(**options: Any) -> UnreliableContrast:
 
 def build(network: nn.Module, **options: Any) -> U2PL:
     """A method by the options of its parts, all by name."""
-    parts = {"reliability": Reliability, "schedule": Schedule}
+    parts = {"reliability": Reliability, "schedule": Schedule, "weighting": LambdaU}
     for name, part in parts.items():
         own = {key: options.pop(key) for key in part.__dataclass_fields__ if key in options}
         options[name] = part(**own)
@@ -186,7 +187,7 @@ def run_both(
         alpha=o.get("alpha_0", 0.2) * (1 - progress),
         passes=o.get("teacher_passes", 2),
         floor=o.get("min_confidence", 0.0),
-        most=o.get("max_lambda_u", math.inf),
+        most=o.get("bound", math.inf),
         ramp=min(1.0, (progress - warmup) / ramp) if ramp else 1.0,
     )
     return losses, expected
@@ -207,7 +208,7 @@ def test_a_step_of_algorithm_one(tiny_network: Network, seed: int, passes: int, 
     [
         {"mixing": ClassMix(C)},
         {"min_confidence": 0.6},
-        {"min_confidence": 0.6, "max_lambda_u": 1.5},
+        {"min_confidence": 0.6, "bound": 1.5},
         {"warmup": 0.1, "ramp": 0.5},
         {"warmup": 0.1, "ramp": 0.2},
     ],
@@ -451,11 +452,13 @@ def test_weight_of_the_unsupervised_loss() -> None:
     reliable[0, 1] = True
     zeros = torch.zeros(1, 4, 5)
     pseudo = PseudoLabel(zeros.long(), zeros, zeros, valid, reliable, valid & ~reliable)
-    assert Schedule().lambda_u(pseudo, 0.0).item() == 3
+    assert LambdaU().lambda_u(pseudo).item() == 3
+    assert LambdaU(2.0).lambda_u(pseudo).item() == 2
+    nothing = replace(pseudo, reliable=torch.zeros_like(reliable))
+    assert LambdaU().lambda_u(nothing).item() == 15
     schedule = Schedule(warmup=0.2, ramp=0.4)
-    weights = [schedule.lambda_u(pseudo, progress).item() for progress in (0.2, 0.3, 0.6, 0.9)]
-    assert weights == pytest.approx([0, 0.75, 3, 3])
-    assert Schedule(max_lambda_u=2.0).lambda_u(pseudo, 0.5).item() == 2
+    assert [schedule.ramped(progress) for progress in (0.2, 0.3, 0.6, 0.9)] == pytest.approx([0, 0.25, 1, 1])
+    assert Schedule().ramped(0.0) == 1
 
 
 def test_the_supervised_loss_is_a_choice(tiny_network: Network) -> None:

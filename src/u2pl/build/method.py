@@ -16,7 +16,7 @@ from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised, UniM
 from u2pl.methods.base import Method, PixelLoss
 from u2pl.methods.seeding import Seeding
 from u2pl.methods.views import Jitter
-from u2pl.methods.weighting import ConfidentShare
+from u2pl.methods.weighting import ConfidentShare, LambdaU, Weighting
 from u2pl.pixels import (
     AdaptiveCopyPaste,
     AdaptiveCutMix,
@@ -66,14 +66,8 @@ def build_method(
         "reliability": Reliability(
             method.alpha, method.dynamic_partition, method.min_confidence, class_wise=method.class_wise
         ),
-        "schedule": Schedule(
-            warmup=method.warmup,
-            ramp=method.ramp,
-            max_lambda_u=math.inf if method.max_lambda_u is None else method.max_lambda_u,
-        ),
-        "confident_share": (
-            ConfidentShare(method.threshold) if method.unsupervised_weighting == "confident_share" else None
-        ),
+        "schedule": Schedule(warmup=method.warmup, ramp=method.ramp),
+        "weighting": build_weighting(method),
         "ema_decay": method.ema_decay,
         "feature_dropout": method.feature_dropout,
         "negatives_from": method.negatives_from,
@@ -107,6 +101,13 @@ def build_unsupervised_loss(method: MethodConfig) -> PixelLoss:
     if method.symmetric:
         return SymmetricCrossEntropy(method.symmetric)
     return BalancedCrossEntropy() if method.unsupervised_loss == "balanced" else cross_entropy
+
+
+def build_weighting(method: MethodConfig) -> Weighting:
+    """How much pseudo-labels weigh."""
+    if method.unsupervised_weighting == "confident_share":
+        return ConfidentShare(method.threshold)
+    return LambdaU(math.inf if method.max_lambda_u is None else method.max_lambda_u)
 
 
 def _weak_options(method: MethodConfig) -> dict[str, Any]:

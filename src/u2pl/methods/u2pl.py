@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from u2pl.methods.views import (
     pixel_sets,
     true_classes,
 )
-from u2pl.methods.weighting import ConfidentShare
+from u2pl.methods.weighting import LambdaU, Weighting
 from u2pl.pixels.adaptive_mixing import AdaptiveCopyPaste
 from u2pl.pixels.alignment import DistributionAlignment
 from u2pl.pixels.contrast import UnreliableContrast, class_rank
@@ -43,8 +44,8 @@ class U2PL(Method):
         alignment: pseudo-labels become as frequent as labels.
         denoising: pseudo-labels by prototypes, which the ``contrast`` has to keep.
         reliability: which pseudo-labels to believe.
-        schedule: when unlabeled images begin to train, and how much they weigh.
-        confident_share: DACS's weight in the place of lambda_u.
+        schedule: when unlabeled images begin to train.
+        weighting: how much pseudo-labels weigh; lambda_u unless given.
         mixing: how strong views are mixed.
         jitter: photometric jitter of the mixed images, where strong views come without.
         copy_paste: AEL's adaptive copy-paste among labeled images (Hu et al. 2021, arXiv 2110.05474). Its running class
@@ -71,7 +72,7 @@ class U2PL(Method):
         denoising: PrototypicalDenoising | None = None,
         reliability: Reliability = Reliability(),
         schedule: Schedule = Schedule(),
-        confident_share: ConfidentShare | None = None,
+        weighting: Weighting = LambdaU(),
         mixing: Mixing | None = None,
         jitter: Jitter | None = None,
         copy_paste: AdaptiveCopyPaste | None = None,
@@ -86,8 +87,7 @@ class U2PL(Method):
         self.teacher = EmaTeacher(network, decay=ema_decay)
         self.contrast, self.negative_learning = contrast, negative_learning
         self.alignment, self.denoising = alignment, denoising
-        self.reliability, self.schedule = reliability, schedule
-        self.confident_share = confident_share
+        self.reliability, self.schedule, self.weighting = reliability, schedule, weighting
         self.mixing: Mixing = CutMix() if mixing is None else mixing
         self.jitter, self.copy_paste = jitter, copy_paste
         self.class_confidence = None if copy_paste is None else copy_paste.confidence  # saved and moved with the method
@@ -97,7 +97,7 @@ class U2PL(Method):
         self.supervised_loss, self.unsupervised_loss = supervised_loss, unsupervised_loss
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Returns ``supervised``, ``unsupervised`` (lambda_u L_u), ``contrastive``, and what further parts add."""
+        """Returns ``supervised``, ``unsupervised`` (L_u, weighted), ``contrastive``, and what further parts add."""
         batch = self.prepare(batch)
         if self.schedule.is_warmup(progress):
             return self.warmup_step(student, batch)
@@ -181,21 +181,14 @@ class U2PL(Method):
         return student(torch.cat((views.images, views.weak)), dropped=len(views.weak))
 
     def unsupervised(self, logits: Tensor, views: Views, progress: float) -> Tensor:
-        """lambda_u L_u over the mixed views and, halved with them, over the view with dropped features, the last."""
+        """L_u, weighted: over the mixed views and, halved with them, over the view with dropped features, the last."""
         mixed, plain = views.targets, views.pseudo
-        loss = self.weighted(logits[: len(mixed.label)], mixed, views.known(), views, progress)
-        if not self.feature_dropout:
-            return loss
-        nothing = torch.full_like(plain.label, IGNORE_INDEX)
-        return (loss + self.weighted(logits[-len(plain.label) :], plain, nothing, views, progress)) / 2
-
-    def weighted(self, logits: Tensor, targets: PseudoLabel, known: Tensor, views: Views, progress: float) -> Tensor:
-        """lambda_u L_u of one kind of view, or DACS's weight of it; ``known`` are the true labels in ``targets``."""
-        loss, target = self.unsupervised_loss, targets.target()
-        if self.confident_share is None:
-            return self.schedule.lambda_u(targets, progress) * loss(logits, target)
-        share = self.confident_share(loss, logits, target, known=known, predicted=views.pseudo)
-        return self.schedule.ramped(progress) * share
+        weighted = partial(self.weighting, self.unsupervised_loss, predicted=plain)
+        loss = weighted(logits[: len(mixed.label)], mixed, known=views.known())
+        if self.feature_dropout:
+            nothing = torch.full_like(plain.label, IGNORE_INDEX)
+            loss = (loss + weighted(logits[-len(plain.label) :], plain, known=nothing)) / 2
+        return self.schedule.ramped(progress) * loss
 
     @property
     def needs_keys(self) -> bool:

@@ -1,8 +1,10 @@
-"""DACS's weight of L_u, in the place of lambda_u (Tranheden et al. 2021, arXiv 2007.08702)."""
+"""How much what a teacher says weighs in L_u: U2PL's lambda_u, and DACS's share of what it is sure of."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
@@ -10,9 +12,44 @@ from u2pl.methods.base import PixelLoss
 from u2pl.structures import IGNORE_INDEX, PseudoLabel
 
 
+class Weighting(Protocol):
+    """Weighs L_u, or its pixels."""
+
+    def __call__(
+        self, loss: PixelLoss, logits: Tensor, targets: PseudoLabel, *, known: Tensor, predicted: PseudoLabel
+    ) -> Tensor:
+        """Weighted mean loss over the reliable pixels of ``targets``.
+
+        Args:
+            loss: its mean over pixels.
+            logits: (B, C, H, W), of mixed images.
+            targets: (B, H, W), mixed alike.
+            known: (B, H, W) int64, the true labels in ``targets``, IGNORE_INDEX on predicted pixels.
+            predicted: what the teacher says of the unmixed images.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class LambdaU:
+    """U2PL's weight: the fewer pixels are reliable, the more each of them weighs (section 3.2)."""
+
+    bound: float = math.inf  #: of lambda_u, which a floor under reliability lets grow without one
+
+    def lambda_u(self, targets: PseudoLabel) -> Tensor:
+        """Scalar: all unlabeled pixels of the batch over the reliable ones."""
+        return (targets.valid.sum() / targets.reliable.sum().clamp(min=1)).clamp(max=self.bound)
+
+    def __call__(
+        self, loss: PixelLoss, logits: Tensor, targets: PseudoLabel, *, known: Tensor, predicted: PseudoLabel
+    ) -> Tensor:
+        """See :class:`Weighting`; true labels count as reliable pixels do."""
+        return self.lambda_u(targets) * loss(logits, targets.target())
+
+
 @dataclass(frozen=True, slots=True)
 class ConfidentShare:
-    """Predicted pixels weigh the share of the batch's predictions that are confident, true labels weigh one.
+    """DACS's weight (Tranheden et al. 2021, arXiv 2007.08702): that of predicted pixels is the share of the batch's
+    predictions that are confident, and true labels weigh one.
 
     The threshold chooses no pixels: while the teacher is unsure, all of what it says weighs little.
     """
@@ -25,17 +62,10 @@ class ConfidentShare:
         return confident.sum() / predicted.valid.sum().clamp(min=1)
 
     def __call__(
-        self, loss: PixelLoss, logits: Tensor, target: Tensor, *, known: Tensor, predicted: PseudoLabel
+        self, loss: PixelLoss, logits: Tensor, targets: PseudoLabel, *, known: Tensor, predicted: PseudoLabel
     ) -> Tensor:
-        """Weighted mean loss over the pixels of ``target`` that are not ignored.
-
-        Args:
-            loss: its mean over pixels.
-            logits: (B, C, H, W). target: (B, H, W) int64.
-            known: (B, H, W) int64, the true labels in ``target``, IGNORE_INDEX on predicted pixels.
-            predicted: what the teacher says of the unmixed images.
-        """
-        own = target.masked_fill(known != IGNORE_INDEX, IGNORE_INDEX)
+        """See :class:`Weighting`."""
+        own = targets.target().masked_fill(known != IGNORE_INDEX, IGNORE_INDEX)
         count, known_count = ((part != IGNORE_INDEX).sum() for part in (own, known))
         total = self.share(predicted) * count * loss(logits, own) + known_count * loss(logits, known)
         return total / (count + known_count).clamp(min=1)
