@@ -76,7 +76,7 @@ def test_only_unlabeled_images_carry_tags_and_none_need_be_labeled(root):
     assert bare.labeled == []
     assert tags_of(bare) == EXPECTED
     refused("no labeled image", root=root, val="val")
-    refused("labeled: 0 images asked for", root=folder_with_masks(root), val="val", labeled=0)
+    refused("labeled: 0 images asked for", "or give data.tags", root=folder_with_masks(root), val="val", labeled=0)
 
 
 def folder_with_masks(root: Path) -> Path:
