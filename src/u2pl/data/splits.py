@@ -171,10 +171,10 @@ def _count(labeled: int | float | None, available: int, root: Path) -> int:
             raise InputError(f"labeled: the fraction {labeled} is not in (0, 1]; use an integer for a count")
         return max(1, round(labeled * available))
     if not 1 <= labeled <= available:
-        tags = ", or give data.tags, from which weak_u2pl learns without masks" if labeled == 0 else ""
-        raise InputError(
-            f"labeled: {labeled} images asked for, but {root} has {available} with masks; ask for 1 to {available}{tags}"
-        )
+        remedy = f"ask for 1 to {available}"
+        if labeled == 0:
+            remedy += ", or give data.tags, from which weak_u2pl learns without masks"
+        raise InputError(f"labeled: {labeled} images asked for, but {root} has {available} with masks; {remedy}")
     return labeled
 
 
