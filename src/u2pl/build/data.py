@@ -136,16 +136,13 @@ def build_batches(
 ) -> Callable[[int], Iterable[Batch]]:
     """The batches from a step on, read ahead by worker processes; ``rare_classes`` where it is read already."""
     batches = Batches(
-        labeled=source.labeled,
+        **_in_common(config, source, rare_classes),
         unlabeled=source.unlabeled if semi_supervised else None,
-        **_crops(config),
         steps=config.train.steps,
         seed=config.seed,
         rank=rank,
         world_size=world_size,
         truth=config.method.diagnose and contrasts(config.method),  # of the keys in the bank
-        tag_classes=len(source.classes) if uses_tags(config.method) else None,
-        rare_classes=rare_classes or build_rare_classes(config.data, source),
     )
     return lambda start: loader(batches, start=start, workers=config.data.workers)
 
@@ -162,18 +159,25 @@ def build_diagnosis(
     """Batches cropped as in training, of unlabeled images whose true classes are known, as far as there are any."""
     known = [sample for sample in source.unlabeled if sample.has_mask] or source.unlabeled
     batches = Batches(
-        labeled=source.labeled,
+        **_in_common(config, source, rare_classes),
         unlabeled=known if semi_supervised else None,
-        **_crops(config),
         steps=_DIAGNOSED,
         seed=step_seed(config.seed, _DIAGNOSIS_STREAM),
         rank=rank,
         world_size=world_size,
         truth=True,
-        tag_classes=len(source.classes) if uses_tags(config.method) else None,
-        rare_classes=rare_classes or build_rare_classes(config.data, source),
     )
     return Diagnosis(classes=source.classes, batches=lambda: loader(batches, workers=config.data.workers))
+
+
+def _in_common(config: Config, source: DataSource, rare_classes: RareClassSampling | None) -> dict[str, Any]:
+    """What batches to train on and batches to diagnose by have in common: labels, tags and crops."""
+    return {
+        "labeled": source.labeled,
+        "tag_classes": len(source.classes) if uses_tags(config.method) else None,
+        "rare_classes": rare_classes or build_rare_classes(config.data, source),
+        **_crops(config),
+    }
 
 
 def _crops(config: Config) -> dict[str, Any]:
