@@ -29,8 +29,7 @@ from u2pl.build import (
 from u2pl.config import Config
 from u2pl.data.files import CachedSample
 from u2pl.errors import InputError
-from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised
-from u2pl.methods.weighting import LambdaU
+from u2pl.methods import U2PL, FixMatch, LambdaU, MeanTeacher, Schedule, Supervised
 from u2pl.networks.adapter import SmpNetwork
 from u2pl.networks.deeplabv3plus import DeepLabV3Plus
 from u2pl.pixels import ClassMix, CutMix, CutOut, NegativeLearning, NoMixing, PrototypicalDenoising, Reliability

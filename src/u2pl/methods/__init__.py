@@ -6,5 +6,16 @@ from u2pl.methods.schedule import Schedule
 from u2pl.methods.supervised import Supervised
 from u2pl.methods.u2pl import U2PL
 from u2pl.methods.weak_u2pl import WeakU2PL
+from u2pl.methods.weighting import ConfidentShare, LambdaU
 
-__all__ = ["U2PL", "FixMatch", "MeanTeacher", "Schedule", "Supervised", "UniMatch", "WeakU2PL"]
+__all__ = [
+    "U2PL",
+    "ConfidentShare",
+    "FixMatch",
+    "LambdaU",
+    "MeanTeacher",
+    "Schedule",
+    "Supervised",
+    "UniMatch",
+    "WeakU2PL",
+]
