@@ -29,7 +29,7 @@ from u2pl.build import (
 from u2pl.config import Config
 from u2pl.data.files import CachedSample
 from u2pl.errors import InputError
-from u2pl.methods import U2PL, FixMatch, LambdaU, MeanTeacher, Schedule, Supervised
+from u2pl.methods import U2PL, FixMatch, LambdaU, MeanTeacher, ReliableShare, Schedule, Supervised
 from u2pl.networks.adapter import SmpNetwork
 from u2pl.networks.deeplabv3plus import DeepLabV3Plus
 from u2pl.pixels import ClassMix, CutMix, CutOut, NegativeLearning, NoMixing, PrototypicalDenoising, Reliability
@@ -162,6 +162,8 @@ def test_method_options_arrive() -> None:
     assert (loss.threshold, loss.min_kept) == (0.6, 5)
     unbounded = build_method(config("method.max_lambda_u=null").method, Two(), num_classes=4, embedding_dim=6)
     assert unbounded.weighting == LambdaU(math.inf)
+    shared = config("method.unsupervised_weighting=reliable_share").method
+    assert build_method(shared, Two(), num_classes=4, embedding_dim=6).weighting == ReliableShare()
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cutmix", CutMix), ("classmix", ClassMix), ("cutout", CutOut)])

@@ -111,7 +111,7 @@ class MethodConfig(Section):
     ema_decay: Auto[Share] = 0.99
     teacher_passes: Literal[1, 2] = 2
     unsupervised_weight: float = Field(1.0, ge=0)
-    unsupervised_weighting: Literal["lambda_u", "confident_share"] = "lambda_u"  #: U2PL's or DACS's
+    unsupervised_weighting: Literal["lambda_u", "reliable_share", "confident_share"] = "lambda_u"
     contrast: bool = True  #: the contrastive term of u2pl
     contrastive_weight: float = Field(0.1, ge=0)
     negative_weight: float = Field(0.0, ge=0)  #: of negative learning, in the space of logits

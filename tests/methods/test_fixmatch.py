@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from u2pl.methods import FixMatch, UniMatch
-from u2pl.pixels import CutMix, CutOut, NoMixing
+from u2pl.methods import FixMatch, MeanTeacher, ReliableShare, UniMatch
+from u2pl.pixels import CutMix, CutOut, NoMixing, Reliability
 from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
 
 Network = Callable[..., nn.Module]
@@ -89,6 +90,28 @@ def test_fixmatch(tiny_network: Network, threshold: float, size: int) -> None:
     assert losses["supervised"].item() == pytest.approx(inside, rel=1e-4)
     assert list(losses) == ["supervised", "unsupervised"]
     assert (expected == 0) == (threshold > 1)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.95, 1.1])
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_weight_of_fixmatch_in_a_mean_teacher(tiny_network: Network, threshold: float, size: int) -> None:
+    """A teacher that forgets at once, a threshold and the share of reliable pixels make FixMatch of a mean teacher."""
+    student, batch = tiny_network(1), replace(random_batch(1, size), strong_2=None)
+    student.stem[1].momentum = 0.0
+    method = MeanTeacher(
+        student, reliability=Reliability(0.0, min_confidence=threshold), weighting=ReliableShare(), ema_decay=0.0
+    )
+    torch.manual_seed(5)
+    losses = method(student, batch, 0.0)
+    (keep,) = drawn(5, 1, batch.weak)
+    with torch.no_grad():
+        label, valid = loop_labels(student.eval()(batch.weak).logits, batch.valid, threshold)
+        output = student.train()(torch.cat((batch.image, loop_mix(batch.strong, keep))))
+    expected = loop_loss(output.logits[size:], loop_mix(label, keep), loop_mix(valid, keep))
+    assert losses["unsupervised"].item() == pytest.approx(expected, rel=1e-4)
+    assert (expected == 0) == (threshold > 1)
+    nothing = method(student, replace(batch, valid=torch.zeros_like(batch.valid)), 0.0)
+    assert nothing["unsupervised"].item() == 0
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 0.95, 1.1])

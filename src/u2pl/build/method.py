@@ -16,7 +16,7 @@ from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised, UniM
 from u2pl.methods.base import Method, PixelLoss
 from u2pl.methods.seeding import Seeding
 from u2pl.methods.views import Jitter
-from u2pl.methods.weighting import ConfidentShare, LambdaU, Weighting
+from u2pl.methods.weighting import ConfidentShare, LambdaU, ReliableShare, Weighting
 from u2pl.pixels import (
     AdaptiveCopyPaste,
     AdaptiveCutMix,
@@ -107,6 +107,8 @@ def build_weighting(method: MethodConfig) -> Weighting:
     """How much pseudo-labels weigh."""
     if method.unsupervised_weighting == "confident_share":
         return ConfidentShare(method.threshold)
+    if method.unsupervised_weighting == "reliable_share":
+        return ReliableShare()
     return LambdaU(math.inf if method.max_lambda_u is None else method.max_lambda_u)
 
 

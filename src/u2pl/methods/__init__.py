@@ -6,7 +6,7 @@ from u2pl.methods.schedule import Schedule
 from u2pl.methods.supervised import Supervised
 from u2pl.methods.u2pl import U2PL
 from u2pl.methods.weak_u2pl import WeakU2PL
-from u2pl.methods.weighting import ConfidentShare, LambdaU
+from u2pl.methods.weighting import ConfidentShare, LambdaU, ReliableShare
 
 __all__ = [
     "U2PL",
@@ -14,6 +14,7 @@ __all__ = [
     "FixMatch",
     "LambdaU",
     "MeanTeacher",
+    "ReliableShare",
     "Schedule",
     "Supervised",
     "UniMatch",

@@ -1,4 +1,4 @@
-"""How much what a teacher says weighs in L_u: U2PL's lambda_u, and DACS's share of what it is sure of."""
+"""How much what a teacher says weighs in L_u: U2PL's lambda_u, FixMatch's share of what is reliable, and DACS's."""
 
 from __future__ import annotations
 
@@ -44,6 +44,19 @@ class LambdaU:
     ) -> Tensor:
         """See :class:`Weighting`; true labels count as reliable pixels do."""
         return self.lambda_u(targets) * loss(logits, targets.target())
+
+
+@dataclass(frozen=True, slots=True)
+class ReliableShare:
+    """FixMatch's weight (Sohn et al. 2020, arXiv 2001.07685), the inverse of lambda_u: the fewer pixels are reliable,
+    the less they weigh together, for their loss is divided by the number of all of them."""
+
+    def __call__(
+        self, loss: PixelLoss, logits: Tensor, targets: PseudoLabel, *, known: Tensor, predicted: PseudoLabel
+    ) -> Tensor:
+        """See :class:`Weighting`; true labels count as reliable pixels do."""
+        share = targets.reliable.sum() / targets.valid.sum().clamp(min=1)
+        return share * loss(logits, targets.target())
 
 
 @dataclass(frozen=True, slots=True)
