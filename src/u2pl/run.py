@@ -15,6 +15,7 @@ from torch import nn
 from u2pl.build import (
     build_batches,
     build_diagnosis,
+    build_image_prior,
     build_inference,
     build_method,
     build_network,
@@ -22,6 +23,7 @@ from u2pl.build import (
     build_rare_classes,
     build_scheduler,
     build_source,
+    check_image_prior,
     ranks,
     strong_views,
     uses_ranks,
@@ -37,7 +39,7 @@ from u2pl.engine.machine import make_fabric, share_keys, share_sums
 from u2pl.engine.memory import require_memory
 from u2pl.errors import InputError
 from u2pl.resolving import as_begun, resolved
-from u2pl.run_folder import check_folder, make_folder, network_description, save_pictures
+from u2pl.run_folder import check_folder, make_folder, network_description, save_diagnosis, save_pictures
 
 _INIT_STREAM = 2  # the random numbers of the network's initial weights
 _THOROUGH = 2000  # data sets up to this many images are decoded before training starts
@@ -94,13 +96,14 @@ def train(
         say(describe(config, source, network))
     fabric.barrier()
     fabric.to_device(method)
-    student, optimizer = fabric.setup(network, optimizer)
     draw: dict[str, Any] = {
         "semi_supervised": method.semi_supervised,
         "rank": fabric.global_rank,
         "world_size": fabric.world_size,
         "rare_classes": rare_classes,
+        "priors": build_image_prior(config, source, network, fabric, say=say if fabric.is_global_zero else None),
     }
+    student, optimizer = fabric.setup(network, optimizer)
     with out_of_memory_is_bad_input():
         scores = fit(
             fabric,
@@ -116,6 +119,8 @@ def train(
         )
     if fabric.is_global_zero and source.val:
         save_pictures(out, source)
+    if fabric.is_global_zero and config.method.diagnose:
+        save_diagnosis(out, source)
     return Trained(out, source, scores)
 
 
@@ -138,6 +143,7 @@ def check_source(source: DataSource, config: Config) -> None:
 
 def checked_network(config: Config, source: DataSource, fabric: Fabric) -> nn.Module:
     """The network with its initial weights, once a step is known to fit the device's memory."""
+    check_image_prior(config)
     torch.manual_seed(step_seed(config.seed, _INIT_STREAM))
     network = build_network(config, len(source.classes))
     crop = config.train.crop_size

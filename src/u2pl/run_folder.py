@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from u2pl.config import Config
 from u2pl.data.source import DataSource
-from u2pl.engine.checkpoint import write_text_atomically
+from u2pl.engine.checkpoint import write_atomically, write_text_atomically
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
 from u2pl.recipes import load_config
+from u2pl.report.diagnosis_plot import plot_diagnosis
 from u2pl.report.pictures import coloured, overlay, save_panels
 from u2pl.resolving import LOADING
 
@@ -81,3 +83,10 @@ def save_pictures(out: Path, source: DataSource) -> None:
         rows.append((image, truth, overlay(image, guess, predictor.palette)))
     (out / "pictures").mkdir(exist_ok=True)
     save_panels(out / "pictures" / "validation.png", rows, ("image", "ground truth", "prediction"))
+
+
+def save_diagnosis(out: Path, source: DataSource) -> None:
+    """``pictures/diagnosis.png``: what a diagnosed run has measured over training."""
+    (out / "pictures").mkdir(exist_ok=True)
+    plot = partial(plot_diagnosis, metrics=out / "metrics.jsonl", classes=source.classes)
+    write_atomically(out / "pictures" / "diagnosis.png", plot)

@@ -33,6 +33,9 @@ class Batch:
     #: (B_u, C) bool, classes that an unlabeled image may show, class 0 (background) always among them; all of them
     #: where its tags are not known. None unless images come with tags.
     tags: Tensor | None = None
+    #: (B_u, C) float32, what to add to the logits of each unlabeled image, by the labeled images that are like it; None
+    #: unless there is such a prior
+    prior: Tensor | None = None
     tagged: Tensor | None = None  #: (B_u,) bool, whether the tags of an image are known; None with ``tags``
 
     def unlabeled_views(self) -> tuple[Tensor, list[Tensor]]:

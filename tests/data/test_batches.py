@@ -55,6 +55,16 @@ def same(first: Batch, second: Batch) -> bool:
     return all(a is b is None or torch.equal(a, b) for a, b in pairs)
 
 
+def test_priors_follow_their_images():
+    priors = {str(100 + i): torch.tensor([0.0, -float(i)]) for i in range(11)}
+    drawn = batches(priors=priors)
+    for step in (0, 5):
+        batch, plain = drawn[step], batches()[step]
+        assert batch.prior[:, 1].tolist() == [-float(index) for index in drawn.indices(step)[1]]
+        assert plain.prior is None
+        assert torch.equal(batch.strong, plain.strong)
+
+
 def test_shapes():
     batch = batches(unlabeled_batch_size=2)[0]
     assert (batch.image.shape, batch.image.dtype) == ((3, 3, 16, 16), torch.float32)

@@ -296,3 +296,38 @@ def test_a_diagnosis_sees_the_pseudo_labels_that_train(tiny_network: Network) ->
     counts = method.diagnose(student, replace(batch, label=torch.full_like(batch.label, 2)), 0.0)
     share = counts["reliable/share"][1]
     assert share[2] > 0.8 * share.sum()
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_the_teacher_knows_what_images_like_an_unlabeled_one_show(tiny_network: Network, passes: int) -> None:
+    """Probabilities of pixels times those of their image, in pseudo-labels and, mixed alike, in the keys' ranks."""
+    student, batch = tiny_network(), random_batch()
+    prior = torch.tensor([[0.0, -1.0, -2.0, 0.0], [0.0, -3.0, 0.0, -0.5]])
+    method = started(
+        U2PL(student, contrast=new_contrast(), schedule=Schedule(), teacher_passes=passes), tiny_network(5)
+    )
+    plain = method.teacher(batch.weak)
+    batch = replace(batch, prior=prior)
+    torch.manual_seed(1)
+    views = method.look(batch, 0.3)
+    for b, y, x in product(range(2), range(SIZE), range(SIZE)):
+        told = [math.exp(plain.logits[b, c, y, x].item() + prior[b, c].item()) for c in range(C)]
+        assert views.pseudo.label[b, y, x].item() == max(range(C), key=told.__getitem__)
+        assert views.pseudo.confidence[b, y, x].item() == pytest.approx(max(told) / sum(told), abs=1e-5)
+    keys = method.keys(batch, views).coarse
+    if passes == 1:
+        labeled = method.teacher(batch.image).coarse
+        torch.testing.assert_close(keys[:2], labeled)  # labels are known: no prior
+        informed = plain.coarse + prior[:, :, None, None]
+        torch.testing.assert_close(keys[2:], views.mixes[0].apply(informed))
+    assert all(loss.isfinite() for loss in method(student, batch, 0.3).values())
+
+
+def test_without_a_prior_nothing_changes(tiny_network: Network) -> None:
+    student, batch = tiny_network(), random_batch()
+    results = []
+    for prior in (None, torch.zeros(2, C)):
+        method = started(U2PL(student, contrast=new_contrast(), schedule=Schedule(), teacher_passes=1), tiny_network(5))
+        torch.manual_seed(1)
+        results.append([loss.item() for loss in method(student, replace(batch, prior=prior), 0.3).values()])
+    assert results[0] == results[1]

@@ -94,6 +94,13 @@ def test_options_reach_the_architecture() -> None:
     assert network.model.segmentation_head[0].in_channels == 64
 
 
+@pytest.mark.parametrize("name", ["FPN", "PSPNet", "DeepLabV3", "DeepLabV3Plus", "PAN", "UPerNet", "Segformer"])
+def test_a_decoder_is_as_wide_as_asked(name: str) -> None:
+    network, default = small(architecture=name, channels=64), small(architecture=name)
+    assert network.model.segmentation_head[0].in_channels == 64
+    assert default.model.segmentation_head[0].in_channels != 64
+
+
 def test_pretrained_takes_the_colours_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
     asked = []
@@ -125,6 +132,7 @@ def test_pretrained_takes_the_colours_of_the_weights(monkeypatch: pytest.MonkeyP
         ({"architecture": "UnetPlusPlus", "encoder": "mit_b0"}, ("network.architecture", "UnetPlusPlus", "mit_b0")),
         ({"architecture": "DPT"}, ("network.architecture", "DPT", "tu-")),
         ({"output_stride": 8}, ("network.output_stride", "Unet")),
+        ({"channels": 64}, ("network.channels", "Unet")),
         ({"decoder_chanels": (1, 2)}, ("network.decoder_chanels", "decoder_channels")),
         ({"encoder": "tu-resnet18", "nonsense": 1}, ("network.architecture", "nonsense")),
         ({"encoder": "resnext101_32x48d", "pretrained": True}, ("network.pretrained", "resnext101_32x48d")),

@@ -14,11 +14,13 @@ from u2pl.build.method import (
     uses_tags,
 )
 from u2pl.build.network import build_inference, build_network, build_optimizer, build_scheduler
+from u2pl.build.prior import build_image_prior, check_image_prior, uses_image_prior
 
 __all__ = [
     "build_batches",
     "build_contrast",
     "build_diagnosis",
+    "build_image_prior",
     "build_inference",
     "build_method",
     "build_mixing",
@@ -28,10 +30,12 @@ __all__ = [
     "build_scheduler",
     "build_seeding",
     "build_source",
+    "check_image_prior",
     "contrasts",
     "default_ranks",
     "ranks",
     "strong_views",
+    "uses_image_prior",
     "uses_ranks",
     "uses_tags",
 ]

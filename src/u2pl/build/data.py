@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from u2pl.build.accepted import accepted
 from u2pl.build.method import contrasts, strong_views, uses_tags
@@ -133,8 +135,10 @@ def build_batches(
     rank: int,
     world_size: int,
     rare_classes: RareClassSampling | None = None,
+    priors: Mapping[str, Tensor] | None = None,
 ) -> Callable[[int], Iterable[Batch]]:
-    """The batches from a step on, read ahead by worker processes; ``rare_classes`` where it is read already."""
+    """The batches from a step on, read ahead by worker processes; ``rare_classes`` where it is read already, and
+    ``priors`` of unlabeled images by their names."""
     batches = Batches(
         **_in_common(config, source, rare_classes),
         unlabeled=source.unlabeled if semi_supervised else None,
@@ -142,6 +146,7 @@ def build_batches(
         seed=config.seed,
         rank=rank,
         world_size=world_size,
+        priors=priors,
         truth=config.method.diagnose and contrasts(config.method),  # of the keys in the bank
     )
     return lambda start: loader(batches, start=start, workers=config.data.workers)
@@ -155,6 +160,7 @@ def build_diagnosis(
     rank: int,
     world_size: int,
     rare_classes: RareClassSampling | None = None,
+    priors: Mapping[str, Tensor] | None = None,
 ) -> Diagnosis:
     """Batches cropped as in training, of unlabeled images whose true classes are known, as far as there are any."""
     known = [sample for sample in source.unlabeled if sample.has_mask] or source.unlabeled
@@ -165,6 +171,7 @@ def build_diagnosis(
         seed=step_seed(config.seed, _DIAGNOSIS_STREAM),
         rank=rank,
         world_size=world_size,
+        priors=priors,
         truth=True,
     )
     return Diagnosis(classes=source.classes, batches=lambda: loader(batches, workers=config.data.workers))

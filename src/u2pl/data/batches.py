@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -53,13 +53,15 @@ class Batches(Dataset["Batch | InputError"]):
         truth: bool = False,
         tag_classes: int | None = None,
         rare_classes: RareClassSampling | None = None,
+        priors: Mapping[str, Tensor] | None = None,
     ) -> None:
         """``batch_size`` counts the labeled images of one rank, ``unlabeled_batch_size`` (default: the same) the
         unlabeled ones. Without ``unlabeled``, batches have labeled parts only. ``truth`` reads the masks of unlabeled
         images, where there are any, for a diagnosis; nothing else of a batch changes with it. ``tag_classes``, the
         number of classes, adds the tags of unlabeled images; then there may be no labeled image.
         ``rare_classes`` draws the labeled images in place of the permutations, and their crops show the class that
-        an image was drawn for, if some do among ten."""
+        an image was drawn for, if some do among ten. ``priors``, (C,) float32 by the name of an unlabeled image, are
+        the prior of a batch."""
         if not labeled and (tag_classes is None or unlabeled is None):
             raise InputError("there is no labeled image to train on; label at least one")
         if unlabeled is not None and (not unlabeled or unlabeled_transform is None):
@@ -72,6 +74,7 @@ class Batches(Dataset["Batch | InputError"]):
         self.truth = truth
         self.tag_classes = tag_classes
         self.rare_classes = rare_classes
+        self.priors = priors
 
     def __len__(self) -> int:
         return self.steps
@@ -120,6 +123,8 @@ class Batches(Dataset["Batch | InputError"]):
         weak, *strong, valid = views
         image, label = _stack(pairs) if pairs else _no_pairs(weak)
         batch = Batch(image, label, weak, strong[0], valid, strong[1] if len(strong) > 1 else None, truth)
+        if self.priors is not None:
+            batch = replace(batch, prior=torch.stack([self.priors[sample.name] for sample in samples]))
         return batch if self.tag_classes is None else replace(batch, **_tags(samples, self.tag_classes))
 
     def _read_labeled(self, sample: Sample, wanted: int | None) -> tuple[Tensor, Tensor]:

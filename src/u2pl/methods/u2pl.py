@@ -17,6 +17,7 @@ from u2pl.methods.views import (
     NegativesFrom,
     Views,
     embedding_of,
+    informed,
     jittered,
     mixed_view,
     pixel_sets,
@@ -123,7 +124,7 @@ class U2PL(Method):
     def teacher_view(self, batch: Batch) -> SegmentationOutput:
         """What the teacher sees of the weak images, and of the labeled ones before them if the contrast asks for it."""
         weak, _ = batch.unlabeled_views()
-        return self.teacher(torch.cat((batch.image, weak)) if self.shares_view else weak)
+        return informed(self.teacher(torch.cat((batch.image, weak)) if self.shares_view else weak), batch.prior)
 
     def labeled(self, output: SegmentationOutput, batch: Batch) -> dict[str, Tensor]:
         """What labels teach; their images come first in the student's output."""

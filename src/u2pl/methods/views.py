@@ -51,6 +51,21 @@ def mixed_view(view: SegmentationOutput, mixes: Sequence[Mix], *, labeled: int) 
     return replace(view, coarse=mixed(view.coarse), embedding=embedding)
 
 
+def informed(view: SegmentationOutput, prior: Tensor | None) -> SegmentationOutput:
+    """The teacher's view with a prior (B_u, C) of the unlabeled images, its last ones: p(c | pixel) p(c in image).
+
+    It shifts logits and coarse scores alike, so that pseudo-labels, their reliability and the ranks of keys know of it.
+    """
+    if prior is None:
+        return view
+
+    def shifted(scores: Tensor) -> Tensor:
+        shift = F.pad(prior, (0, 0, len(scores) - len(prior), 0))
+        return scores + shift[:, :, None, None]
+
+    return replace(view, logits=shifted(view.logits), coarse=shifted(view.coarse))
+
+
 def embedding_of(output: SegmentationOutput) -> Tensor:
     """The embedding of a network with a projection head, which a contrast needs."""
     assert output.embedding is not None

@@ -15,7 +15,14 @@ from u2pl.errors import InputError
 from u2pl.networks.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize, PooledBatchNorm2d
 from u2pl.networks.perturbation import append_dropped
 from u2pl.networks.places import on_corners
-from u2pl.networks.smp_choices import check_architecture, check_encoder, check_options, imagenet_tag, options_of
+from u2pl.networks.smp_choices import (
+    check_architecture,
+    check_encoder,
+    check_options,
+    imagenet_tag,
+    options_of,
+    width_options,
+)
 from u2pl.networks.transformers import SHORT_NAMES, create_dpt, dpt_multiple
 from u2pl.networks.weights import fetching, load_encoder_weights
 from u2pl.structures import SegmentationOutput
@@ -93,6 +100,12 @@ class SmpNetwork(nn.Module):
         padded = _pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
         return _unpad(self._classify(self.encoder(padded)), image, padded)
 
+    def describe(self, image: Tensor) -> Tensor:
+        """(B, K): what images (B, 3, H, W) show as a whole, the mean over all places of the encoder's last features."""
+        encoded = self.encoder(_pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum))
+        features = encoded[0] if isinstance(encoded, tuple) else encoded
+        return features[-1].mean(dim=(2, 3))
+
     def _classify(self, encoded: Any) -> Tensor:
         """Scores at each place of the last of all features; a transformer's prefix tokens are left aside."""
         assert self.classification is not None
@@ -115,6 +128,7 @@ def smp_network(
     architecture: str = "Unet",
     encoder: str = "mobilenet_v2",
     output_stride: int | None = None,
+    channels: int | None = None,
     embedding_dim: int | None = 256,
     classification: bool = False,
     mean: Sequence[float] | None = None,
@@ -131,6 +145,8 @@ def smp_network(
         encoder: a name of segmentation_models_pytorch (``mobilenet_v2``), ``tu-`` and a name of timm, or one of
             ``SHORT_NAMES`` (``dinov2_small``).
         output_stride: of the encoder, for the architectures that can choose it (DeepLabV3, DeepLabV3Plus, PAN).
+        channels: width of the decoder, for the architectures that have one (FPN, DeepLabV3Plus, Segformer, ...). None:
+            what segmentation_models_pytorch gives them, which takes most of the time of a small encoder's step.
         embedding_dim: D, or None for no projection head.
         classification: add a classification head on the encoder's last features, for training on image-level tags.
         mean, std: of the images the encoder was trained with, RGB in [0, 1]. None: those of the encoder's published
@@ -143,6 +159,8 @@ def smp_network(
     check_encoder(encoder)
     encoder = SHORT_NAMES.get(encoder, encoder)
     check_options(architecture, encoder, options)
+    if channels is not None:
+        options |= width_options(architecture, channels)
     if output_stride is not None:
         if "encoder_output_stride" not in options_of(architecture):
             raise InputError(f"network.output_stride: {architecture} has no such choice; leave it out")

@@ -139,6 +139,10 @@ class DeepLabV3Plus(nn.Module):
         assert self.classification is not None
         return self.classification(self.encoder(self.normalize(image)).high)
 
+    def describe(self, image: Tensor) -> Tensor:
+        """(B, K): what images (B, 3, H, W) show as a whole, the mean over all places of the encoder's last features."""
+        return self.encoder(self.normalize(image)).high.mean(dim=(2, 3))
+
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that start from ImageNet and train at the base learning rate."""
         return self.encoder.parameters()

@@ -13,6 +13,26 @@ import timm
 from u2pl.errors import InputError
 from u2pl.networks.transformers import SHORT_NAMES
 
+#: What the architectures whose decoder is of one width call it.
+WIDTHS = {
+    "fpn": ("decoder_pyramid_channels", "decoder_segmentation_channels"),
+    "pspnet": ("psp_out_channels",),
+    "deeplabv3": ("decoder_channels",),
+    "deeplabv3plus": ("decoder_channels",),
+    "pan": ("decoder_channels",),
+    "upernet": ("decoder_channels",),
+    "segformer": ("decoder_segmentation_channels",),
+    "dpt": ("decoder_fusion_channels",),
+}
+
+
+def width_options(architecture: str, channels: int) -> dict[str, int]:
+    """Options that make a decoder so wide. Raises InputError for an architecture whose stages differ in width."""
+    names = WIDTHS.get(architecture.lower())
+    if names is None:
+        raise InputError(f"network.channels: the decoder of {architecture} has no single width; leave it out")
+    return dict.fromkeys(names, channels)
+
 
 def check_architecture(name: str) -> None:
     """Raise InputError, with the nearest names, for an architecture that does not exist."""

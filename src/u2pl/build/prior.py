@@ -1,0 +1,53 @@
+"""Configuration -> what unlabeled images may show, by the labeled images that are like them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from u2pl.config import Config
+from u2pl.data.rare_classes import MIN_SHARE, pixel_counts
+from u2pl.data.source import DataSource
+from u2pl.engine.image_features import image_features
+from u2pl.errors import InputError
+from u2pl.pixels.image_prior import image_prior
+
+
+def uses_image_prior(config: Config) -> bool:
+    """Whether the method has a teacher that listens to a prior, and is asked to."""
+    return config.method.image_prior > 0 and config.method.name in ("mean_teacher", "u2pl")
+
+
+def check_image_prior(config: Config) -> None:
+    """Raise InputError for an image prior by an encoder that is not pretrained, to which all images are alike."""
+    if uses_image_prior(config) and not config.network.pretrained and config.network.weights is None:
+        raise InputError(
+            "method.image_prior: an encoder from scratch does not know which images are alike; give network.weights "
+            "or network.pretrained=true, or set method.image_prior=0"
+        )
+
+
+def build_image_prior(
+    config: Config, source: DataSource, network: nn.Module, fabric: Fabric, *, say: Callable[[str], None] | None = None
+) -> dict[str, Tensor] | None:
+    """(C,) float32 by the name of each unlabeled image, None unless it is asked for.
+
+    It depends on the images, the labels and the encoder's weights alone, so a run that goes on comes to the same.
+    """
+    if not uses_image_prior(config):
+        return None
+    began, classes = time.perf_counter(), len(source.classes)
+    pixels = torch.from_numpy(pixel_counts(source.labeled))
+    shown = pixels[:, :classes] >= (MIN_SHARE * pixels.sum(dim=1, keepdim=True)).clamp(min=1)
+    features = image_features(fabric, network, [*source.labeled, *source.unlabeled])
+    prior = image_prior(features, shown, sharpness=config.method.image_prior)[len(source.labeled) :]
+    if say is not None:
+        say(
+            f"image_prior: what {len(source.unlabeled)} unlabeled images show, by images like them "
+            f"({time.perf_counter() - began:.0f} s)"
+        )
+    return {sample.name: row for sample, row in zip(source.unlabeled, prior, strict=True)}

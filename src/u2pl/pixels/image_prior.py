@@ -1,0 +1,79 @@
+"""What an image may show, by the labeled images that are like it: label propagation over whole images."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_CHUNK = 1024  # rows of the similarity matrix at a time
+_POWER = 3  # of a similarity, as in Iscen et al.
+_ROUNDS = 100  # 0.9 ** 100 is 3e-5
+_COMMON = 0.5  # a class that more than this share of the labeled images show is no news
+_FLOOR = 1e-6
+
+
+def image_prior(
+    features: Tensor, shown: Tensor, *, sharpness: float, neighbours: int = 10, damping: float = 0.9
+) -> Tensor:
+    """(I, C) float32, at most 0: what to add to the logits of each image's pixels.
+
+    ``sharpness`` times the logarithm of how likely an image shows a class, relative to its likeliest class. How likely
+    that is comes from :func:`propagate`, over the mean of all images: a class with few labels is not thought rare for
+    that. Classes that more than half of the labeled images show, such as a background, and those that none shows are
+    left alone: their column is 0.
+
+    Args:
+        features: (I, K), what images show as a whole, by a pretrained encoder; the labeled images come first.
+        shown: (L, C) bool, the classes of the labeled images.
+    """
+    shown = shown.float()
+    told = (shown.sum(dim=0) > 0) & (shown.mean(dim=0) <= _COMMON)
+    score = propagate(features, shown / shown.sum(dim=0).clamp(min=1), neighbours=neighbours, damping=damping)
+    ratio = score / score.mean(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
+    ratio = ratio.clamp(min=_FLOOR).where(told, 0.0)
+    relative = ratio / ratio.amax(dim=1, keepdim=True).clamp(min=_FLOOR)
+    return (sharpness * relative.clamp(min=_FLOOR).log()).where(told, 0.0)
+
+
+def propagate(features: Tensor, labels: Tensor, *, neighbours: int = 10, damping: float = 0.9) -> Tensor:
+    """(I, C) float32: labels of the first L images, spread over a graph of all I images that are alike.
+
+    Label propagation (Zhou et al. 2004), over features as Iscen et al. (2019, arXiv 1904.04717): a graph of the cubed
+    cosine similarities of each image to its ``neighbours``, symmetric and normalised by degrees, over which
+    ``Z <- damping W Z + (1 - damping) Y`` converges. Features are standardised first: the mean of all images says
+    nothing about any.
+
+    Args:
+        features: (I, K). labels: (L, C) float, L <= I.
+    """
+    features = features.float()
+    features = F.normalize((features - features.mean(dim=0)) / (features.std(dim=0) + 1e-3), dim=1)
+    rows, columns, weights = _graph(features, min(neighbours, len(features) - 1))
+    start = F.pad(labels.float(), (0, 0, 0, len(features) - len(labels)))
+    spread = start
+    for _ in range(_ROUNDS):
+        arriving = torch.zeros_like(spread).index_add_(0, rows, weights.unsqueeze(1) * spread[columns])
+        spread = damping * arriving + (1 - damping) * start
+    return spread
+
+
+def _graph(features: Tensor, neighbours: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, columns and values, (2 I N) each, of D^-1/2 (W + W^T) D^-1/2 for normalised features (I, K).
+
+    W holds the similarities of each image to its N neighbours; entries at the same place add up.
+    """
+    count, values, places = len(features), [], []
+    for first in range(0, count, _CHUNK):
+        similarity = features[first : first + _CHUNK] @ features.T
+        chunk = torch.arange(len(similarity), device=features.device)
+        similarity[chunk, chunk + first] = -torch.inf  # no image is its own neighbour
+        nearest = similarity.topk(neighbours, dim=1)
+        values.append(nearest.values.clamp(min=0) ** _POWER)
+        places.append(nearest.indices)
+    one = torch.arange(count, device=features.device).repeat_interleave(neighbours)
+    other, weight = torch.cat(places).flatten(), torch.cat(values).flatten().repeat(2)
+    rows, columns = torch.cat((one, other)), torch.cat((other, one))
+    degree = torch.zeros(count, device=features.device).index_add_(0, rows, weight)
+    scale = degree.clamp(min=torch.finfo(torch.float32).tiny).rsqrt()
+    return rows, columns, weight * scale[rows] * scale[columns]

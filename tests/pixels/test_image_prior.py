@@ -1,0 +1,118 @@
+"""Label propagation over whole images, against loops; what becomes of classes that all, or no, labels show."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from u2pl.pixels import image_prior as module
+from u2pl.pixels.image_prior import image_prior, propagate
+
+
+def slow_propagate(features: Tensor, labels: Tensor, neighbours: int, damping: float) -> list[list[float]]:
+    """Pixel by pixel, so to speak: every number in a loop."""
+    rows = features.double().tolist()
+    count, width, classes = len(rows), len(rows[0]), labels.shape[1]
+    mean = [sum(row[k] for row in rows) / count for k in range(width)]
+    std = [math.sqrt(sum((row[k] - mean[k]) ** 2 for row in rows) / (count - 1)) for k in range(width)]
+    rows = [[(row[k] - mean[k]) / (std[k] + 1e-3) for k in range(width)] for row in rows]
+    rows = [[x / max(math.sqrt(sum(y * y for y in row)), 1e-12) for x in row] for row in rows]
+    weight = [[0.0] * count for _ in range(count)]
+    for i in range(count):
+        alike = {j: sum(a * b for a, b in zip(rows[i], rows[j], strict=True)) for j in range(count) if j != i}
+        for j in sorted(alike, key=lambda j: -alike[j])[:neighbours]:
+            weight[i][j] += max(alike[j], 0.0) ** 3
+            weight[j][i] += max(alike[j], 0.0) ** 3
+    degree = [sum(row) for row in weight]
+    start = [labels[i].tolist() if i < len(labels) else [0.0] * classes for i in range(count)]
+    spread = start
+    for _ in range(100):
+        new = []
+        for i in range(count):
+            line = []
+            for c in range(classes):
+                arriving = 0.0
+                for j in range(count):
+                    if weight[i][j] > 0:
+                        arriving += weight[i][j] / math.sqrt(degree[i] * degree[j]) * spread[j][c]
+                line.append(damping * arriving + (1 - damping) * start[i][c])
+            new.append(line)
+        spread = new
+    return spread
+
+
+@pytest.mark.parametrize(("count", "labeled", "neighbours"), [(12, 4, 3), (9, 9, 2), (5, 1, 10), (2, 1, 1)])
+def test_labels_spread_as_loops_say(count: int, labeled: int, neighbours: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CHUNK", 4)  # several chunks
+    generator = torch.Generator().manual_seed(count)
+    features = torch.rand(count, 6, generator=generator)
+    labels = torch.rand(labeled, 3, generator=generator)
+    expected = slow_propagate(features, labels, min(neighbours, count - 1), 0.8)
+    found = propagate(features, labels, neighbours=neighbours, damping=0.8)
+    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=1e-4)
+
+
+def groups(sizes: tuple[int, ...]) -> Tensor:
+    """Images of a few kinds that are hardly like another kind."""
+    generator = torch.Generator().manual_seed(0)
+    kinds = len(sizes)
+    centres = torch.eye(kinds) * 5
+    return torch.cat(
+        [centre + torch.rand(size, kinds, generator=generator) for centre, size in zip(centres, sizes, strict=True)]
+    )
+
+
+def ordered(sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Features, the first image of each kind first, and the kind of each."""
+    features, kind = groups(sizes), torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    first = [sum(sizes[:k]) for k in range(len(sizes))]
+    order = first + [i for i in range(len(kind)) if i not in first]
+    return features[order], kind[order]
+
+
+def test_an_image_is_thought_to_show_what_images_like_it_show() -> None:
+    features, kind = ordered((8, 6, 4))
+    shown = torch.tensor([[True, True, False, False], [True, False, True, False], [True, False, False, True]])
+    prior = image_prior(features, shown, sharpness=2.0, neighbours=3)
+    assert torch.equal(prior[:, 1:].argmax(dim=1), kind)
+    assert torch.equal(prior[:, 0], torch.zeros(18))  # all labels show it
+    assert (prior <= 0).all()
+    assert (prior[:, 1:].amax(dim=1) == 0).all()
+    sharper = image_prior(features, shown, sharpness=4.0, neighbours=3)
+    torch.testing.assert_close(sharper, 2 * prior)
+
+
+def test_a_class_with_few_labels_is_not_thought_rare() -> None:
+    """Four labels of one kind and one of another: the images of both kinds are as sure of their own."""
+    features, kind = ordered((10, 10))
+    order = [0, *[i for i in range(20) if kind[i] == 0][1:4], 1, *range(2, 20)]
+    order = list(dict.fromkeys(order))
+    features, kind = features[order], kind[order]
+    shown = torch.zeros(5, 3, dtype=torch.bool)
+    shown[:4, 1], shown[4, 2] = True, True
+    shown = torch.cat((shown, torch.zeros(4, 3, dtype=torch.bool)))  # four that show neither: 1 is no common class
+    prior = image_prior(features, shown, sharpness=1.0, neighbours=4)
+    assert torch.equal(prior[9:, 1:].argmax(dim=1), kind[9:])
+
+
+def test_a_class_that_no_label_shows_is_left_alone() -> None:
+    features, _ = ordered((5, 5))
+    shown = torch.tensor([[False, True, False], [False, False, True]])
+    prior = image_prior(features, shown, sharpness=3.0)
+    assert torch.equal(prior[:, 0], torch.zeros(10))
+    assert prior.isfinite().all()
+
+
+@pytest.mark.parametrize("shown", [[[True]], [[False]]])
+def test_one_class_says_nothing(shown: list[list[bool]]) -> None:
+    assert torch.equal(image_prior(torch.rand(4, 3), torch.tensor(shown), sharpness=4.0), torch.zeros(4, 1))
+
+
+def test_images_that_are_all_alike_say_nothing() -> None:
+    shown = torch.tensor([[True, False], [False, True]])
+    prior = image_prior(torch.ones(6, 3), shown, sharpness=4.0)
+    assert prior.isfinite().all()
+    assert (prior[2:] == 0).all()  # unlabeled ones: no label reaches them
