@@ -101,7 +101,7 @@ def with_method(config: Config, name: str) -> Config:
         ({"processes": 2}, ("method.keys_per_step=9000",), {"method.bank_size": 18000}),
         # of the network and its weights
         ({}, ("network.weights=w.pth",), {"train.lr": 1e-4, "train.head_lr_factor": 10, "train.optimizer": "adamw"}),
-        ({}, ("network.pretrained=true",), {"train.lr": 1e-4, "train.head_lr_factor": 10, "train.jitter": False}),
+        ({}, ("network.pretrained=true",), {"train.lr": 1e-4, "train.head_lr_factor": 10, "train.jitter": True}),
         ({}, ("train.optimizer=sgd",), {"train.lr": 0.01, "train.weight_decay": 1e-4, "train.head_lr_factor": 1}),
         (
             {},
@@ -125,7 +125,8 @@ def with_method(config: Config, name: str) -> Config:
         ({}, ("network.encoder=mit_b0",), {"train.lr": 1e-4, "train.head_lr_factor": 1, "method.warmup": 0.4}),
         ({}, ("network.encoder=tu-vit_small_patch16_224",), {"network.architecture": "DPT", "train.crop_size": 160}),
         ({}, ("network.encoder=tu-maxvit_tiny_tf_224",), {"network.architecture": "FPN"}),
-        ({}, ("network.channels=64",), {"network.name": "deeplabv3plus", "network.architecture": None}),
+        ({}, ("network.low_level_channels=48",), {"network.name": "deeplabv3plus", "network.architecture": None}),
+        ({}, ("network.channels=64",), {"network.name": "smp", "network.architecture": "FPN"}),
         ({}, ("network.output_stride=8",), {"network.name": "deeplabv3plus"}),
         ({}, ("network.architecture=PAN", "network.output_stride=16"), {"network.name": "smp"}),
         ({}, ("network.name=deeplabv3plus",), {"network.architecture": None}),
@@ -142,6 +143,23 @@ def with_method(config: Config, name: str) -> Config:
         ({}, ("network.weights=w.pth",), {"method.loss": "balanced", "method.unsupervised_loss": "cross_entropy"}),
         ({}, ("method.symmetric=0.1",), {"method.loss": "balanced", "method.unsupervised_loss": "cross_entropy"}),
         ({"labeled": 101}, (), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
+        ({}, ("network.weights=w.pth",), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
+        # images that show few classes each, to a pretrained encoder: 0.15 * 0.9 * 1200 = 162
+        (
+            {"shown": 1.2},
+            ("network.weights=w.pth",),
+            {"method.image_prior": 4, "method.warmup": 0.1, "method.ramp": 0.1, "method.ema_decay": 0.993},
+        ),
+        ({"shown": 2.0}, ("network.pretrained=true",), {"method.image_prior": 4}),
+        ({"shown": 2.1}, ("network.pretrained=true",), {"method.image_prior": 0, "method.warmup": 0.4}),
+        ({"shown": 0.0}, ("network.pretrained=true",), {"method.image_prior": 0}),
+        ({"shown": 1.2}, (), {"method.image_prior": 0, "method.warmup": 0.4, "method.mixing": "cross_domain"}),
+        (
+            {"shown": 1.2},
+            ("network.weights=w.pth", "method.image_prior=0"),
+            {"method.image_prior": 0, "method.warmup": 0.4, "method.ramp": 0.2},
+        ),
+        ({"shown": 1.2}, ("network.weights=w.pth", "method.name=fixmatch"), {"method.warmup": 0.4}),
         ({"labeled": 100}, (), {"method.mixing": "cross_domain", "method.jitter": "mixed"}),
         ({"labeled": 500}, ("data.name=domain",), {"method.mixing": "cross_domain", "method.jitter": "mixed"}),
         ({}, ("method.name=weak_u2pl",), {"method.loss": "cross_entropy", "method.unsupervised_loss": "cross_entropy"}),
@@ -247,7 +265,7 @@ def test_large_images_are_better_scaled_down(tags: str, side: int, hint: str | N
 
 def test_a_line_names_its_keys_and_says_why() -> None:
     text = lines()
-    assert len(text.splitlines()) == 14
+    assert len(text.splitlines()) == 15
     for key in load_config("folder").auto_keys():
         assert key.partition(".")[2] in text
     assert "\nauto: train.steps 1200, eval_every 300: 24 passes over 367 images" in text
@@ -269,6 +287,8 @@ def test_what_a_method_does_not_use_is_chosen_and_not_told() -> None:
     assert {choice.section for choice in choices if choice.used} == {"data", "network", "method", "train"}
     _, choices = chosen(("method.name=mean_teacher",))
     assert [choice.used for choice in choices].count(False) == 2  # ranks and bank
+    assert "method.image_prior 0.0: an encoder from scratch does not know which images are alike" in lines()
+    assert "image shows 1.2 classes" in lines(("network.weights=w.pth",), shown=1.2)
 
 
 def test_one_class_leaves_no_rank() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from u2pl.data.files import CachedSample
 from u2pl.data.source import DataSource
 from u2pl.engine.machine import make_fabric
 from u2pl.errors import InputError
-from u2pl.facts import facts_of, typical_size
+from u2pl.facts import classes_shown, facts_of, typical_size
 from u2pl.fitting import machine
 from u2pl.recipes import load_config
 from u2pl.report.inspection import print_inspection
@@ -46,6 +47,12 @@ class Painted:
     def image(self) -> torch.Tensor:
         return torch.zeros(3, *self.size, dtype=torch.uint8)
 
+    def mask(self) -> torch.Tensor:
+        """The background, and a class more in one image of four; 255 is no class."""
+        mask = torch.zeros(self.size, dtype=torch.uint8)
+        mask[0], mask[1] = 255, int(self.name) % 4 == 0
+        return mask
+
 
 @pytest.fixture
 def photos(write_folder: Callable[..., Path]) -> Path:
@@ -65,6 +72,18 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def source_of(labeled: int, unlabeled: int) -> DataSource:
     samples = [Painted(f"{number * 7 % 1000:03}", 40 + number % 3, 60) for number in range(labeled + unlabeled)]
     return DataSource(("a", "b"), samples[:labeled], samples[labeled:], [])  # type: ignore[arg-type]
+
+
+def test_masks_that_cannot_be_read_are_left_out_of_the_facts() -> None:
+    class Broken(Painted):
+        def mask(self) -> torch.Tensor:
+            raise InputError("broken")
+
+    whole = source_of(8, 0)
+    assert classes_shown(whole) == 2 / 8  # named 000, 007, ... 049: the first and 028 show the second class
+    broken = [Broken("1", 4, 4), Broken("2", 4, 4)]
+    assert classes_shown(replace(whole, labeled=[*whole.labeled, *broken])) == 2 / 8
+    assert classes_shown(replace(whole, labeled=broken)) == classes_shown(replace(whole, labeled=[])) == 0
 
 
 def numbers(path: Path) -> dict[str, Any]:

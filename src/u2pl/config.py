@@ -105,7 +105,8 @@ class MethodConfig(Section):
     min_confidence: Share = 0.0
     max_lambda_u: float | None = Field(None, gt=0)
     align: bool = False  #: distribution alignment of pseudo-labels
-    image_prior: float = Field(0.0, ge=0)  #: sharpness of what images like an unlabeled one say of its classes
+    #: sharpness of what images like an unlabeled one say of its classes
+    image_prior: Auto[Annotated[float, Field(ge=0)]] = 0.0
     denoise: bool = False  #: prototypical denoising of pseudo-labels
     denoise_temperature: float = Field(1.0, gt=0)
     symmetric: float = Field(0.0, ge=0)  #: lambda_rce of a symmetric cross-entropy in L_u

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from u2pl.data.source import DataSource, HasHeader, Sample
 from u2pl.engine.memory import total_memory
@@ -27,6 +29,8 @@ class Facts:
     classes: int
     height: int  #: median of the training images as they are read, pixels
     width: int
+    #: classes that a labeled image shows on average, of those that at most half of the labeled images show; 0: unknown
+    shown: float = 0.0
     device: str  #: cpu, cuda or mps
     memory: int  #: of the device, bytes
     host_memory: int
@@ -49,6 +53,7 @@ def facts_of(source: DataSource, *, device: torch.device, processes: int) -> Fac
         classes=len(source.classes),
         height=height,
         width=width,
+        shown=classes_shown(source),
         device=device.type,
         memory=total_memory(device) or _UNKNOWN_MEMORY,
         host_memory=total_memory(torch.device("cpu")) or _UNKNOWN_MEMORY,
@@ -65,6 +70,27 @@ def typical_size(samples: Sequence[Sample]) -> tuple[int, int]:
     sizes = [_size(sample) for sample in by_name[:: -(-len(by_name) // _LOOKED_AT)]]
     heights, widths = zip(*sizes, strict=True)
     return statistics.median_low(heights), statistics.median_low(widths)
+
+
+def classes_shown(source: DataSource) -> float:
+    """Uncommon classes of a labeled image, on average over images spread evenly over all; 0 where no mask can be read.
+
+    Masks that cannot be read are left out: they are told when the data are verified.
+    """
+    rows = []
+    for sample in source.labeled[:: -(-len(source.labeled) // _LOOKED_AT) or 1]:
+        with suppress(InputError):
+            rows.append(class_counts(sample.mask(), len(source.classes)))
+    if not rows:
+        return 0.0
+    shown = torch.stack(rows) > 0
+    uncommon = shown.float().mean(dim=0) <= 0.5
+    return (shown & uncommon).sum(dim=1).float().mean().item()
+
+
+def class_counts(mask: Tensor, classes: int) -> Tensor:
+    """(C,) int64: pixels of each class in an (H, W) uint8 mask."""
+    return torch.bincount(mask.flatten().long(), minlength=classes)[:classes]
 
 
 def _size(sample: Sample) -> tuple[int, int]:

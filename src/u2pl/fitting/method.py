@@ -14,7 +14,20 @@ from u2pl.fitting.reading import has_teacher, is_pretrained, kind_of, steps_of
 FEW_LABELS, FEW_PER_CLASS = 100, 20  # up to, or below: as the 46 labels of CamVid
 WARMUP_FEW, WARMUP, WARMUP_TRANSFORMER = 0.4, 0.25, 0.1  # few labels take longer, pretrained transformers learn fast
 RAMP = 0.2  # as in every preset for few labels
+SHOWN_APART, SHARPNESS = 2.0, 4.0  # VOC animals show 1.2 each
+WARMUP_PRIOR, RAMP_PRIOR = 0.1, 0.1  # with a prior, pseudo-labels are good before the student is: VOC animals
 HORIZON, EMA_DECAY = 0.15, (0.95, 0.999)  # share of the teacher's steps it remembers; bounds
+
+
+def image_prior(config: Config, facts: Facts) -> Choice:
+    """Where an image shows few of many classes, a pretrained encoder tells which from images that are alike."""
+    pretrained = is_pretrained(config)
+    apart = 0 < facts.shown <= SHOWN_APART
+    reason = f"an image shows {facts.shown:.1f} classes beside those that most show"
+    if not pretrained:
+        reason = "an encoder from scratch does not know which images are alike"
+    values = {"image_prior": SHARPNESS if pretrained and apart else 0.0}
+    return Choice("method", values, reason, used=config.method.name in ("mean_teacher", "u2pl"))
 
 
 def schedule(config: Config, facts: Facts) -> Choice:
@@ -25,14 +38,19 @@ def schedule(config: Config, facts: Facts) -> Choice:
     if kind_of(config) != "cnn" and is_pretrained(config):
         warmup = WARMUP_TRANSFORMER
         reason += ", but the encoder is a pretrained transformer"
-    ramp = round(min(RAMP, 1 - (warmup if config.method.warmup == AUTO else config.method.warmup)), 4)
+    longest = RAMP
+    if has_prior(config):
+        warmup, longest = WARMUP_PRIOR, RAMP_PRIOR
+        reason += ", but images that are alike help"
+    ramp = round(min(longest, 1 - (warmup if config.method.warmup == AUTO else config.method.warmup)), 4)
     return Choice("method", {"warmup": warmup, "ramp": ramp}, reason, used=has_teacher(config))
 
 
 def views(config: Config, facts: Facts) -> Choice:
     """Few labels, and those of another domain, are pasted onto images without; tags cannot be pasted."""
-    across, few, tags = config.data.name == "domain", facts.labeled <= FEW_LABELS, uses_tags(config.method)
-    reason = f"{facts.labeled} labels are {'few' if few else 'enough'}"
+    across, tags = config.data.name == "domain", uses_tags(config.method)
+    few = facts.labeled <= FEW_LABELS and not is_pretrained(config)
+    reason = f"{facts.labeled} labels are {'few' if few else 'enough'} for such an encoder"
     if across:
         reason = "labels are of another domain"
     values = {"mixing": "cutmix", "jitter": "unlabeled"}
@@ -61,6 +79,11 @@ def pseudo_labels(config: Config, facts: Facts) -> Choice:
     elif not is_pretrained(config):
         values, reason = {"unsupervised_loss": "balanced"}, "from scratch, rare classes are otherwise lost"
     return Choice("method", values, reason, used=has_teacher(config))
+
+
+def has_prior(config: Config) -> bool:
+    """Whether pseudo-labels are limited by what images that are alike show."""
+    return config.method.image_prior != AUTO and config.method.image_prior > 0 and has_teacher(config)
 
 
 def teacher(config: Config, facts: Facts) -> Choice:
