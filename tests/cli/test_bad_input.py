@@ -46,6 +46,8 @@ def refuse(result: Any, *fragments: str) -> None:
         ("method.low_rank=4", ("method.low_rank and method.high_rank", "4 and 4", "low_rank < high_rank <= 4")),
         ("method.high_rank=1", ("method.low_rank and method.high_rank", "1 and 1")),
         ("method.high_rank=9", ("method.low_rank and method.high_rank", "<= 4, the number of classes")),
+        ("method.image_prior=4", ("method.image_prior", "from scratch", "network.pretrained=true")),
+        ("method.image_prior=-1", ("method.image_prior", "greater than or equal to 0")),
         ("method.low_rank=0", ("method.low_rank", "0 < low_rank")),
         ("method.keys_per_step=1000", ("method.keys_per_step", "method.bank_size", "lower it")),
         ("train.crop_size=100000", ("train.crop_size", "100000x100000", "lower train.crop_size")),

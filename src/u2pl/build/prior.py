@@ -14,12 +14,13 @@ from u2pl.data.rare_classes import MIN_SHARE, pixel_counts
 from u2pl.data.source import DataSource
 from u2pl.engine.image_features import image_features
 from u2pl.errors import InputError
+from u2pl.fields import AUTO
 from u2pl.pixels.image_prior import image_prior
 
 
 def uses_image_prior(config: Config) -> bool:
     """Whether the method has a teacher that listens to a prior, and is asked to."""
-    return config.method.image_prior > 0 and config.method.name in ("mean_teacher", "u2pl")
+    return config.method.image_prior not in (AUTO, 0) and config.method.name in ("mean_teacher", "u2pl")
 
 
 def check_image_prior(config: Config) -> None:

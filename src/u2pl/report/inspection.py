@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from u2pl.build import build_source, ranks, uses_ranks, uses_tags
+from u2pl.build import build_source, check_image_prior, ranks, uses_ranks, uses_tags
 from u2pl.data.inspection import Inspection, inspect
 from u2pl.data.source import DataSource
 from u2pl.recipes import load_config
@@ -22,6 +22,7 @@ def print_inspection(source: str, overrides: Sequence[str], console: Console) ->
     data = build_source(config.data, seed=config.seed)
     if uses_ranks(config.method):
         ranks(config.method, len(data.classes))
+    check_image_prior(config)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading")
         inspection = inspect(
