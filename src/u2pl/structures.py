@@ -33,10 +33,9 @@ class Batch:
     #: (B_u, C) bool, classes that an unlabeled image may show, class 0 (background) always among them; all of them
     #: where its tags are not known. None unless images come with tags.
     tags: Tensor | None = None
-    #: (B_u, C) float32, what to add to the logits of each unlabeled image, by the labeled images that are like it; None
-    #: unless there is such a prior
-    prior: Tensor | None = None
     tagged: Tensor | None = None  #: (B_u,) bool, whether the tags of an image are known; None with ``tags``
+    #: (B_u, C) float32, what to add to the logits of an unlabeled image by what images like it show; None without that
+    prior: Tensor | None = None
 
     def unlabeled_views(self) -> tuple[Tensor, list[Tensor]]:
         """The weak view, and one or two strong views. Raises ValueError when the batch has no unlabeled images."""

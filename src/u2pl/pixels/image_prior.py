@@ -45,7 +45,7 @@ def propagate(features: Tensor, labels: Tensor, *, neighbours: int = 10, damping
     nothing about any.
 
     Args:
-        features: (I, K). labels: (L, C) float, L <= I.
+        features: (I, K), I >= 2. labels: (L, C) float, L <= I.
     """
     features = features.float()
     features = F.normalize((features - features.mean(dim=0)) / (features.std(dim=0) + 1e-3), dim=1)
