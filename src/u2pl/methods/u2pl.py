@@ -122,7 +122,7 @@ class U2PL(Method):
         return Views(images, weak, view, pseudo, mixes, targets)
 
     def teacher_view(self, batch: Batch) -> SegmentationOutput:
-        """What the teacher sees of the weak images, by their prior too, and before them of labeled ones for a contrast."""
+        """What the teacher sees of the weak images, by their prior; labeled ones come first, if there is a contrast."""
         weak, _ = batch.unlabeled_views()
         return informed(self.teacher(torch.cat((batch.image, weak)) if self.shares_view else weak), batch.prior)
 
