@@ -264,6 +264,8 @@ def test_so_do_runs_of_other_methods(tmp_path: Path, tiny_train: Train, method: 
     assert_same_training(plain, diagnosed)
     last = [line for line in metrics(diagnosed) if is_look(line)][-1]
     assert ("reliable/accuracy" in last) == (method != "supervised")
+    assert (diagnosed / "pictures" / "diagnosis.png").stat().st_size > 0
+    assert not (plain / "pictures" / "diagnosis.png").exists()
     assert ("agreement" in last) == (method == "mean_teacher")
     assert "queue/fill" not in last
 
