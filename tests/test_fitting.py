@@ -150,6 +150,27 @@ def with_method(config: Config, name: str) -> Config:
             ("network.weights=w.pth",),
             {"method.image_prior": 4, "method.warmup": 0.1, "method.ramp": 0.1, "method.ema_decay": 0.993},
         ),
+        (
+            {"labeled": 101},
+            ("network.weights=w.pth",),
+            {
+                **{"method.min_confidence": 0.95, "method.unsupervised_weighting": "reliable_share"},
+                **{"method.warmup": 0, "method.ramp": 0, "method.ema_decay": 0.994},  # 0.15 * 1200 = 180
+            },
+        ),
+        (
+            {"labeled": 100},
+            ("network.weights=w.pth",),
+            {"method.min_confidence": 0, "method.unsupervised_weighting": "lambda_u", "method.warmup": 0.4},
+        ),
+        *(
+            ({"labeled": 500}, keys, {"method.min_confidence": 0, "method.unsupervised_weighting": "lambda_u"})
+            for keys in (
+                (),
+                ("network.weights=w.pth", "data.name=domain"),
+                ("network.weights=w.pth", "method.name=weak_u2pl"),
+            )
+        ),
         ({"shown": 2.0}, ("network.pretrained=true",), {"method.image_prior": 4}),
         ({"shown": 2.1}, ("network.pretrained=true",), {"method.image_prior": 0, "method.warmup": 0.4}),
         ({"shown": 0.0}, ("network.pretrained=true",), {"method.image_prior": 0}),
@@ -265,7 +286,7 @@ def test_large_images_are_better_scaled_down(tags: str, side: int, hint: str | N
 
 def test_a_line_names_its_keys_and_says_why() -> None:
     text = lines()
-    assert len(text.splitlines()) == 15
+    assert len(text.splitlines()) == 16
     for key in load_config("folder").auto_keys():
         assert key.partition(".")[2] in text
     assert "\nauto: train.steps 1200, eval_every 300: 24 passes over 367 images" in text

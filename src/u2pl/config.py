@@ -102,7 +102,7 @@ class MethodConfig(Section):
     alpha: Share = 0.20  #: alpha_0
     dynamic_partition: bool = True  #: alpha falls from alpha_0 to 0; else it stays
     class_wise: bool = False  #: gamma_t is a quantile of each pseudo-class
-    min_confidence: Share = 0.0
+    min_confidence: Auto[Share] = 0.0  #: floor of a reliable pixel
     max_lambda_u: float | None = Field(None, gt=0)
     align: bool = False  #: distribution alignment of pseudo-labels
     #: sharpness of what images like an unlabeled one say of its classes
@@ -113,7 +113,7 @@ class MethodConfig(Section):
     ema_decay: Auto[Share] = 0.99
     teacher_passes: Literal[1, 2] = 2
     unsupervised_weight: float = Field(1.0, ge=0)
-    unsupervised_weighting: Literal["lambda_u", "reliable_share", "confident_share"] = "lambda_u"
+    unsupervised_weighting: Auto[Literal["lambda_u", "reliable_share", "confident_share"]] = "lambda_u"
     contrast: bool = True  #: the contrastive term of u2pl
     contrastive_weight: float = Field(0.1, ge=0)
     negative_weight: float = Field(0.0, ge=0)  #: of negative learning, in the space of logits

@@ -13,7 +13,7 @@ from u2pl.choices import Choice, take
 from u2pl.config import Config
 from u2pl.facts import Facts
 from u2pl.fitting.machine import bank, batch, crops, length, loading
-from u2pl.fitting.method import image_prior, labels, pseudo_labels, ranks, schedule, teacher, views
+from u2pl.fitting.method import belief, image_prior, labels, pseudo_labels, ranks, schedule, teacher, views
 from u2pl.fitting.reading import steps_of_epochs
 from u2pl.fitting.training import colours, network, optimizer
 
@@ -27,6 +27,7 @@ RULES: tuple[Callable[[Config, Facts], Choice], ...] = (
     colours,
     batch,
     image_prior,
+    belief,
     schedule,
     labels,
     views,

@@ -15,6 +15,7 @@ FEW_LABELS, FEW_PER_CLASS = 100, 20  # up to, or below: as the 46 labels of CamV
 WARMUP_FEW, WARMUP, WARMUP_TRANSFORMER = 0.4, 0.25, 0.1  # few labels take longer, pretrained transformers learn fast
 RAMP = 0.2  # as in every preset for few labels
 SHOWN_APART, SHARPNESS = 2.0, 4.0  # VOC animals show 1.2 each
+SURE = 0.95  # FixMatch's; VOC animals with 218 labels
 WARMUP_PRIOR, RAMP_PRIOR = 0.1, 0.1  # with a prior, pseudo-labels are good before the student is: VOC animals
 HORIZON, EMA_DECAY = 0.15, (0.95, 0.999)  # share of the teacher's steps it remembers; bounds
 
@@ -30,6 +31,19 @@ def image_prior(config: Config, facts: Facts) -> Choice:
     return Choice("method", values, reason, used=config.method.name in ("mean_teacher", "u2pl"))
 
 
+def belief(config: Config, facts: Facts) -> Choice:
+    """Which pseudo-labels to believe, and how much they weigh: as U2PL or, with a pretrained encoder, as FixMatch."""
+    sure = is_pretrained(config) and config.data.name != "domain" and not uses_tags(config.method)
+    enough = sure and facts.labeled > FEW_LABELS
+    reason = f"{facts.labeled} labels are {'enough' if enough else 'few'} for a teacher to know what it is sure of"
+    if not sure:
+        reason = "the paper's, from scratch, across domains and with tags"
+    values = {"min_confidence": 0.0, "unsupervised_weighting": "lambda_u"}
+    if enough:
+        values = {"min_confidence": SURE, "unsupervised_weighting": "reliable_share"}
+    return Choice("method", values, reason, used=has_teacher(config))
+
+
 def schedule(config: Config, facts: Facts) -> Choice:
     """When the teacher begins."""
     few = facts.labeled <= FEW_LABELS or facts.labeled < FEW_PER_CLASS * facts.classes
@@ -39,7 +53,10 @@ def schedule(config: Config, facts: Facts) -> Choice:
         warmup = WARMUP_TRANSFORMER
         reason += ", but the encoder is a pretrained transformer"
     longest = RAMP
-    if has_prior(config):
+    if config.method.unsupervised_weighting == "reliable_share":
+        warmup, longest = 0.0, 0.0
+        reason = "a teacher that is sure of little teaches little"
+    elif has_prior(config):
         warmup, longest = WARMUP_PRIOR, RAMP_PRIOR
         reason += ", but images that are alike help"
     ramp = round(min(longest, 1 - (warmup if config.method.warmup == AUTO else config.method.warmup)), 4)
