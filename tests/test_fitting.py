@@ -181,6 +181,7 @@ def with_method(config: Config, name: str) -> Config:
             {"method.image_prior": 0, "method.warmup": 0.4, "method.ramp": 0.2},
         ),
         ({"shown": 1.2}, ("network.weights=w.pth", "method.name=fixmatch"), {"method.warmup": 0.4}),
+        ({"shown": 1.2}, ("network.weights=w.pth", "method.name=weak_u2pl"), {"method.warmup": 0.4}),
         ({"labeled": 100}, (), {"method.mixing": "cross_domain", "method.jitter": "mixed"}),
         ({"labeled": 500}, ("data.name=domain",), {"method.mixing": "cross_domain", "method.jitter": "mixed"}),
         ({}, ("method.name=weak_u2pl",), {"method.loss": "cross_entropy", "method.unsupervised_loss": "cross_entropy"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from u2pl.build import default_ranks, uses_ranks, uses_tags
+from u2pl.build import default_ranks, uses_image_prior, uses_ranks, uses_tags
 from u2pl.choices import Choice
 from u2pl.config import Config
 from u2pl.facts import Facts
@@ -56,7 +56,7 @@ def schedule(config: Config, facts: Facts) -> Choice:
     if config.method.unsupervised_weighting == "reliable_share":
         warmup, longest = 0.0, 0.0
         reason = "a teacher that is sure of little teaches little"
-    elif has_prior(config):
+    elif uses_image_prior(config):
         warmup, longest = WARMUP_PRIOR, RAMP_PRIOR
         reason += ", but images that are alike help"
     ramp = round(min(longest, 1 - (warmup if config.method.warmup == AUTO else config.method.warmup)), 4)
@@ -96,11 +96,6 @@ def pseudo_labels(config: Config, facts: Facts) -> Choice:
     elif not is_pretrained(config):
         values, reason = {"unsupervised_loss": "balanced"}, "from scratch, rare classes are otherwise lost"
     return Choice("method", values, reason, used=has_teacher(config))
-
-
-def has_prior(config: Config) -> bool:
-    """Whether pseudo-labels are limited by what images that are alike show."""
-    return config.method.image_prior != AUTO and config.method.image_prior > 0 and has_teacher(config)
 
 
 def teacher(config: Config, facts: Facts) -> Choice:
