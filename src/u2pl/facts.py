@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
 
+from u2pl.data.rare_classes import pixel_counts, shown_classes
 from u2pl.data.source import DataSource, HasHeader, Sample
 from u2pl.engine.memory import total_memory
 from u2pl.errors import InputError
+from u2pl.pixels.image_prior import uncommon
 
 _LOOKED_AT = 200  # images whose sizes stand for those of all
 _UNKNOWN_MEMORY = 8 * 2**30  # bytes, where a machine does not tell: that of a small one
@@ -80,17 +82,11 @@ def classes_shown(source: DataSource) -> float:
     rows = []
     for sample in source.labeled[:: -(-len(source.labeled) // _LOOKED_AT) or 1]:
         with suppress(InputError):
-            rows.append(class_counts(sample.mask(), len(source.classes)))
+            rows.append(shown_classes(pixel_counts([sample]))[0, : len(source.classes)])
     if not rows:
         return 0.0
-    shown = torch.stack(rows) > 0
-    uncommon = shown.float().mean(dim=0) <= 0.5
-    return (shown & uncommon).sum(dim=1).float().mean().item()
-
-
-def class_counts(mask: Tensor, classes: int) -> Tensor:
-    """(C,) int64: pixels of each class in an (H, W) uint8 mask."""
-    return torch.bincount(mask.flatten().long(), minlength=classes)[:classes]
+    shown = torch.from_numpy(np.stack(rows))
+    return (shown & uncommon(shown)).sum(dim=1).float().mean().item()
 
 
 def _size(sample: Sample) -> tuple[int, int]:

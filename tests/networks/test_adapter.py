@@ -133,6 +133,7 @@ def test_pretrained_takes_the_colours_of_the_weights(monkeypatch: pytest.MonkeyP
         ({"architecture": "DPT"}, ("network.architecture", "DPT", "tu-")),
         ({"output_stride": 8}, ("network.output_stride", "Unet")),
         ({"channels": 64}, ("network.channels", "Unet")),
+        ({"architecture": "FPN", "channels": 48}, ("network.channels", "48", "multiple of 32")),
         ({"decoder_chanels": (1, 2)}, ("network.decoder_chanels", "decoder_channels")),
         ({"encoder": "tu-resnet18", "nonsense": 1}, ("network.architecture", "nonsense")),
         ({"encoder": "resnext101_32x48d", "pretrained": True}, ("network.pretrained", "resnext101_32x48d")),

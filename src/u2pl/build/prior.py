@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from u2pl.config import Config
-from u2pl.data.rare_classes import MIN_SHARE, pixel_counts
+from u2pl.data.rare_classes import pixel_counts, shown_classes
 from u2pl.data.source import DataSource
 from u2pl.engine.image_features import image_features
 from u2pl.errors import InputError
@@ -41,9 +41,8 @@ def build_image_prior(
     """
     if not uses_image_prior(config):
         return None
-    began, classes = time.perf_counter(), len(source.classes)
-    pixels = torch.from_numpy(pixel_counts(source.labeled))
-    shown = pixels[:, :classes] >= (MIN_SHARE * pixels.sum(dim=1, keepdim=True)).clamp(min=1)
+    began = time.perf_counter()
+    shown = torch.from_numpy(shown_classes(pixel_counts(source.labeled))[:, : len(source.classes)])
     features = image_features(fabric, network, [*source.labeled, *source.unlabeled])
     prior = image_prior(features, shown, sharpness=config.method.image_prior)[len(source.labeled) :]
     if say is not None:

@@ -35,7 +35,7 @@ class RareClassSampling:
         logits = (1 - total[self.classes] / total.sum()) / temperature
         weights = np.exp(logits - logits.max())
         self.probability = weights / weights.sum()  #: of :attr:`classes`
-        holds = counts >= np.maximum(1, min_share * pixels.sum(axis=1, keepdims=True))
+        holds = shown_classes(pixels, min_share=min_share)
         self.holders = {
             int(index): np.flatnonzero(holds[:, index] if holds[:, index].any() else counts[:, index])
             for index in self.classes
@@ -46,6 +46,11 @@ class RareClassSampling:
         random = np.random.Generator(np.random.PCG64(seed))
         chosen = random.choice(self.classes, size=count, p=self.probability)
         return [(int(random.choice(self.holders[int(index)])), int(index)) for index in chosen]
+
+
+def shown_classes(pixels: npt.NDArray[np.int64], *, min_share: float = MIN_SHARE) -> npt.NDArray[np.bool_]:
+    """(N, 255) bool: the classes that cover this share of an image, and a pixel; of (N, 256) :func:`pixel_counts`."""
+    return pixels[:, :IGNORE_INDEX] >= np.maximum(1, min_share * pixels.sum(axis=1, keepdims=True))
 
 
 def pixel_counts(

@@ -146,7 +146,7 @@ def smp_network(
             ``SHORT_NAMES`` (``dinov2_small``).
         output_stride: of the encoder, for the architectures that can choose it (DeepLabV3, DeepLabV3Plus, PAN).
         channels: width of the decoder, for the architectures that have one (FPN, DeepLabV3Plus, Segformer, ...). None:
-            what segmentation_models_pytorch gives them, which takes most of the time of a small encoder's step.
+            what segmentation_models_pytorch gives them, which is wide for a small encoder.
         embedding_dim: D, or None for no projection head.
         classification: add a classification head on the encoder's last features, for training on image-level tags.
         mean, std: of the images the encoder was trained with, RGB in [0, 1]. None: those of the encoder's published

@@ -31,6 +31,10 @@ def width_options(architecture: str, channels: int) -> dict[str, int]:
     names = WIDTHS.get(architecture.lower())
     if names is None:
         raise InputError(f"network.channels: the decoder of {architecture} has no single width; leave it out")
+    if architecture.lower() == "fpn" and channels % 32:
+        raise InputError(
+            f"network.channels: {channels} is no multiple of 32, the groups that FPN normalises; change it"
+        )
     return dict.fromkeys(names, channels)
 
 

@@ -20,20 +20,24 @@ def image_prior(
 
     ``sharpness`` times the logarithm of how likely an image shows a class, relative to its likeliest class. How likely
     that is comes from :func:`propagate`, over the mean of all images: a class with few labels is not thought rare for
-    that. Classes that more than half of the labeled images show, such as a background, and those that none shows are
-    left alone: their column is 0.
+    that. Other classes than the :func:`uncommon` ones, such as a background, are left alone: their column is 0.
 
     Args:
         features: (I, K), what images show as a whole, by a pretrained encoder; the labeled images come first.
         shown: (L, C) bool, the classes of the labeled images.
     """
-    shown = shown.float()
-    told = (shown.sum(dim=0) > 0) & (shown.mean(dim=0) <= _COMMON)
+    told, shown = uncommon(shown), shown.float()
     score = propagate(features, shown / shown.sum(dim=0).clamp(min=1), neighbours=neighbours, damping=damping)
     ratio = score / score.mean(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
     ratio = ratio.clamp(min=_FLOOR).where(told, 0.0)
     relative = ratio / ratio.amax(dim=1, keepdim=True).clamp(min=_FLOOR)
     return (sharpness * relative.clamp(min=_FLOOR).log()).where(told, 0.0)
+
+
+def uncommon(shown: Tensor) -> Tensor:
+    """(C,) bool: classes that some, but at most half, of the labeled images show; of (L, C) bool."""
+    share = shown.float().mean(dim=0)
+    return (share > 0) & (share <= _COMMON)
 
 
 def propagate(features: Tensor, labels: Tensor, *, neighbours: int = 10, damping: float = 0.9) -> Tensor:
