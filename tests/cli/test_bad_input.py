@@ -81,6 +81,10 @@ def test_configuration(
     assert not out.exists()
 
 
+def test_check_refuses_a_prior_by_an_encoder_from_scratch(u2pl: Command) -> None:
+    refuse(u2pl("check", "scenes", "data.train=6", "method.image_prior=4"), "method.image_prior", "from scratch")
+
+
 @pytest.mark.parametrize("command", ["train", "check"])
 def test_presets_and_files_that_are_not_there(u2pl: Command, tmp_path: Path, command: str) -> None:
     refuse(u2pl(command, "scene"), "no preset 'scene'", "did you mean scenes?")

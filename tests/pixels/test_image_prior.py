@@ -116,3 +116,17 @@ def test_images_that_are_all_alike_say_nothing() -> None:
     prior = image_prior(torch.ones(6, 3), shown, sharpness=4.0)
     assert prior.isfinite().all()
     assert (prior[2:] == 0).all()  # unlabeled ones: no label reaches them
+
+
+def test_the_prior_is_relative_to_the_mean_of_a_class_and_to_the_likeliest_class() -> None:
+    """By loops, from what :func:`propagate` gives; images of random features are like images of all kinds."""
+    features = torch.rand(30, 5, generator=torch.Generator().manual_seed(3))
+    shown = torch.tensor([[True, c == 1, c == 2, c == 3] for c in (1, 1, 1, 1, 2, 2, 3)])
+    shown[:4, 1] = torch.tensor([True, True, True, False])
+    score = propagate(features, shown.float()).tolist()
+    prior = image_prior(features, shown, sharpness=3.0)
+    mean = [sum(row[c] for row in score) / 30 for c in range(4)]
+    for i, row in enumerate(score):
+        ratio = [max(row[c] / mean[c], 1e-6) for c in (1, 2, 3)]
+        expected = [3 * math.log(one / max(ratio)) for one in ratio]
+        assert prior[i].tolist() == pytest.approx([0.0, *expected], abs=1e-3)

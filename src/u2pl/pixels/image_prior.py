@@ -26,8 +26,8 @@ def image_prior(
         features: (I, K), what images show as a whole, by a pretrained encoder; the labeled images come first.
         shown: (L, C) bool, the classes of the labeled images.
     """
-    told, shown = uncommon(shown), shown.float()
-    score = propagate(features, shown / shown.sum(dim=0).clamp(min=1), neighbours=neighbours, damping=damping)
+    told = uncommon(shown)
+    score = propagate(features, shown.float(), neighbours=neighbours, damping=damping)
     ratio = score / score.mean(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
     ratio = ratio.clamp(min=_FLOOR).where(told, 0.0)
     relative = ratio / ratio.amax(dim=1, keepdim=True).clamp(min=_FLOOR)
