@@ -41,7 +41,7 @@ def assert_loaded(encoder: torch.nn.Module, state: dict[str, torch.Tensor]) -> N
 def test_torchvision_state_dict_loads(encoder: ResNetEncoder, resnet18: dict, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"resnet18{suffix}"
     save_file(resnet18, path) if suffix == ".safetensors" else torch.save(resnet18, path)
-    load_encoder_weights(encoder, path)
+    assert set(load_encoder_weights(encoder, path)) == {"fc.weight", "fc.bias"}
     assert_loaded(encoder, resnet18)
 
 

@@ -6,20 +6,17 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from u2pl.pixels import image_prior as module
-from u2pl.pixels.image_prior import image_prior, propagate
+from u2pl.pixels.image_prior import apart, image_prior, propagate
 
 
 def slow_propagate(features: Tensor, labels: Tensor, neighbours: int, damping: float) -> list[list[float]]:
     """Pixel by pixel, so to speak: every number in a loop."""
     rows = features.double().tolist()
-    count, width, classes = len(rows), len(rows[0]), labels.shape[1]
-    mean = [sum(row[k] for row in rows) / count for k in range(width)]
-    std = [math.sqrt(sum((row[k] - mean[k]) ** 2 for row in rows) / (count - 1)) for k in range(width)]
-    rows = [[(row[k] - mean[k]) / (std[k] + 1e-3) for k in range(width)] for row in rows]
-    rows = [[x / max(math.sqrt(sum(y * y for y in row)), 1e-12) for x in row] for row in rows]
+    count, classes = len(rows), labels.shape[1]
     weight = [[0.0] * count for _ in range(count)]
     for i in range(count):
         alike = {j: sum(a * b for a, b in zip(rows[i], rows[j], strict=True)) for j in range(count) if j != i}
@@ -48,7 +45,7 @@ def slow_propagate(features: Tensor, labels: Tensor, neighbours: int, damping: f
 def test_labels_spread_as_loops_say(count: int, labeled: int, neighbours: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CHUNK", 4)  # several chunks
     generator = torch.Generator().manual_seed(count)
-    features = torch.rand(count, 6, generator=generator)
+    features = F.normalize(torch.randn(count, 6, generator=generator), dim=1)
     labels = torch.rand(labeled, 3, generator=generator)
     expected = slow_propagate(features, labels, min(neighbours, count - 1), 0.8)
     found = propagate(features, labels, neighbours=neighbours, damping=0.8)
@@ -60,9 +57,10 @@ def groups(sizes: tuple[int, ...]) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     kinds = len(sizes)
     centres = torch.eye(kinds) * 5
-    return torch.cat(
-        [centre + torch.rand(size, kinds, generator=generator) for centre, size in zip(centres, sizes, strict=True)]
-    )
+    images = [
+        centre + torch.rand(size, kinds, generator=generator) for centre, size in zip(centres, sizes, strict=True)
+    ]
+    return F.normalize(torch.cat(images), dim=1)
 
 
 def ordered(sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -108,22 +106,61 @@ def test_a_class_that_no_label_shows_is_left_alone() -> None:
 
 @pytest.mark.parametrize("shown", [[[True]], [[False]]])
 def test_one_class_says_nothing(shown: list[list[bool]]) -> None:
-    assert torch.equal(image_prior(torch.rand(4, 3), torch.tensor(shown), sharpness=4.0), torch.zeros(4, 1))
+    assert torch.equal(
+        image_prior(F.normalize(torch.rand(4, 3), dim=1), torch.tensor(shown), sharpness=4.0), torch.zeros(4, 1)
+    )
 
 
 def test_images_that_are_all_alike_say_nothing() -> None:
     shown = torch.tensor([[True, False], [False, True]])
-    prior = image_prior(torch.ones(6, 3), shown, sharpness=4.0)
+    prior = image_prior(torch.ones(6, 3) / 3**0.5, shown, sharpness=4.0)
+    torch.testing.assert_close(prior[2:], torch.zeros(4, 2), atol=1e-4, rtol=0)  # both labels reach them alike
+
+
+def test_images_that_are_like_no_other_say_nothing() -> None:
+    shown = torch.tensor([[True, False], [False, True]])
+    prior = image_prior(torch.eye(6), shown, sharpness=4.0)
     assert prior.isfinite().all()
     assert (prior[2:] == 0).all()  # unlabeled ones: no label reaches them
 
 
+def slow_apart(shown: list[list[bool]]) -> list[bool]:
+    """Classes dropped one by one."""
+    classes = range(len(shown[0]))
+    told = {c for c in classes if 0 < sum(row[c] for row in shown) <= len(shown) / 2}
+    while told:
+        alone = {}
+        for c in told:
+            images = [row for row in shown if row[c]]
+            alone[c] = sum(not any(row[d] for d in told - {c}) for row in images) / len(images)
+        least = min(sorted(told), key=lambda c: alone[c])
+        if alone[least] >= 0.5:
+            break
+        told.remove(least)
+    return [c in told for c in classes]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_classes_apart_are_what_loops_find(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    shown = torch.rand(1 + seed, 5, generator=generator) < torch.tensor([0.9, 0.3, 0.3, 0.2, 0.1])
+    assert apart(shown).tolist() == slow_apart(shown.tolist())
+
+
+def test_a_class_that_comes_with_others_is_not_apart() -> None:
+    """Background, horse, cow, person: a horse in two of three images comes with a person."""
+    shown = torch.tensor([[1, 1, 0, 1], [1, 1, 0, 1], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 1, 0], [1, 0, 0, 0]]).bool()
+    assert apart(shown).tolist() == [False, True, True, False]
+    prior = image_prior(F.normalize(torch.rand(9, 3), dim=1), shown, sharpness=4.0)
+    assert torch.equal(prior[:, [0, 3]], torch.zeros(9, 2))
+
+
 def test_the_prior_is_relative_to_the_mean_of_a_class_and_to_the_likeliest_class() -> None:
     """By loops, from what :func:`propagate` gives; images of random features are like images of all kinds."""
-    features = torch.rand(30, 5, generator=torch.Generator().manual_seed(3))
+    features = F.normalize(torch.rand(30, 5, generator=torch.Generator().manual_seed(3)), dim=1)
     shown = torch.tensor([[True, c == 1, c == 2, c == 3] for c in (1, 1, 1, 1, 2, 2, 3)])
     shown[:4, 1] = torch.tensor([True, True, True, False])
-    score = propagate(features, shown.float()).tolist()
+    score = propagate(features, shown.float(), neighbours=5).tolist()  # one in fifty would be none
     prior = image_prior(features, shown, sharpness=3.0)
     mean = [sum(row[c] for row in score) / 30 for c in range(4)]
     for i, row in enumerate(score):

@@ -24,7 +24,8 @@ from u2pl.networks.smp_choices import (
     width_options,
 )
 from u2pl.networks.transformers import SHORT_NAMES, create_dpt, dpt_multiple
-from u2pl.networks.weights import fetching, load_encoder_weights
+from u2pl.networks.vocabulary import Vocabulary, vocabulary_of
+from u2pl.networks.weights import fetch_classifier, fetching, load_encoder_weights
 from u2pl.structures import SegmentationOutput
 
 #: Embeddings and coarse scores are never finer than this: contrast at every pixel costs much and adds little.
@@ -40,6 +41,7 @@ class SmpNetwork(nn.Module):
         projection: decoder features (B, K, h, w) -> embeddings (B, D, h, w). None for methods without contrast.
         classification: last encoder features (B, K, h, w) -> scores (B, C - 1, h, w) of all classes but the background.
             None for methods that do not learn from image-level tags.
+        vocabulary: of the weights that the encoder starts from, if they come with a classifier.
         multiple: both sides of an image are padded to a multiple of this, which the model requires.
         minimum: and to at least this.
     """
@@ -51,6 +53,7 @@ class SmpNetwork(nn.Module):
         model: nn.Module,
         projection: nn.Module | None = None,
         classification: nn.Module | None = None,
+        vocabulary: Vocabulary | None = None,
         multiple: int = 32,
         minimum: int = 1,
     ) -> None:
@@ -61,6 +64,7 @@ class SmpNetwork(nn.Module):
         self.model = model
         self.projection = projection
         self.classification = classification
+        self.vocabulary = vocabulary
         self.corners = on_corners(self.encoder)
         PooledBatchNorm2d.adopt(self.model.decoder)  # type: ignore[arg-type]
 
@@ -100,17 +104,14 @@ class SmpNetwork(nn.Module):
         padded = _pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
         return _unpad(self._classify(self.encoder(padded)), image, padded)
 
-    def describe(self, image: Tensor) -> Tensor:
-        """(B, K): what images (B, 3, H, W) show as a whole, the mean over all places of the encoder's last features."""
-        encoded = self.encoder(_pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum))
-        features = encoded[0] if isinstance(encoded, tuple) else encoded
-        return features[-1].mean(dim=(2, 3))
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, K, h, w): the encoder's last features of images (B, 3, H, W)."""
+        return _last(self.encoder(_pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)))
 
     def _classify(self, encoded: Any) -> Tensor:
-        """Scores at each place of the last of all features; a transformer's prefix tokens are left aside."""
+        """Scores at each place of the last of all features."""
         assert self.classification is not None
-        features = encoded[0] if isinstance(encoded, tuple) else encoded
-        return self.classification(features[-1])
+        return self.classification(_last(encoded))
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that start from ImageNet and train at the base learning rate."""
@@ -177,12 +178,14 @@ def smp_network(
         if "vit_" in encoder and create is not create_dpt:
             why += " Plain vision transformers are for network.architecture=DPT"
         raise InputError(f"network.architecture: {architecture} cannot be built on encoder {encoder}: {why}") from error
+    beside: dict[str, Tensor] = {}
     if weights is not None:
-        load_encoder_weights(model.encoder, weights)
+        beside = load_encoder_weights(model.encoder, weights)
     elif tag is not None:
         with fetching(encoder):
             settings = smp.encoders.get_preprocessing_params(encoder, tag)
             model = create(encoder_weights=tag, **options)
+            beside = fetch_classifier(model.encoder, encoder, tag)
         mean = settings["mean"] if mean is None else mean
         std = settings["std"] if std is None else std
     stride = int(model.encoder.output_stride)
@@ -204,10 +207,17 @@ def smp_network(
         classification=nn.Conv2d(model.encoder.out_channels[-1], num_classes - 1, kernel_size=1, bias=False)
         if classification
         else None,
+        vocabulary=vocabulary_of(beside, model.encoder.out_channels[-1]),
         multiple=dpt_multiple(model.encoder) if architecture.lower() == "dpt" else stride,
         # PAN's pyramid halves the encoder's map three times.
         minimum=8 * stride if architecture.lower() == "pan" else 1,
     )
+
+
+def _last(encoded: Any) -> Tensor:
+    """(B, K, h, w), the last of all features; a transformer's prefix tokens are left aside."""
+    features = encoded[0] if isinstance(encoded, tuple) else encoded
+    return features[-1]
 
 
 def _pad(image: Tensor, *, multiple: int, minimum: int) -> Tensor:

@@ -18,6 +18,7 @@ from u2pl.networks.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize, 
 from u2pl.networks.perturbation import append_dropped
 from u2pl.networks.places import on_corners
 from u2pl.networks.resnet import Features, ResNetEncoder, resnet_encoder
+from u2pl.networks.vocabulary import Vocabulary, vocabulary_of
 from u2pl.networks.weights import fetch_resnet_weights, load_encoder_weights
 from u2pl.structures import SegmentationOutput
 
@@ -87,6 +88,7 @@ class DeepLabV3Plus(nn.Module):
         auxiliary: features of the third stage -> class scores, for an additional loss in training.
         classification: features of the last stage -> scores (B, C - 1, h, w) of all classes but the background. None
             for methods that do not learn from image-level tags.
+        vocabulary: of the weights that the encoder starts from, if they come with a classifier.
     """
 
     multiple = 32  #: maps of the encoder cover an image exactly whose sides are multiples of this
@@ -101,6 +103,7 @@ class DeepLabV3Plus(nn.Module):
         projection: nn.Module | None = None,
         auxiliary: nn.Module | None = None,
         classification: nn.Module | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         super().__init__()
         self.normalize = normalize
@@ -110,6 +113,7 @@ class DeepLabV3Plus(nn.Module):
         self.projection = projection
         self.auxiliary = auxiliary
         self.classification = classification
+        self.vocabulary = vocabulary
         self.corners = on_corners(encoder)
 
     def forward(self, image: Tensor, *, dropped: int = 0) -> SegmentationOutput:
@@ -137,11 +141,11 @@ class DeepLabV3Plus(nn.Module):
     def activate(self, image: Tensor) -> Tensor:
         """(B, C - 1, h, w): the ``activation`` of :meth:`forward` alone, without the decoder."""
         assert self.classification is not None
-        return self.classification(self.encoder(self.normalize(image)).high)
+        return self.classification(self.encode(image))
 
-    def describe(self, image: Tensor) -> Tensor:
-        """(B, K): what images (B, 3, H, W) show as a whole, the mean over all places of the encoder's last features."""
-        return self.encoder(self.normalize(image)).high.mean(dim=(2, 3))
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, K, h, w): the encoder's last features of images (B, 3, H, W)."""
+        return self.encoder(self.normalize(image)).high
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that start from ImageNet and train at the base learning rate."""
@@ -191,10 +195,11 @@ def deeplabv3plus(
         weights: a local file of the encoder's weights; wins over ``pretrained``.
     """
     trunk = resnet_encoder(encoder, output_stride=output_stride, deep_stem=deep_stem, multi_grid=multi_grid)
+    beside: dict[str, Tensor] = {}
     if weights is not None:
-        load_encoder_weights(trunk, weights)
+        beside = load_encoder_weights(trunk, weights)
     elif pretrained:
-        fetch_resnet_weights(trunk, encoder)
+        beside = fetch_resnet_weights(trunk, encoder)
     if aspp_dilations is None:
         aspp_dilations = (12, 24, 36) if output_stride == 8 else (6, 12, 18)
     elif not aspp_dilations or min(aspp_dilations) < 1:
@@ -220,6 +225,7 @@ def deeplabv3plus(
         classification=nn.Conv2d(trunk.high_channels, num_classes - 1, kernel_size=1, bias=False)
         if classification
         else None,
+        vocabulary=vocabulary_of(beside, trunk.high_channels),
     )
 
 

@@ -10,8 +10,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+import segmentation_models_pytorch as smp
 import timm
 from huggingface_hub import constants as hub
+from huggingface_hub import hf_hub_download
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from u2pl.errors import InputError
@@ -25,24 +28,24 @@ _WRAPPERS = ("module.", "encoder.", "backbone.", "model.")
 _CONNECT_TIMEOUT = 5.0
 
 
-def load_encoder_weights(encoder: nn.Module, path: Path | str) -> None:
-    """Load a file of an encoder's published weights; all of its tensors or none.
+def load_encoder_weights(encoder: nn.Module, path: Path | str) -> dict[str, Tensor]:
+    """Load a file of an encoder's published weights; all of its tensors or none. Returns the file's classifier.
 
-    ``.safetensors``, ``.pt`` and ``.pth`` files are read, the latter without running code from them. The classifier
-    of the file is ignored, and so are wrappers around the names (``module.``, ``encoder.``, ``state_dict``). Names are
-    those of torchvision, timm or MiT; for vision transformers also those of other releases that timm converts.
+    ``.safetensors``, ``.pt`` and ``.pth`` files are read, the latter without running code from them. Wrappers around
+    the names are ignored (``module.``, ``encoder.``, ``state_dict``). Names are those of torchvision, timm or MiT; for
+    vision transformers also those of other releases that timm converts.
 
     Raises:
         InputError: one line that names ``network.weights`` and the file, if it cannot be read or is of another network.
     """
-    _copy_into(encoder, _read(Path(path)), source=f"network.weights: {path}")
+    return _copy_into(encoder, _read(Path(path)), source=f"network.weights: {path}")
 
 
-def fetch_resnet_weights(encoder: nn.Module, name: str) -> None:
+def fetch_resnet_weights(encoder: nn.Module, name: str) -> dict[str, Tensor]:
     """ImageNet weights for a :class:`u2pl.networks.resnet.ResNetEncoder`, by the stem that it has.
 
     The plain stem gets torchvision's weights; the deep one those of GluonCV's ResNet-s (He et al. 2019, arXiv
-    1812.01187), which has the same three convolutions.
+    1812.01187), which has the same three convolutions. Returns their classifier.
     """
     deep = isinstance(encoder.conv1, nn.Sequential)
     if deep and not timm.is_model(f"{name}s"):
@@ -53,7 +56,24 @@ def fetch_resnet_weights(encoder: nn.Module, name: str) -> None:
     model = f"{name}s.gluon_in1k" if deep else f"{name}.tv_in1k"
     with fetching(name):
         state = timm.create_model(model, pretrained=True).state_dict()
-    _copy_into(encoder, state, source=f"network.pretrained: {model}")
+    return _copy_into(encoder, state, source=f"network.pretrained: {model}")
+
+
+def fetch_classifier(encoder: nn.Module, name: str, tag: str | bool) -> dict[str, Tensor]:
+    """What the published weights of an encoder of segmentation_models_pytorch hold beside the encoder.
+
+    Args:
+        encoder: the encoder, which has these weights.
+        name: what segmentation_models_pytorch calls it; ``tu-`` and a name of timm.
+        tag: what it calls the weights.
+    """
+    if name.startswith("tu-"):
+        state = timm.create_model(name.removeprefix("tu-"), pretrained=True).state_dict()
+    else:
+        settings = smp.encoders.encoders[name]["pretrained_settings"][tag]
+        state = load_file(hf_hub_download(settings["repo_id"], "model.safetensors", revision=settings["revision"]))
+    own = {_canonical(key) for key in encoder.state_dict()}
+    return {key: value for key, value in state.items() if _canonical(key) not in own}
 
 
 @contextmanager
@@ -107,8 +127,8 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     raise InputError(f"network.weights: {path} holds no tensors by name; save the encoder's state_dict()")
 
 
-def _copy_into(encoder: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Copy a state dict into an encoder if it has every tensor of it, in the right shape."""
+def _copy_into(encoder: nn.Module, state: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
+    """Copy a state dict into an encoder if it has every tensor of it, in the right shape; returns the rest."""
     wanted = encoder.state_dict()
     state = published_layout(encoder, _unwrap(state, wanted))
     given = {_canonical(key): (key, value) for key, value in state.items()}
@@ -132,6 +152,7 @@ def _copy_into(encoder: nn.Module, state: Mapping[str, Tensor], *, source: str) 
             "(and network.deep_stem) that these weights are of"
         )
     nn.Module.load_state_dict(encoder, matched, strict=False)  # MiT's own takes no `strict`
+    return dict(given.values())
 
 
 def _unwrap(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:

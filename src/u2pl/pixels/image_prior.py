@@ -10,23 +10,27 @@ _CHUNK = 1024  # rows of the similarity matrix at a time
 _POWER = 3  # of a similarity, as in Iscen et al.
 _ROUNDS = 100  # 0.9 ** 100 is 3e-5
 _COMMON = 0.5  # a class that more than this share of the labeled images show is no news
+_ALONE = 0.5  # of its images, a class that speaks against others is the only one in this share
 _FLOOR = 1e-6
 
 
 def image_prior(
-    features: Tensor, shown: Tensor, *, sharpness: float, neighbours: int = 10, damping: float = 0.9
+    features: Tensor, shown: Tensor, *, sharpness: float, neighbours: int | None = None, damping: float = 0.9
 ) -> Tensor:
     """(I, C) float32, at most 0: what to add to the logits of each image's pixels.
 
     ``sharpness`` times the logarithm of how likely an image shows a class, relative to its likeliest class. How likely
     that is comes from :func:`propagate`, over the mean of all images: a class with few labels is not thought rare for
-    that. Other classes than the :func:`uncommon` ones, such as a background, are left alone: their column is 0.
+    that. Other classes than those :func:`apart`, such as a background, are left alone: their column is 0.
 
     Args:
-        features: (I, K), what images show as a whole, by a pretrained encoder; the labeled images come first.
+        features: (I, K) of length 1, what images show as a whole; the labeled ones come first.
         shown: (L, C) bool, the classes of the labeled images.
+        neighbours: of each image; None for one in fifty images, from 5 to 20.
     """
-    told = uncommon(shown)
+    if neighbours is None:
+        neighbours = min(max(len(features) // 50, 5), 20)
+    told = apart(shown)
     score = propagate(features, shown.float(), neighbours=neighbours, damping=damping)
     ratio = score / score.mean(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
     ratio = ratio.clamp(min=_FLOOR).where(told, 0.0)
@@ -40,19 +44,34 @@ def uncommon(shown: Tensor) -> Tensor:
     return (share > 0) & (share <= _COMMON)
 
 
-def propagate(features: Tensor, labels: Tensor, *, neighbours: int = 10, damping: float = 0.9) -> Tensor:
+def apart(shown: Tensor) -> Tensor:
+    """(C,) bool: the :func:`uncommon` classes that, as a rule, no other of them is seen with; of (L, C) bool.
+
+    One that is in an image speaks against the others. It does not where a class, a person for example, mostly comes
+    with one of the others: the class that is seen alone least is dropped until all are in half of their images.
+    """
+    told = uncommon(shown)
+    while told.any():
+        seen = shown & told
+        alone = (seen & (seen.sum(dim=1, keepdim=True) == 1)).sum(dim=0) / seen.sum(dim=0).clamp(min=1)
+        least = alone.where(told, torch.inf).argmin()
+        if alone[least] >= _ALONE:
+            break
+        told[least] = False
+    return told
+
+
+def propagate(features: Tensor, labels: Tensor, *, neighbours: int, damping: float = 0.9) -> Tensor:
     """(I, C) float32: labels of the first L images, spread over a graph of all I images that are alike.
 
     Label propagation (Zhou et al. 2004), over features as Iscen et al. (2019, arXiv 1904.04717): a graph of the cubed
     cosine similarities of each image to its ``neighbours``, symmetric and normalised by degrees, over which
-    ``Z <- damping W Z + (1 - damping) Y`` converges. Features are standardised first: the mean of all images says
-    nothing about any.
+    ``Z <- damping W Z + (1 - damping) Y`` converges.
 
     Args:
-        features: (I, K), I >= 2. labels: (L, C) float, L <= I.
+        features: (I, K) of length 1, I >= 2. labels: (L, C) float, L <= I.
     """
     features = features.float()
-    features = F.normalize((features - features.mean(dim=0)) / (features.std(dim=0) + 1e-3), dim=1)
     rows, columns, weights = _graph(features, min(neighbours, len(features) - 1))
     start = F.pad(labels.float(), (0, 0, 0, len(features) - len(labels)))
     spread = start
@@ -63,7 +82,7 @@ def propagate(features: Tensor, labels: Tensor, *, neighbours: int = 10, damping
 
 
 def _graph(features: Tensor, neighbours: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, columns and values, (2 I N) each, of D^-1/2 (W + W^T) D^-1/2 for normalised features (I, K).
+    """Rows, columns and values, (2 I N) each, of D^-1/2 (W + W^T) D^-1/2 for features (I, K) of length 1.
 
     W holds the similarities of each image to its N neighbours; entries at the same place add up.
     """
