@@ -148,7 +148,7 @@ def with_method(config: Config, name: str) -> Config:
         (
             {"shown": 1.2},
             ("network.weights=w.pth",),
-            {"method.image_prior": 4, "method.warmup": 0.1, "method.ramp": 0.1, "method.ema_decay": 0.993},
+            {"method.image_prior": 8, "method.warmup": 0.1, "method.ramp": 0.1, "method.ema_decay": 0.993},
         ),
         (
             {"labeled": 101},
@@ -171,7 +171,7 @@ def with_method(config: Config, name: str) -> Config:
                 ("network.weights=w.pth", "method.name=weak_u2pl"),
             )
         ),
-        ({"shown": 2.0}, ("network.pretrained=true",), {"method.image_prior": 4}),
+        ({"shown": 2.0}, ("network.pretrained=true",), {"method.image_prior": 8}),
         ({"shown": 2.1}, ("network.pretrained=true",), {"method.image_prior": 0, "method.warmup": 0.4}),
         ({"shown": 0.0}, ("network.pretrained=true",), {"method.image_prior": 0}),
         ({"shown": 1.2}, (), {"method.image_prior": 0, "method.warmup": 0.4, "method.mixing": "cross_domain"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def test_an_image_prior_is_of_images_that_are_alike(monkeypatch: pytest.MonkeyPa
     assert asked[0] == samples
     assert set(priors) == {sample.name for sample in source.unlabeled}
     assert "28 unlabeled images" in lines[0]
+    assert re.search(r"the class of \d of 11 labeled ones", lines[0])  # one shows but the class that is seldom alone
     assert all(row[:2].eq(0).all() for row in priors.values())  # the background, and what seldom is alone
     right = [
         priors[sample.name][2:].argmax().item() + 2 in shown(sample)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from u2pl.pixels import image_prior as module
-from u2pl.pixels.image_prior import apart, image_prior, propagate
+from u2pl.pixels.image_prior import apart, image_prior, named, propagate
 
 
 def slow_propagate(features: Tensor, labels: Tensor, neighbours: int, damping: float) -> list[list[float]]:
@@ -167,3 +167,34 @@ def test_the_prior_is_relative_to_the_mean_of_a_class_and_to_the_likeliest_class
         ratio = [max(row[c] / mean[c], 1e-6) for c in (1, 2, 3)]
         expected = [3 * math.log(one / max(ratio)) for one in ratio]
         assert prior[i].tolist() == pytest.approx([0.0, *expected], abs=1e-3)
+
+
+def test_labeled_images_are_named_as_when_each_is_left_out() -> None:
+    """One propagation without each of them."""
+    generator = torch.Generator().manual_seed(5)
+    features, kind = ordered((8, 8, 8))
+    order = torch.randperm(24, generator=generator)
+    features, kind = features[order], kind[order]
+    features = F.normalize(features + 0.3 * torch.randn(features.shape, generator=generator))
+    shown = torch.zeros(14, 4, dtype=torch.bool)
+    shown[:, 0] = True
+    shown[torch.arange(12), 1 + kind[:12]] = True  # two images show nothing but the background
+    score = torch.zeros(14, 4)
+    for i in range(14):
+        others = shown.float()
+        others[i] = 0
+        score[i] = propagate(features, others, neighbours=3)[i]
+    assert apart(shown).tolist() == [False, True, True, True]
+    expected = []
+    for i in range(14):
+        ratio = [float(score[i, c] / score[:, c].mean()) for c in (1, 2, 3)]
+        expected.append(bool(shown[i, 1 + ratio.index(max(ratio))]))
+    found = named(features, shown, neighbours=3).tolist()
+    assert found == expected
+    assert 4 < sum(found) < 12  # some are wrong
+    assert not any(found[12:])
+
+
+def test_no_image_is_named_by_its_own_label() -> None:
+    shown = torch.tensor([[True, False], [False, True]])
+    assert named(torch.eye(4)[:, :3] + 0.1, shown).tolist() == [False, False]

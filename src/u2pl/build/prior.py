@@ -15,7 +15,7 @@ from u2pl.data.source import DataSource
 from u2pl.engine.image_features import image_features
 from u2pl.errors import InputError
 from u2pl.fields import AUTO
-from u2pl.pixels.image_prior import image_prior
+from u2pl.pixels.image_prior import apart, image_prior, named
 
 
 def uses_image_prior(config: Config) -> bool:
@@ -46,8 +46,10 @@ def build_image_prior(
     features = image_features(fabric, network, [*source.labeled, *source.unlabeled])
     prior = image_prior(features, shown, sharpness=config.method.image_prior)[len(source.labeled) :]
     if say is not None:
+        asked = int((shown & apart(shown)).any(dim=1).sum())
         say(
-            f"image_prior: what {len(source.unlabeled)} unlabeled images show, by images like them "
+            f"image_prior: what {len(source.unlabeled)} unlabeled images show, by images like them; so is the class of "
+            f"{int(named(features, shown).sum())} of {asked} labeled ones, left out in turn "
             f"({time.perf_counter() - began:.0f} s)"
         )
     return {sample.name: row for sample, row in zip(source.unlabeled, prior, strict=True)}

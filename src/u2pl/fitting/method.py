@@ -14,7 +14,7 @@ from u2pl.fitting.reading import has_teacher, is_pretrained, kind_of, steps_of
 FEW_LABELS, FEW_PER_CLASS = 100, 20  # up to, or below: as the 46 labels of CamVid
 WARMUP_FEW, WARMUP, WARMUP_TRANSFORMER = 0.4, 0.25, 0.1  # few labels take longer, pretrained transformers learn fast
 RAMP = 0.2  # as in every preset for few labels
-SHOWN_APART, SHARPNESS = 2.0, 4.0  # VOC animals show 1.2 each
+SHOWN_APART, SHARPNESS = 2.0, 8.0  # VOC animals show 1.2 each
 SURE = 0.95  # FixMatch's; VOC animals with 218 labels
 WARMUP_PRIOR, RAMP_PRIOR = 0.1, 0.1  # with a prior, pseudo-labels are good before the student is: VOC animals
 HORIZON, EMA_DECAY = 0.15, (0.95, 0.999)  # share of the teacher's steps it remembers; bounds

@@ -11,7 +11,7 @@ _POWER = 3  # of a similarity, as in Iscen et al.
 _ROUNDS = 100  # 0.9 ** 100 is 3e-5
 _COMMON = 0.5  # a class that more than this share of the labeled images show is no news
 _ALONE = 0.5  # of its images, a class that speaks against others is the only one in this share
-_FLOOR = 1e-6
+_FLOOR, _TINY = 1e-6, torch.finfo(torch.float32).tiny
 
 
 def image_prior(
@@ -26,16 +26,26 @@ def image_prior(
     Args:
         features: (I, K) of length 1, what images show as a whole; the labeled ones come first.
         shown: (L, C) bool, the classes of the labeled images.
-        neighbours: of each image; None for one in fifty images, from 5 to 20.
+        neighbours, damping: see :func:`propagate`.
     """
-    if neighbours is None:
-        neighbours = min(max(len(features) // 50, 5), 20)
     told = apart(shown)
     score = propagate(features, shown.float(), neighbours=neighbours, damping=damping)
-    ratio = score / score.mean(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
-    ratio = ratio.clamp(min=_FLOOR).where(told, 0.0)
+    ratio = (score / score.mean(dim=0).clamp(min=_TINY)).clamp(min=_FLOOR).where(told, 0.0)
     relative = ratio / ratio.amax(dim=1, keepdim=True).clamp(min=_FLOOR)
     return (sharpness * relative.clamp(min=_FLOOR).log()).where(told, 0.0)
+
+
+def named(features: Tensor, shown: Tensor, *, neighbours: int | None = None, damping: float = 0.9) -> Tensor:
+    """(L,) bool: labeled images of which the prior's likeliest class is right when their own label is left out.
+
+    What :func:`propagate` gives is linear in the labels, so that all are left out in turn at once. Images that show no
+    class of those :func:`apart` are not asked; they are False. Arguments are those of :func:`image_prior`.
+    """
+    told = apart(shown)
+    influence = propagate(features, torch.eye(len(shown)), neighbours=neighbours, damping=damping)[: len(shown)]
+    score = influence.fill_diagonal_(0) @ shown.float()
+    ratio = (score / score.mean(dim=0).clamp(min=_TINY)).where(told, -1.0)
+    return (shown & told).gather(1, ratio.argmax(dim=1, keepdim=True)).squeeze(1)
 
 
 def uncommon(shown: Tensor) -> Tensor:
@@ -61,7 +71,7 @@ def apart(shown: Tensor) -> Tensor:
     return told
 
 
-def propagate(features: Tensor, labels: Tensor, *, neighbours: int, damping: float = 0.9) -> Tensor:
+def propagate(features: Tensor, labels: Tensor, *, neighbours: int | None = None, damping: float = 0.9) -> Tensor:
     """(I, C) float32: labels of the first L images, spread over a graph of all I images that are alike.
 
     Label propagation (Zhou et al. 2004), over features as Iscen et al. (2019, arXiv 1904.04717): a graph of the cubed
@@ -70,8 +80,11 @@ def propagate(features: Tensor, labels: Tensor, *, neighbours: int, damping: flo
 
     Args:
         features: (I, K) of length 1, I >= 2. labels: (L, C) float, L <= I.
+        neighbours: of each image; None for one in fifty images, from 5 to 20.
     """
     features = features.float()
+    if neighbours is None:
+        neighbours = min(max(len(features) // 50, 5), 20)
     rows, columns, weights = _graph(features, min(neighbours, len(features) - 1))
     start = F.pad(labels.float(), (0, 0, 0, len(features) - len(labels)))
     spread = start
@@ -98,5 +111,5 @@ def _graph(features: Tensor, neighbours: int) -> tuple[Tensor, Tensor, Tensor]:
     other, weight = torch.cat(places).flatten(), torch.cat(values).flatten().repeat(2)
     rows, columns = torch.cat((one, other)), torch.cat((other, one))
     degree = torch.zeros(count, device=features.device).index_add_(0, rows, weight)
-    scale = degree.clamp(min=torch.finfo(torch.float32).tiny).rsqrt()
+    scale = degree.clamp(min=_TINY).rsqrt()
     return rows, columns, weight * scale[rows] * scale[columns]
