@@ -113,8 +113,12 @@ def test_pretrained_takes_the_colours_of_the_weights(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("u2pl.networks.weights._why_unreachable", lambda: None)
     monkeypatch.setattr(smp, "create_model", fetch)
     monkeypatch.setattr(smp.encoders, "get_preprocessing_params", lambda encoder, tag: settings)
+    classifier = {"classifier.1.weight": torch.rand(4, 1280), "classifier.1.bias": torch.rand(4)}
+    monkeypatch.setattr("u2pl.networks.adapter.fetch_classifier", lambda encoder, name, tag: classifier)
     network = small(pretrained=True)
     assert asked[-1] == "imagenet"
+    assert network.vocabulary is not None
+    assert torch.equal(network.vocabulary.weight, classifier["classifier.1.weight"])
     assert network.normalize.mean.flatten().tolist() == [0.5, 0.5, 0.5]
     assert network.normalize.std.flatten().tolist() == [0.25, 0.25, 0.25]
     assert small(pretrained=True, mean=(0.0, 0.0, 0.0)).normalize.mean.flatten().tolist() == [0.0, 0.0, 0.0]

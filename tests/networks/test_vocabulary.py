@@ -106,3 +106,8 @@ def test_published_weights_tell_their_classifier(name: str, tmp_path: Path, monk
     else:
         assert vocabulary is not None
         assert vocabulary.weight.shape == (1000, encoder.out_channels[-1])
+
+
+def test_weights_that_were_trained_without_labels_have_no_classifier() -> None:
+    name = "tu-vit_small_patch14_dinov2.lvd142m"
+    assert weights.fetch_classifier(smp.encoders.get_encoder("resnet18", weights=None), name, True) == {}

@@ -68,7 +68,11 @@ def fetch_classifier(encoder: nn.Module, name: str, tag: str | bool) -> dict[str
         tag: what it calls the weights.
     """
     if name.startswith("tu-"):
-        state = timm.create_model(name.removeprefix("tu-"), pretrained=True).state_dict()
+        model = name.removeprefix("tu-")
+        published = timm.get_pretrained_cfg(model)
+        if published is None or published.num_classes == 0:  # trained without labels, as DINOv2
+            return {}
+        state = timm.create_model(model, pretrained=True).state_dict()
     else:
         settings = smp.encoders.encoders[name]["pretrained_settings"][tag]
         state = load_file(hf_hub_download(settings["repo_id"], "model.safetensors", revision=settings["revision"]))
