@@ -163,6 +163,11 @@ def with_method(config: Config, name: str) -> Config:
             ("network.weights=w.pth",),
             {"method.min_confidence": 0, "method.unsupervised_weighting": "lambda_u", "method.warmup": 0.4},
         ),
+        (
+            {"labeled": 218, "shown": 1.2},
+            ("network.weights=w.pth",),
+            {"method.min_confidence": 0, "method.unsupervised_weighting": "lambda_u", "method.warmup": 0.1},
+        ),
         *(
             ({"labeled": 500}, keys, {"method.min_confidence": 0, "method.unsupervised_weighting": "lambda_u"})
             for keys in (

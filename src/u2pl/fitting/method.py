@@ -15,7 +15,7 @@ FEW_LABELS, FEW_PER_CLASS = 100, 20  # up to, or below: as the 46 labels of CamV
 WARMUP_FEW, WARMUP, WARMUP_TRANSFORMER = 0.4, 0.25, 0.1  # few labels take longer, pretrained transformers learn fast
 RAMP = 0.2  # as in every preset for few labels
 SHOWN_APART, SHARPNESS = 2.0, 8.0  # VOC animals show 1.2 each
-SURE = 0.95  # FixMatch's; VOC animals with 218 labels
+SURE = 0.95  # FixMatch's; VOC animals with 218 labels, in short runs
 WARMUP_PRIOR, RAMP_PRIOR = 0.1, 0.1  # with a prior, pseudo-labels are good before the student is: VOC animals
 HORIZON, EMA_DECAY = 0.15, (0.95, 0.999)  # share of the teacher's steps it remembers; bounds
 
@@ -32,12 +32,16 @@ def image_prior(config: Config, facts: Facts) -> Choice:
 
 
 def belief(config: Config, facts: Facts) -> Choice:
-    """Which pseudo-labels to believe, and how much they weigh: as U2PL or, with a pretrained encoder, as FixMatch."""
+    """Which pseudo-labels to believe, and how much they weigh: as U2PL or, with a pretrained encoder, as FixMatch.
+
+    With a prior of images, U2PL's own were ahead by 1.2 at 218 labels of VOC animals, and 0.5 behind at 109.
+    """
     sure = is_pretrained(config) and config.data.name != "domain" and not uses_tags(config.method)
+    sure = sure and not uses_image_prior(config)
     enough = sure and facts.labeled > FEW_LABELS
     reason = f"{facts.labeled} labels are {'enough' if enough else 'few'} for a teacher to know what it is sure of"
     if not sure:
-        reason = "the paper's, from scratch, across domains and with tags"
+        reason = "the paper's, from scratch, with a prior of images, across domains and with tags"
     values = {"min_confidence": 0.0, "unsupervised_weighting": "lambda_u"}
     if enough:
         values = {"min_confidence": SURE, "unsupervised_weighting": "reliable_share"}
