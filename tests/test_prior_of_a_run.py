@@ -12,12 +12,16 @@ from safetensors.torch import load_file
 from torchvision.models import resnet18
 
 from tiny_run import KillAt, KilledError
-from u2pl.build import build_image_prior, build_source, check_image_prior
+from u2pl.build import build_image_prior, build_network, build_source, check_image_prior, image_prior_parameters
 from u2pl.config import Config
 from u2pl.errors import InputError
+from u2pl.networks import deeplabv3plus
+from u2pl.predictor import Predictor, load_network
 from u2pl.recipes import load_config
 from u2pl.run import fabric_of, train
+from u2pl.score import score_run
 
+OBJECTS = ("data.kind=objects", "data.train=20", "data.labeled=6", "data.val=6")
 SCENES = ("data.train=6", "data.val=2", "data.labeled=2", "data.height=48", "data.width=64", "data.workers=0")
 
 
@@ -38,9 +42,11 @@ def test_an_image_prior_is_of_images_that_are_alike(monkeypatch: pytest.MonkeyPa
     asked: list[Any] = []
     monkeypatch.setattr("u2pl.build.prior.image_features", lambda *given: asked.append(given[2]) or features)
     lines: list[str] = []
-    priors = build_image_prior(chosen, source, torch.nn.Identity(), fabric_of(chosen.train), say=lines.append)
-    assert priors is not None
+    network = deeplabv3plus(num_classes=len(source.classes), encoder="resnet18", channels=8)
+    prior = build_image_prior(chosen, source, network, fabric_of(chosen.train), say=lines.append)
+    assert prior is not None
     assert asked[0] == samples
+    priors = prior.unlabeled
     assert set(priors) == {sample.name for sample in source.unlabeled}
     assert "28 unlabeled images" in lines[0]
     assert re.search(r"the class of \d of 11 labeled ones", lines[0])  # one shows but the class that is seldom alone
@@ -51,6 +57,14 @@ def test_an_image_prior_is_of_images_that_are_alike(monkeypatch: pytest.MonkeyPa
         if shown(sample) - {1}
     ]
     assert sum(right) > 0.8 * len(right)
+    classifier = prior.classifier  # says of the same images what it has learned of them
+    assert not classifier.told[:2].any()
+    scores = features @ classifier.weight.T + classifier.bias
+    named = [
+        int(row[2:].argmax()) == int(priors[sample.name][2:].argmax())
+        for sample, row in zip(source.unlabeled, scores[len(source.labeled) :], strict=True)
+    ]
+    assert sum(named) > 0.8 * len(named)
 
 
 def shown(sample: Any) -> set[int]:
@@ -75,20 +89,18 @@ def test_a_prior_by_an_encoder_from_scratch_is_refused() -> None:
     check_image_prior(config("method.image_prior=2", "network.pretrained=true"))
 
 
-def test_training_with_a_prior_resumes_exactly_and_says_so(tmp_path: Path) -> None:
+@pytest.fixture
+def options(tmp_path: Path) -> tuple[str, ...]:
     """Random weights of an encoder, saved, stand for pretrained ones."""
-    network = (
-        "network.channels=8",
-        "network.low_level_channels=8",
-        "data.kind=objects",
-        "data.train=20",
-        "data.labeled=6",
-    )
     weights = tmp_path / "weights.pt"
     torch.manual_seed(0)
     torch.save(resnet18(weights=None).state_dict(), weights)
+    network = (f"network.weights={weights}", "network.channels=8", "network.low_level_channels=8")
     small = ("train.steps=4", "train.batch_size=2", "train.crop_size=32", "train.save_every=2", "method.warmup=0")
-    options = (*network, f"network.weights={weights}", "method.image_prior=2", "method.name=mean_teacher", *small)
+    return (*network, *OBJECTS, *small, "method.image_prior=2", "method.name=mean_teacher")
+
+
+def test_training_with_a_prior_resumes_exactly_and_says_so(options: tuple[str, ...], tmp_path: Path) -> None:
     lines: list[str] = []
     train(config(*options), tmp_path / "whole", say=lines.append)
     assert sum(line.startswith("image_prior: ") for line in lines) == 1
@@ -97,5 +109,37 @@ def test_training_with_a_prior_resumes_exactly_and_says_so(tmp_path: Path) -> No
     train(config(*options, "train.log_every=1"), tmp_path / "parts", resume=True, say=lines.append)
     train(config(*options, "method.image_prior=0"), tmp_path / "other", say=lines.append)
     whole, parts, other = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "parts", "other"))
+    assert whole.keys() == parts.keys()
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
-    assert not all(torch.equal(value, other[name]) for name, value in whole.items())
+    assert other.keys() == {name for name in whole if not name.startswith("image_prior.")}
+    assert not all(torch.equal(value, whole[name]) for name, value in other.items())
+
+
+def test_a_run_with_a_prior_predicts_by_it(options: tuple[str, ...], tmp_path: Path) -> None:
+    """In the scores of training, of `evaluate` and in masks, unless it is not asked for."""
+    chosen = config(*options, "evaluation.image_prior=3", "train.precision=fp32")
+    trained = train(chosen, tmp_path / "run", say=lambda line: None)
+    file = tmp_path / "run" / "last.safetensors"
+    for run in (tmp_path / "run", file):
+        data = [] if run.is_dir() else ["data.name=scenes", *SCENES, *OBJECTS, "train.precision=fp32"]
+        assert score_run(run, data) == trained.scores["teacher"]
+    without = score_run(tmp_path / "run", ["evaluation.image_prior=0"])
+    assert without != trained.scores["teacher"]
+
+    predictor, network = Predictor.from_run(tmp_path / "run"), load_network(file)
+    assert predictor.image_prior is not None
+    assert predictor.image_prior.told.any()
+    image = trained.source.val[0].image()
+    seen = image[None].float() / 255
+    with torch.no_grad():
+        logits = network(seen).logits + 3 * predictor.image_prior(seen)[:, :, None, None]
+    torch.testing.assert_close(predictor(image).probability, logits[0].softmax(dim=0))
+
+
+def test_what_sees_an_image_as_a_whole_counts_as_parameters(options: tuple[str, ...]) -> None:
+    """The encoder a second time, with its classifier: torchvision's ResNet-18."""
+    chosen = config(*options)
+    network = build_network(chosen, num_classes=7).to("meta")
+    assert image_prior_parameters(chosen, network) == sum(parameter.numel() for parameter in resnet18().parameters())
+    for override in ("evaluation.image_prior=0", "method.image_prior=0", "method.name=fixmatch"):
+        assert image_prior_parameters(config(*options, override), network) == 0

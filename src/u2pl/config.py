@@ -153,6 +153,7 @@ class EvaluationConfig(Section):
     scales: Annotated[list[Annotated[float, Field(gt=0, le=4)]], Field(min_length=1)] = [1.0]  #: of the image
     flip: bool = False  #: also the mirror image
     tags: bool = True  #: class scores fall where the classification head, if there is one, does not see the class
+    image_prior: float = Field(1.0, ge=0)  #: power of what the image shows as a whole, in runs with a prior of images
 
 
 class TrainConfig(Section):

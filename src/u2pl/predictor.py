@@ -17,9 +17,12 @@ from u2pl.data.pascal_voc import voc_palette
 from u2pl.engine.checkpoint import load_weights, read_description
 from u2pl.engine.inference import Inference, Whole
 from u2pl.errors import InputError
+from u2pl.networks.image_classifier import ImageClassifier
 
 #: Ending of a file of weights, as against the folder of a run.
 WEIGHTS_SUFFIX = ".safetensors"
+#: What the tensors in it are called that say what an image shows as a whole.
+IMAGE_PRIOR = "image_prior"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Predictor:
         lookup: raw value of a mask -> class, for masks kept as the training data had them.
         scale: images are resized by this factor before the network sees them, as in training.
         inference: how the network sees the resized image; see :func:`u2pl.engine.inference.inference`.
+        image_prior: what that asks about the image as a whole, for an inference of your own.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Predictor:
         scale: float = 1.0,
         lookup: tuple[int, ...] | None = None,
         inference: Inference = Whole,
+        image_prior: ImageClassifier | None = None,
     ) -> None:
         self.network = network.eval()
         self.classes = classes
@@ -58,6 +63,7 @@ class Predictor:
         self.scale = scale
         self.lookup = lookup
         self.inference = inference
+        self.image_prior = image_prior
 
     @classmethod
     def from_run(cls, run: Path | str, *, weights: str = "last", device: str | torch.device = "cpu") -> Predictor:
@@ -78,14 +84,15 @@ class Predictor:
 
         Raises InputError when it is another file, or none.
         """
-        network, inference, description = _read(Path(path))
+        network, image_prior, description = _read(Path(path), device)
         return cls(
-            network.to(device),
+            network,
             classes=tuple(description["classes"]),
             palette=tuple((int(r), int(g), int(b)) for r, g, b in description["palette"]),
             scale=description["scale"],
             lookup=tuple(description["lookup"]) if description.get("lookup") else None,
-            inference=inference,
+            inference=inference_of(description, image_prior),
+            image_prior=image_prior,
         )
 
     @classmethod
@@ -120,23 +127,25 @@ class Predictor:
 def load_network(path: Path | str, *, device: str | torch.device = "cpu") -> nn.Module:
     """The network of one ``.safetensors`` file that `u2pl train` or `u2pl import-weights` wrote, to be evaluated.
 
-    Called with images (B, 3, H, W) in [0, 1] it returns a :class:`~u2pl.structures.SegmentationOutput`. Raises
+    Called with images (B, 3, H, W) in [0, 1] it returns a :class:`~u2pl.structures.SegmentationOutput`. It is the
+    network alone: a :class:`Predictor` also asks what an image shows as a whole, if the file has an image prior. Raises
     InputError when it is another file, or none.
     """
-    return _read(Path(path))[0].to(device).eval()
+    return _read(Path(path), device)[0].eval()
 
 
-def _read(path: Path) -> tuple[nn.Module, Inference, dict[str, Any]]:
+def _read(path: Path, device: str | torch.device) -> tuple[nn.Module, ImageClassifier | None, dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path} is missing; give a {WEIGHTS_SUFFIX} file that `u2pl train` or `import-weights` wrote")
     description = read_description(path)
     try:
         network = network_of(description)
-        load_weights(path, network)
-        inference = inference_of(description)
+        state = load_weights(path, network, beside=IMAGE_PRIOR)
+        image_prior = ImageClassifier.from_state(network.image_encoder(), state) if state else None  # type: ignore[operator]
+        inference_of(description)
     except Exception as error:
         raise InputError(f"{path} does not fit the network it describes; write it again") from error
-    return network, inference, description
+    return network.to(device), None if image_prior is None else image_prior.to(device), description
 
 
 def network_of(description: dict[str, Any]) -> nn.Module:
@@ -146,7 +155,7 @@ def network_of(description: dict[str, Any]) -> nn.Module:
     return build_network(config, len(description["classes"]))
 
 
-def inference_of(description: dict[str, Any]) -> Inference:
+def inference_of(description: dict[str, Any], image_prior: ImageClassifier | None = None) -> Inference:
     """How validation saw an image with the network a weights file describes; whole where the file does not say."""
     evaluation = description.get("evaluation", {})
-    return build_inference(Config.model_validate({"evaluation": evaluation}, strict=False).evaluation)
+    return build_inference(Config.model_validate({"evaluation": evaluation}, strict=False).evaluation, image_prior)

@@ -38,6 +38,7 @@ from u2pl.engine.fit import Run, Watcher, fit
 from u2pl.engine.machine import make_fabric, share_keys, share_sums
 from u2pl.engine.memory import require_memory
 from u2pl.errors import InputError
+from u2pl.predictor import IMAGE_PRIOR
 from u2pl.resolving import as_begun, resolved
 from u2pl.run_folder import check_folder, make_folder, network_description, save_diagnosis, save_pictures
 
@@ -96,24 +97,26 @@ def train(
         say(describe(config, source, network))
     fabric.barrier()
     fabric.to_device(method)
+    prior = build_image_prior(config, source, network, fabric, say=say if fabric.is_global_zero else None)
     draw: dict[str, Any] = {
         "semi_supervised": method.semi_supervised,
         "rank": fabric.global_rank,
         "world_size": fabric.world_size,
         "rare_classes": rare_classes,
-        "priors": build_image_prior(config, source, network, fabric, say=say if fabric.is_global_zero else None),
+        "priors": None if prior is None else prior.unlabeled,
     }
+    classifier = None if prior is None else prior.classifier
     student, optimizer = fabric.setup(network, optimizer)
     with out_of_memory_is_bad_input():
         scores = fit(
             fabric,
-            run_of(config, out, source, watchers if fabric.is_global_zero else ()),
+            run_of(config, out, source, watchers if fabric.is_global_zero else (), classifier),
             student=student,
             method=method,
             optimizer=optimizer,
             scheduler=build_scheduler(config.train, optimizer),
             batches=build_batches(config, source, **draw),
-            score=scorer(fabric, config, source) if source.val else None,
+            score=scorer(fabric, config, source, classifier) if source.val else None,
             diagnosis=build_diagnosis(config, source, **draw) if config.method.diagnose else None,
             resume=resume,
         )
@@ -155,7 +158,9 @@ def checked_network(config: Config, source: DataSource, fabric: Fabric) -> nn.Mo
     return network.to(memory_format=torch.channels_last) if config.train.channels_last else network
 
 
-def run_of(config: Config, out: Path, source: DataSource, watchers: tuple[Watcher, ...]) -> Run:
+def run_of(
+    config: Config, out: Path, source: DataSource, watchers: tuple[Watcher, ...], classifier: nn.Module | None = None
+) -> Run:
     """What the engine needs to know of a configuration."""
     train, method = config.train, config.method
     return Run(
@@ -170,6 +175,7 @@ def run_of(config: Config, out: Path, source: DataSource, watchers: tuple[Watche
             "classification": method.classification_weight,
         },
         description=network_description(config, source),
+        beside={} if classifier is None else {IMAGE_PRIOR: classifier},
         eval_every=train.eval_every,
         save_every=train.save_every,
         log_every=train.log_every,
@@ -199,9 +205,11 @@ def describe(config: Config, source: DataSource, network: nn.Module) -> str:
     )
 
 
-def scorer(fabric: Fabric, config: Config, source: DataSource) -> Callable[[nn.Module], Scores]:
+def scorer(
+    fabric: Fabric, config: Config, source: DataSource, classifier: nn.Module | None = None
+) -> Callable[[nn.Module], Scores]:
     """Evaluates a network on the validation set, shared out among the processes."""
-    inference, classes = build_inference(config.evaluation), source.classes
+    inference, classes = build_inference(config.evaluation, classifier), source.classes
 
     def score(network: nn.Module) -> Scores:
         images = loader(

@@ -50,7 +50,9 @@ def score_run(
     fabric = fabric_of(config.train)
     predictor = Predictor.load(run, weights=weights, device=fabric.device)
     if config.train.channels_last:  # as in training: another memory format rounds otherwise
-        predictor.network.to(memory_format=torch.channels_last)
+        for module in (predictor.network, predictor.image_prior):
+            if module is not None:
+                module.to(memory_format=torch.channels_last)
     samples: Sequence[Sample]
     if images is not None and masks is not None:
         samples = pair_files(
@@ -67,8 +69,9 @@ def score_run(
     if not samples:
         raise InputError("data.val: the run has no validation set; give one, or --images and --masks")
     network, classes, workers = predictor.network, predictor.classes, config.data.workers
+    inference = build_inference(config.evaluation, predictor.image_prior)
     pairs = loader(Evaluation(samples), workers=workers)
-    confusion = evaluate(fabric, network, pairs, len(classes), inference=build_inference(config.evaluation))
+    confusion = evaluate(fabric, network, pairs, len(classes), inference=inference)
     scores = Scores.from_confusion(confusion, classes)
     if getattr(network, "classification", None) is None:
         return scores

@@ -153,6 +153,19 @@ def test_weights_carry_their_description(tmp_path: Path) -> None:
         assert json.loads(file.metadata()["u2pl"]) == DESCRIPTION
 
 
+def test_what_belongs_beside_a_network_is_saved_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    network, other = trained()["student"], trained(1)["student"]
+    beside = torch.nn.BatchNorm2d(3)
+    save_weights(path, network, DESCRIPTION, beside={"extra": beside})
+    assert load_weights(path, other, beside="extra").keys() == beside.state_dict().keys()
+    assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in network.state_dict().items())
+    with pytest.raises(RuntimeError, match=r"extra\.running_mean"):
+        load_weights(path, other)
+    save_weights(path, network, DESCRIPTION)
+    assert load_weights(path, other, beside="extra") == {}
+
+
 def test_weights_can_be_read_by_whoever_reads_other_files(tmp_path: Path) -> None:
     save_weights(tmp_path / "last.safetensors", trained()["student"], DESCRIPTION)
     (tmp_path / "plain").write_text("")

@@ -1,4 +1,4 @@
-"""Whole images, described by the encoder; the network is left as it was."""
+"""The images of a data set, seen as a whole; no mask is read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from u2pl.engine.image_features import SIDE, image_features
+from u2pl.engine.image_features import image_features
+from u2pl.networks.image_encoder import ImageEncoder
 from u2pl.networks.vocabulary import Vocabulary
 
 
@@ -30,50 +31,33 @@ class Plain:
         raise AssertionError("a mask was read")
 
 
-class Looking(nn.Module):
-    """Tells the colours and the size of what it sees."""
-
-    def __init__(self, vocabulary: nn.Module | None) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
-        self.vocabulary = vocabulary
-        self.seen: list[bool] = []
-        self.sizes: list[list[int]] = []
-
-    def encode(self, image: Tensor) -> Tensor:
-        self.seen.append(self.training)
-        self.sizes.append(list(image.shape[-2:]))
-        return torch.cat((image * self.scale, 1 - image), dim=1)
+SAMPLES = [Plain(255, 20, 30), Plain(0, 512, 256), Plain(51, 300, 600)]
 
 
-def look(vocabulary: nn.Module | None) -> tuple[Tensor, Looking]:
-    network, told = Looking(vocabulary).train(), []
-    samples = [Plain(255, 20, 30), Plain(0, 512, 256), Plain(51, 300, 600)]
-    found = image_features(
-        Fabric(accelerator="cpu", devices=1), network, samples, progress=lambda *done: told.append(done)
+def look(vocabulary: Vocabulary | None) -> tuple[Tensor, ImageEncoder]:
+    torch.manual_seed(0)
+    encoder = ImageEncoder(
+        normalize=nn.Identity(), encoder=nn.Conv2d(3, 6, 8, stride=8), last=lambda x: x, vocabulary=vocabulary
     )
-    assert network.sizes == [[SIDE, 336], [448, SIDE], [SIDE, 448]]
-    assert network.seen == [False] * 3
-    assert network.training
+    told: list[tuple[int, int]] = []
+    found = image_features(
+        Fabric(accelerator="cpu", devices=1), encoder, SAMPLES, progress=lambda *done: told.append(done)
+    )
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert not found.requires_grad
     torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
-    return found, network
+    return found, encoder
 
 
-def test_whole_images_are_described_at_one_size() -> None:
-    """By mean features, standardised over images."""
-    found, _ = look(None)
-    colour = torch.tensor([1.0, 0.0, 0.2])
-    standard = (colour - 0.4) / (colour.std() + 1e-3)
-    expected = torch.stack([standard] * 3 + [-standard] * 3, dim=1)
+def test_images_are_compared_by_how_they_differ() -> None:
+    found, encoder = look(None)
+    described = torch.cat([encoder.described(sample.image().float()[None] / 255) for sample in SAMPLES])
+    expected = (described - described.mean(dim=0)) / (described.std(dim=0) + 1e-3)
     torch.testing.assert_close(found, expected / expected.norm(dim=1, keepdim=True))
+    for sample, row in zip(SAMPLES, found, strict=True):
+        torch.testing.assert_close(encoder(sample.image().float()[None] / 255)[0], row)
 
 
-def test_a_classifier_says_what_they_show() -> None:
-    """Roots of probabilities: products are Bhattacharyya coefficients."""
-    vocabulary = Vocabulary(torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), torch.rand(4))
-    found, _ = look(vocabulary)
-    for row, colour in zip(found, (1.0, 0.0, 0.2), strict=True):
-        logits = vocabulary.weight @ torch.tensor([colour] * 3 + [1 - colour] * 3) + vocabulary.bias
-        torch.testing.assert_close(row**2, logits.softmax(dim=0))
+def test_by_a_classifier_as_they_are() -> None:
+    found, encoder = look(Vocabulary(torch.rand(4, 6), torch.rand(4)))
+    torch.testing.assert_close(found[1:2], encoder(SAMPLES[1].image().float()[None] / 255))

@@ -362,3 +362,26 @@ def test_cityscapes_at_full_resolution(fabric: Fabric, real_data: Path) -> None:
     scores = Scores.from_confusion(confusion, map(str, range(19)))
     unions = counted.sum(0) + counted.sum(1) - np.diag(counted)
     assert scores.miou == pytest.approx(100 * np.mean(np.diag(counted)[unions > 0] / unions[unions > 0]), rel=1e-12)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.5])
+def test_a_prior_of_the_whole_image_multiplies_what_its_pixels_say(way: dict[str, Any], power: float) -> None:
+    """It is asked once for an image, whatever the looks at it."""
+    network, changed = Glance().eval(), 0
+    asked: list[tuple[int, ...]] = []
+
+    def prior(image: Tensor) -> Tensor:
+        asked.append(tuple(image.shape))
+        return torch.log(torch.tensor([1.0, 1.0, 0.1, 0.02, 1.0])).expand(len(image), -1)
+
+    for number, size in enumerate(SIZES):
+        image = np.random.default_rng(number).random((3, *size), dtype=np.float32)
+        with torch.no_grad():
+            scores = inference(network, **way, prior=prior, image_prior=power)(torch.from_numpy(image)[None])[0]
+        alone = reference(network, image, **way)
+        weighted = alone * np.array([1.0, 1.0, 0.1, 0.02, 1.0])[:, None, None] ** power
+        assert np.allclose(scores.softmax(dim=0).numpy(), weighted / weighted.sum(axis=0), atol=4e-6)
+        changed += int((scores.numpy().argmax(axis=0) != alone.argmax(axis=0)).sum())
+    assert (changed > 50) is (power > 0)
+    assert asked == ([(1, 3, *size) for size in SIZES] if power else [])

@@ -17,7 +17,15 @@ from u2pl.errors import InputError
 from u2pl.predictor import Predictor
 from u2pl.score import score_run
 
-WAY = {"tags": False, "protocol": "sliding", "window": 16, "overlap": 0.5, "scales": [1.0, 0.75], "flip": True}
+WAY = {
+    "tags": False,
+    "image_prior": 0.5,
+    "protocol": "sliding",
+    "window": 16,
+    "overlap": 0.5,
+    "scales": [1.0, 0.75],
+    "flip": True,
+}
 KEYS = [f"evaluation.{key}={json.dumps(value)}" for key, value in WAY.items()]
 
 

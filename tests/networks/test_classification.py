@@ -54,14 +54,6 @@ def test_activations_are_a_linear_classifier_at_each_place(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_an_image_is_encoded_by_its_last_features(name: str) -> None:
-    network = build(name).eval()
-    image = torch.rand(2, 3, 64, 96)
-    with torch.no_grad():
-        assert torch.equal(network.encode(image), last_features(network, image))
-
-
-@pytest.mark.parametrize("name", BUILDERS)
 def test_without_it_nothing_changes(name: str) -> None:
     network, plain = build(name, classification=True).eval(), build(name).eval()
     image = torch.rand(1, 3, 64, 64)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from u2pl.pixels import image_prior as module
-from u2pl.pixels.image_prior import apart, image_prior, named, propagate
+from u2pl.pixels.image_prior import apart, image_prior, named, propagate, softmax_regression
 
 
 def slow_propagate(features: Tensor, labels: Tensor, neighbours: int, damping: float) -> list[list[float]]:
@@ -198,3 +198,45 @@ def test_labeled_images_are_named_as_when_each_is_left_out() -> None:
 def test_no_image_is_named_by_its_own_label() -> None:
     shown = torch.tensor([[True, False], [False, True]])
     assert named(torch.eye(4)[:, :3] + 0.1, shown).tolist() == [False, False]
+
+
+def regression_loss(weight: Tensor, bias: Tensor, features: Tensor, prior: Tensor, told: list[int]) -> float:
+    """Mean cross-entropy to the softmax of the prior over the told classes, and weight decay, in loops."""
+    total = 0.0
+    for row, wanted in zip(features.tolist(), prior.tolist(), strict=True):
+        score = {c: sum(w * x for w, x in zip(weight[c].tolist(), row, strict=True)) + bias[c].item() for c in told}
+        whole = sum(math.exp(one) for one in score.values())
+        target = {c: math.exp(wanted[c]) / sum(math.exp(wanted[k]) for k in told) for c in told}
+        total -= sum(target[c] * math.log(math.exp(score[c]) / whole) for c in told)
+    return total / len(features) + 1e-4 * sum(w**2 for row in weight.tolist() for w in row)
+
+
+@pytest.mark.parametrize("told", [[1, 2, 3], [0, 2]])
+def test_a_softmax_learns_the_prior(told: list[int]) -> None:
+    """No small change of a weight or a bias comes to a smaller loss."""
+    generator = torch.Generator().manual_seed(0)
+    features = F.normalize(torch.randn(12, 3, generator=generator), dim=1)
+    prior = -4 * torch.rand(12, 4, generator=generator)
+    weight, bias = softmax_regression(features, prior, torch.tensor([c in told for c in range(4)]))
+    assert weight.shape == (4, 3)
+    others = [c for c in range(4) if c not in told]
+    assert not weight[others].any()
+    assert not bias[others].any()
+    assert not weight.requires_grad
+    best = regression_loss(weight.double(), bias.double(), features, prior, told)
+    assert best < regression_loss(0 * weight, 0 * bias, features, prior, told)
+    for parameter in (weight, bias):
+        for place in range(parameter.numel()):
+            for step in (-0.05, 0.05):
+                value = parameter.view(-1)[place].item()
+                parameter.view(-1)[place] = value + step
+                changed = regression_loss(weight.double(), bias.double(), features, prior, told)
+                parameter.view(-1)[place] = value
+                assert changed >= best - 1e-7
+
+
+@pytest.mark.parametrize("told", [[False, False], [False, True]])
+def test_a_softmax_of_one_class_or_none_has_nothing_to_learn(told: list[bool]) -> None:
+    weight, bias = softmax_regression(F.normalize(torch.rand(5, 3), dim=1), torch.zeros(5, 2), torch.tensor(told))
+    assert not weight.any()
+    assert not bias.any()

@@ -14,7 +14,7 @@ from u2pl.build.method import (
     uses_tags,
 )
 from u2pl.build.network import build_inference, build_network, build_optimizer, build_scheduler
-from u2pl.build.prior import build_image_prior, check_image_prior, uses_image_prior
+from u2pl.build.prior import build_image_prior, check_image_prior, image_prior_parameters, uses_image_prior
 
 __all__ = [
     "build_batches",
@@ -33,6 +33,7 @@ __all__ = [
     "check_image_prior",
     "contrasts",
     "default_ranks",
+    "image_prior_parameters",
     "ranks",
     "strong_views",
     "uses_image_prior",

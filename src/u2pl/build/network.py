@@ -52,6 +52,6 @@ def build_scheduler(train: TrainConfig, optimizer: Optimizer) -> LambdaLR:
     return LambdaLR(optimizer, factor)
 
 
-def build_inference(evaluation: EvaluationConfig) -> Inference:
-    """How a trained network sees a whole image."""
-    return partial(inference, **evaluation.model_dump())
+def build_inference(evaluation: EvaluationConfig, prior: nn.Module | None = None) -> Inference:
+    """How a trained network sees a whole image; ``prior`` says what that shows, where a run has such a thing."""
+    return partial(inference, **evaluation.model_dump(), prior=prior)

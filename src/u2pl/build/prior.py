@@ -1,9 +1,10 @@
-"""Configuration -> what unlabeled images may show, by the labeled images that are like them."""
+"""Configuration -> what images may show, by the labeled images that are like them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from lightning_fabric import Fabric
@@ -15,7 +16,16 @@ from u2pl.data.source import DataSource
 from u2pl.engine.image_features import image_features
 from u2pl.errors import InputError
 from u2pl.fields import AUTO
-from u2pl.pixels.image_prior import apart, image_prior, named
+from u2pl.networks.image_classifier import ImageClassifier
+from u2pl.pixels.image_prior import apart, image_prior, named, softmax_regression
+
+
+@dataclass(frozen=True)
+class ImagePrior:
+    """What images show as a whole: those that train, and any other."""
+
+    unlabeled: dict[str, Tensor]  #: (C,) float32 by the name of each unlabeled image
+    classifier: ImageClassifier  #: of other images
 
 
 def uses_image_prior(config: Config) -> bool:
@@ -34,8 +44,8 @@ def check_image_prior(config: Config) -> None:
 
 def build_image_prior(
     config: Config, source: DataSource, network: nn.Module, fabric: Fabric, *, say: Callable[[str], None] | None = None
-) -> dict[str, Tensor] | None:
-    """(C,) float32 by the name of each unlabeled image, None unless it is asked for.
+) -> ImagePrior | None:
+    """By the encoder of the network as it is now; None unless it is asked for.
 
     It depends on the images, the labels and the encoder's weights alone, so a run that goes on comes to the same.
     """
@@ -43,13 +53,30 @@ def build_image_prior(
         return None
     began = time.perf_counter()
     shown = torch.from_numpy(shown_classes(pixel_counts(source.labeled))[:, : len(source.classes)])
-    features = image_features(fabric, network, [*source.labeled, *source.unlabeled])
-    prior = image_prior(features, shown, sharpness=config.method.image_prior)[len(source.labeled) :]
+    told = apart(shown)
+    encoder = network.image_encoder()  # type: ignore[operator]
+    features = image_features(fabric, encoder, [*source.labeled, *source.unlabeled])
+    prior = image_prior(features, shown, sharpness=config.method.image_prior)
+    weight, bias = softmax_regression(features, prior, told)
     if say is not None:
-        asked = int((shown & apart(shown)).any(dim=1).sum())
+        asked = int((shown & told).any(dim=1).sum())
         say(
             f"image_prior: what {len(source.unlabeled)} unlabeled images show, by images like them; so is the class of "
             f"{int(named(features, shown).sum())} of {asked} labeled ones, left out in turn "
             f"({time.perf_counter() - began:.0f} s)"
         )
-    return {sample.name: row for sample, row in zip(source.unlabeled, prior, strict=True)}
+    return ImagePrior(
+        unlabeled={
+            sample.name: row for sample, row in zip(source.unlabeled, prior[len(source.labeled) :], strict=True)
+        },
+        classifier=ImageClassifier(encoder, weight=weight, bias=bias, told=told).to(fabric.device),
+    )
+
+
+def image_prior_parameters(config: Config, network: nn.Module) -> int:
+    """Parameters that a prediction needs besides those of the network: those by which an image is seen as a whole."""
+    if not uses_image_prior(config) or config.evaluation.image_prior == 0:
+        return 0
+    encoder = network.image_encoder()  # type: ignore[operator]
+    vocabulary = [] if encoder.vocabulary is None else list(encoder.vocabulary.buffers())
+    return sum(tensor.numel() for tensor in (*encoder.parameters(), *vocabulary))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from u2pl.errors import InputError
 
@@ -57,9 +57,17 @@ def load_state(path: Path, state: dict[str, Any]) -> None:
         raise InputError(f"{path} cannot be resumed from ({reason}); remove it to start this run anew") from error
 
 
-def save_weights(path: Path, network: nn.Module, description: Mapping[str, Any]) -> None:
-    """Save a network's weights with what is needed to build it again, as safetensors."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+def save_weights(
+    path: Path, network: nn.Module, description: Mapping[str, Any], *, beside: Mapping[str, nn.Module] | None = None
+) -> None:
+    """Save a network's weights with what is needed to build it again, as safetensors.
+
+    ``beside``: other modules that belong to the model, by the name that their tensors get before their own.
+    """
+    state = dict(network.state_dict())
+    for part, module in (beside or {}).items():
+        state |= {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     metadata = {"u2pl": json.dumps(description)}
     data = save(tensors, metadata=metadata)  # save_file would write a file that only its owner can read
     write_atomically(path, lambda partial: _write_bytes(partial, data))
@@ -80,6 +88,17 @@ def read_description(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def load_weights(path: Path, network: nn.Module) -> None:
-    """Load what :func:`save_weights` saved into a network built alike."""
-    network.load_state_dict(load_file(path))
+def load_weights(path: Path, network: nn.Module, *, beside: str = "") -> dict[str, Tensor]:
+    """Load what :func:`save_weights` saved into a network built alike.
+
+    Returns the state of the module that was saved ``beside`` it by this name; empty without one.
+    """
+    own, others = {}, {}
+    for name, tensor in load_file(path).items():
+        part, _, rest = name.partition(".")
+        if part == beside:
+            others[rest] = tensor
+        else:
+            own[name] = tensor
+    network.load_state_dict(own)
+    return others

@@ -46,6 +46,7 @@ class Run:
     seed: int
     loss_weights: Mapping[str, float]
     description: Mapping[str, Any]  #: saved with the weights, to build the network again
+    beside: Mapping[str, nn.Module] = field(default_factory=dict)  #: not trained, and saved with the weights by name
     eval_every: int = 0  #: 0: only after the last step
     save_every: int = 0
     log_every: int = 10
@@ -185,7 +186,7 @@ def score_candidates(
     if scores[chosen].miou > state["best"]:
         state["best"] = scores[chosen].miou
         if fabric.is_global_zero:
-            save_weights(run.folder / "best.safetensors", network, run.description)
+            save_weights(run.folder / "best.safetensors", network, run.description, beside=run.beside)
     if journal is not None:
         for name, result in scores.items():
             values: dict[str, float | None] = {"miou": result.miou, "pixel_accuracy": result.pixel_accuracy}
@@ -226,7 +227,8 @@ def unwrapped(student: nn.Module) -> nn.Module:
 def save(fabric: Fabric, run: Run, state: Mapping[str, Any]) -> None:
     """Write ``last.safetensors``, the model to use, and ``last.ckpt``, everything needed to go on."""
     if fabric.is_global_zero:
-        save_weights(run.folder / "last.safetensors", list(candidates(state).values())[-1], run.description)
+        network = list(candidates(state).values())[-1]
+        save_weights(run.folder / "last.safetensors", network, run.description, beside=run.beside)
         save_state(run.folder / "last.ckpt", state)
     fabric.barrier()
 

@@ -1,4 +1,4 @@
-"""How a trained network sees an image: whole or through windows, at several sizes, mirrored, and by its own tags.
+"""How a trained network sees an image: whole or through windows, at several sizes, mirrored, and by what it shows.
 
 The parts below look at an image through another part and average class probabilities, every look alike; the innermost
 one asks the network. Each takes images (B, 3, H, W) in [0, 1] and returns (B, C, H, W) at their size.
@@ -49,6 +49,24 @@ class Tagged(Whole):
             return output.logits
         shown = F.pad(F.logsigmoid(tag_scores(output.activation)), (1, 0))
         return output.logits.float() + shown[:, :, None, None]
+
+
+@dataclass(frozen=True)
+class Informed:
+    """Class scores of a segmentation, by what the image shows as a whole: p(c | pixel) p(c is in the image).
+
+    Args:
+        segment: class scores.
+        prior: (B, 3, H, W) -> (B, C), log p(c is in the image); 0 for classes of which it says nothing.
+        power: of the prior.
+    """
+
+    segment: Segment
+    prior: Callable[[Tensor], Tensor]
+    power: float = 1.0
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return self.segment(image).float() + self.power * self.prior(image)[:, :, None, None]
 
 
 @dataclass(frozen=True)
@@ -165,9 +183,11 @@ def inference(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     tags: bool = True,
+    image_prior: float = 1.0,
+    prior: Callable[[Tensor], Tensor] | None = None,
 ) -> Segment:
     """Put the parts together: images (B, 3, H, W) in [0, 1] -> class scores (B, C, H, W), whose softmax is the
-    prediction. With the defaults these are the logits, untouched, of a network without a classification head.
+    prediction. With the defaults these are the logits, untouched, of a network without a classification head or prior.
 
     Args:
         network: returns a :class:`~u2pl.structures.SegmentationOutput`; in evaluation mode.
@@ -177,6 +197,7 @@ def inference(
         scales: of the image; positive.
         flip: also see the mirror image at each scale.
         tags: a network with a classification head also says which classes each look shows, see :class:`Tagged`.
+        prior: says what the image shows as a whole, see :class:`Informed`. image_prior: its power; 0: not asked.
 
     Raises ValueError for values that make no sense.
     """
@@ -184,14 +205,14 @@ def inference(
         raise ValueError(f"protocol={protocol!r}, window={window}, overlap={overlap} is no way to see an image")
     if not scales or not all(0 < scale < math.inf for scale in scales):
         raise ValueError(f"scales={list(scales)}: one or more positive numbers are needed")
-    logits = Tagged(network) if tags else Whole(network)
-    if protocol == "whole" and not flip and all(scale == 1 for scale in scales):
-        return logits
-    segment: Segment = Softmax(logits)
-    if protocol == "sliding":
-        segment = Sliding(segment, window=window, overlap=overlap)
-    if flip:
-        segment = Flipped(segment)
-    if any(scale != 1 for scale in scales):
-        segment = MultiScale(segment, scales=scales)
-    return Log(segment)
+    scores: Segment = Tagged(network) if tags else Whole(network)
+    if protocol == "sliding" or flip or any(scale != 1 for scale in scales):
+        segment: Segment = Softmax(scores)
+        if protocol == "sliding":
+            segment = Sliding(segment, window=window, overlap=overlap)
+        if flip:
+            segment = Flipped(segment)
+        if any(scale != 1 for scale in scales):
+            segment = MultiScale(segment, scales=scales)
+        scores = Log(segment)
+    return scores if prior is None or image_prior == 0 else Informed(scores, prior, image_prior)

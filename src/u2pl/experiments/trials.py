@@ -13,7 +13,15 @@ from pathlib import Path
 
 from torch import nn
 
-from u2pl.build import build_inference, build_method, build_optimizer, build_source, contrasts, uses_tags
+from u2pl.build import (
+    build_inference,
+    build_method,
+    build_optimizer,
+    build_source,
+    contrasts,
+    image_prior_parameters,
+    uses_tags,
+)
 from u2pl.choices import Choice, like
 from u2pl.config import Config
 from u2pl.data.inspection import structure_errors
@@ -92,6 +100,7 @@ class Planner:
             model, choices = self._model
             config, _, own = resolved(like(config, model, self.alike), source, fabric_of(config.train))
             network, parameters = self._checked_network(config, source)
+            seen_whole = image_prior_parameters(config, network)
             folder = self._folder(tuple(parts))
             check_folder(folder, config, resume=True)
         return Trial(
@@ -103,8 +112,8 @@ class Planner:
             overrides=tuple(overrides),
             images=len(source.labeled),
             choices=tuple(str(choice) for choice in (*choices, *own) if choice.used),
-            parameters=parameters,
-            training_parameters=training_parameters(network),
+            parameters=parameters + seen_whole,
+            training_parameters=training_parameters(network) + seen_whole,
             baseline=baseline,
         )
 

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.errors import InputError
+from u2pl.networks.image_encoder import ImageEncoder
 from u2pl.networks.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize, PooledBatchNorm2d
+from u2pl.networks.padding import pad, unpad
 from u2pl.networks.perturbation import append_dropped
 from u2pl.networks.places import on_corners
 from u2pl.networks.smp_choices import (
@@ -80,7 +82,7 @@ class SmpNetwork(nn.Module):
         out a second time, after all others, decoded from features of which half of the channels are dropped.
         """
         height, width = image.shape[-2:]
-        padded = _pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
+        padded = pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
         size = padded.shape[-2:]
         # What a model of the library does, step by step; the encoders of DPT also return a transformer's prefix tokens.
         plain = self.encoder(padded)
@@ -94,19 +96,26 @@ class SmpNetwork(nn.Module):
         embedding = None if self.projection is None else self.projection(_average(features, coarse_size))
         return SegmentationOutput(
             logits=logits[..., :height, :width],
-            coarse=_unpad(coarse, image, padded),
-            embedding=None if embedding is None else _unpad(embedding, image, padded),
-            activation=None if self.classification is None else _unpad(self._classify(plain), image, padded),
+            coarse=unpad(coarse, image, padded),
+            embedding=None if embedding is None else unpad(embedding, image, padded),
+            activation=None if self.classification is None else unpad(self._classify(plain), image, padded),
         )
 
     def activate(self, image: Tensor) -> Tensor:
         """(B, C - 1, h, w): the ``activation`` of :meth:`forward` alone, without the decoder."""
-        padded = _pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
-        return _unpad(self._classify(self.encoder(padded)), image, padded)
+        padded = pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
+        return unpad(self._classify(self.encoder(padded)), image, padded)
 
-    def encode(self, image: Tensor) -> Tensor:
-        """(B, K, h, w): the encoder's last features of images (B, 3, H, W)."""
-        return _last(self.encoder(_pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)))
+    def image_encoder(self) -> ImageEncoder:
+        """A copy of the encoder as it is now, to see images as a whole."""
+        return ImageEncoder(
+            normalize=self.normalize,
+            encoder=self.encoder,
+            last=_last,
+            vocabulary=self.vocabulary,
+            multiple=self.multiple,
+            minimum=self.minimum,
+        )
 
     def _classify(self, encoded: Any) -> Tensor:
         """Scores at each place of the last of all features."""
@@ -218,19 +227,6 @@ def _last(encoded: Any) -> Tensor:
     """(B, K, h, w), the last of all features; a transformer's prefix tokens are left aside."""
     features = encoded[0] if isinstance(encoded, tuple) else encoded
     return features[-1]
-
-
-def _pad(image: Tensor, *, multiple: int, minimum: int) -> Tensor:
-    """Repeat the last row and column until both sides are multiples, and not below the minimum."""
-    bottom, right = (-max(side, minimum) % multiple + max(minimum - side, 0) for side in image.shape[-2:])
-    return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
-
-
-def _unpad(x: Tensor, image: Tensor, padded: Tensor) -> Tensor:
-    """The part of (B, ., h, w) that belongs to the image; what was added to it is at the bottom and the right."""
-    places = zip(x.shape[-2:], image.shape[-2:], padded.shape[-2:], strict=True)
-    rows, columns = (-(-own * side // whole) for side, own, whole in places)
-    return x[..., :rows, :columns]
 
 
 def _average(x: Tensor, size: Sequence[int]) -> Tensor:

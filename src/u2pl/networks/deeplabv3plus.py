@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.errors import InputError
+from u2pl.networks.image_encoder import ImageEncoder
 from u2pl.networks.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize, PooledBatchNorm2d
 from u2pl.networks.perturbation import append_dropped
 from u2pl.networks.places import on_corners
@@ -141,11 +143,13 @@ class DeepLabV3Plus(nn.Module):
     def activate(self, image: Tensor) -> Tensor:
         """(B, C - 1, h, w): the ``activation`` of :meth:`forward` alone, without the decoder."""
         assert self.classification is not None
-        return self.classification(self.encode(image))
+        return self.classification(self.encoder(self.normalize(image)).high)
 
-    def encode(self, image: Tensor) -> Tensor:
-        """(B, K, h, w): the encoder's last features of images (B, 3, H, W)."""
-        return self.encoder(self.normalize(image)).high
+    def image_encoder(self) -> ImageEncoder:
+        """A copy of the encoder as it is now, to see images as a whole."""
+        return ImageEncoder(
+            normalize=self.normalize, encoder=self.encoder, last=attrgetter("high"), vocabulary=self.vocabulary
+        )
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that start from ImageNet and train at the base learning rate."""

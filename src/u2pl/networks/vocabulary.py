@@ -10,17 +10,20 @@ from torch import Tensor, nn
 class Vocabulary(nn.Module):
     """A published classifier, such as ImageNet's, asked at each place of an image.
 
-    It is not trained, and not saved with a network.
+    It is not trained.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        """``weight`` (N, K), ``bias`` (N,): N classes of an encoder whose last features have K channels."""
+    def __init__(self, weight: Tensor, bias: Tensor, *, saved: bool = False) -> None:
+        """``weight`` (N, K), ``bias`` (N,): N classes of an encoder whose last features have K channels.
+
+        It is ``saved`` only with what asks it after training.
+        """
         super().__init__()
-        self.register_buffer("weight", weight.float(), persistent=False)
-        self.register_buffer("bias", bias.float(), persistent=False)
+        self.register_buffer("weight", weight.float(), persistent=saved)
+        self.register_buffer("bias", bias.float(), persistent=saved)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, K, h, w) -> (B, N) probabilities, their mean over all places: a small thing is not averaged away."""

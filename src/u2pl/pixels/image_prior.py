@@ -8,7 +8,8 @@ from torch import Tensor
 
 _CHUNK = 1024  # rows of the similarity matrix at a time
 _POWER = 3  # of a similarity, as in Iscen et al.
-_ROUNDS = 100  # 0.9 ** 100 is 3e-5
+_ROUNDS = 100  # 0.9 ** 100 is 3e-5; also of the regression
+_DECAY = 1e-4
 _COMMON = 0.5  # a class that more than this share of the labeled images show is no news
 _ALONE = 0.5  # of its images, a class that speaks against others is the only one in this share
 _FLOOR, _TINY = 1e-6, torch.finfo(torch.float32).tiny
@@ -33,6 +34,34 @@ def image_prior(
     ratio = (score / score.mean(dim=0).clamp(min=_TINY)).clamp(min=_FLOOR).where(told, 0.0)
     relative = ratio / ratio.amax(dim=1, keepdim=True).clamp(min=_FLOOR)
     return (sharpness * relative.clamp(min=_FLOOR).log()).where(told, 0.0)
+
+
+def softmax_regression(features: Tensor, prior: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
+    """(C, K) weights and (C,) biases that tell the classes an image shows from its features: what a new image is asked.
+
+    Cross-entropy to the softmax of the prior over the classes that are ``told`` apart, averaged over images, and a
+    little weight decay; zero for all other classes.
+
+    Args:
+        features: (I, K) of length 1. prior: (I, C), see :func:`image_prior`. told: (C,) bool.
+    """
+    target = prior[:, told].softmax(dim=1)
+    weight = torch.zeros(target.shape[1], features.shape[1], requires_grad=True)
+    bias = torch.zeros(target.shape[1], requires_grad=True)
+    optimizer = torch.optim.LBFGS((weight, bias), max_iter=_ROUNDS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(features @ weight.T + bias, target) + _DECAY * weight.square().sum()
+        value.backward()
+        return value
+
+    if target.shape[1] > 1:
+        optimizer.step(loss)
+    whole = torch.zeros(len(told), features.shape[1]), torch.zeros(len(told))
+    for all_classes, some in zip(whole, (weight, bias), strict=True):
+        all_classes[told] = some.detach()
+    return whole
 
 
 def named(features: Tensor, shown: Tensor, *, neighbours: int | None = None, damping: float = 0.9) -> Tensor:

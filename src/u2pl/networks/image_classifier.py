@@ -1,0 +1,49 @@
+"""What an image shows as a whole, by an encoder that was not trained here and a linear classifier that was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from u2pl.networks.image_encoder import ImageEncoder
+from u2pl.networks.vocabulary import Vocabulary
+
+
+class ImageClassifier(nn.Module):
+    """log p(c is in the image) of classes that speak against each other, relative to the likeliest of them.
+
+    Args:
+        encoder: images -> rows (B, K).
+        weight, bias: (C, K) and (C,), of a softmax over the classes that are ``told`` apart.
+        told: (C,) bool.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    told: Tensor
+
+    def __init__(self, encoder: ImageEncoder, *, weight: Tensor, bias: Tensor, told: Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder
+        for name, tensor in {"weight": weight, "bias": bias, "told": told}.items():
+            self.register_buffer(name, tensor)
+
+    @classmethod
+    def from_state(cls, encoder: ImageEncoder, state: Mapping[str, Tensor]) -> ImageClassifier:
+        """The one of a ``state_dict``, around an encoder built alike."""
+        beside = {name: state.get(f"encoder.vocabulary.{name}") for name in ("weight", "bias")}
+        if beside["weight"] is not None and beside["bias"] is not None:
+            encoder.vocabulary = Vocabulary(beside["weight"], beside["bias"], saved=True)
+        encoder.centre, encoder.spread = state["encoder.centre"], state["encoder.spread"]  # their shape is not known
+        classifier = cls(encoder, weight=state["weight"], bias=state["bias"], told=state["told"])
+        classifier.load_state_dict(state)
+        return classifier
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, C) float32, at most 0; 0 for other classes, which are left alone."""
+        with torch.autocast(image.device.type, enabled=False):
+            score = F.linear(self.encoder(image.float()), self.weight, self.bias).masked_fill(~self.told, -torch.inf)
+        return (score - score.amax(dim=1, keepdim=True)).where(self.told, 0.0)
