@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from u2pl.networks import deeplabv3plus, smp_network
-
-BUILDERS: dict[str, Callable[..., Any]] = {
-    "deeplabv3plus": lambda **o: deeplabv3plus(encoder="resnet18", channels=8, low_level_channels=4, **o),
-    "fpn": lambda **o: smp_network(architecture="FPN", encoder="mobilenet_v2", **o),
-    "segformer": lambda **o: smp_network(architecture="Segformer", encoder="mit_b0", **o),
-    "dpt": lambda **o: smp_network(
-        architecture="DPT", encoder="tu-vit_tiny_patch16_224", embed_dim=24, num_heads=2, **o
-    ),
-}
-STRIDE = {"deeplabv3plus": 16, "fpn": 32, "segformer": 32, "dpt": 16}
+from encoder_kinds import STRIDE, build, last_features
 
 
-def build(name: str, **options: Any) -> Any:
-    torch.manual_seed(0)
-    return BUILDERS[name](**{"num_classes": 5, "embedding_dim": 6, **options})
-
-
-def last_features(network: Any, image: Tensor) -> Tensor:
-    encoded = network.encoder(network.normalize(image))
-    if hasattr(encoded, "high"):
-        return encoded.high
-    return (encoded[0] if isinstance(encoded, tuple) else encoded)[-1]
-
-
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", STRIDE)
 def test_activations_are_a_linear_classifier_at_each_place(name: str) -> None:
     network = build(name, classification=True).eval()
     image = torch.rand(2, 3, 64, 96)
@@ -53,7 +28,7 @@ def test_activations_are_a_linear_classifier_at_each_place(name: str) -> None:
         torch.testing.assert_close(network.activate(image), output.activation)
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", STRIDE)
 def test_without_it_nothing_changes(name: str) -> None:
     network, plain = build(name, classification=True).eval(), build(name).eval()
     image = torch.rand(1, 3, 64, 64)

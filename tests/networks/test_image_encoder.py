@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,35 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from u2pl.networks import deeplabv3plus, smp_network
+from encoder_kinds import STRIDE, build, last_features
 from u2pl.networks.image_encoder import SIDE, ImageEncoder
 from u2pl.networks.vocabulary import Vocabulary
 
-BUILDERS: dict[str, Callable[[], Any]] = {
-    "deeplabv3plus": lambda: deeplabv3plus(num_classes=3, encoder="resnet18", channels=8, low_level_channels=4),
-    "fpn": lambda: smp_network(num_classes=3, architecture="FPN", encoder="mobilenet_v2"),
-    "segformer": lambda: smp_network(num_classes=3, architecture="Segformer", encoder="mit_b0"),
-    "dpt": lambda: smp_network(
-        num_classes=3, architecture="DPT", encoder="tu-vit_tiny_patch16_224", embed_dim=24, num_heads=2
-    ),
-}
 
-
-def build(name: str) -> Any:
-    torch.manual_seed(0)
-    return BUILDERS[name]().eval()
-
-
-def last_features(network: Any, image: Tensor) -> Tensor:
-    encoded = network.encoder(network.normalize(image))
-    if hasattr(encoded, "high"):
-        return encoded.high
-    return (encoded[0] if isinstance(encoded, tuple) else encoded)[-1]
-
-
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", STRIDE)
 def test_an_image_is_described_by_its_mean_features(name: str) -> None:
-    network = build(name)
+    network = build(name).eval()
     image = torch.rand(2, 3, SIDE, SIDE + 32)
     with torch.no_grad():
         features, found = last_features(network, image), network.image_encoder().described(image)
@@ -50,9 +28,9 @@ def test_an_image_is_described_by_its_mean_features(name: str) -> None:
             assert found[b, k].item() == pytest.approx(sum(places) / len(places), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", STRIDE)
 def test_it_stays_as_it_is_when_the_network_is_trained(name: str) -> None:
-    network = build(name)
+    network = build(name).eval()
     encoder, image = network.image_encoder(), torch.rand(1, 3, SIDE, SIDE)
     before = encoder(image)
     with torch.no_grad():

@@ -36,12 +36,12 @@ def belief(config: Config, facts: Facts) -> Choice:
 
     With a prior of images, U2PL's own were ahead by 1.2 at 218 labels of VOC animals, and 0.5 behind at 109.
     """
-    sure = is_pretrained(config) and config.data.name != "domain" and not uses_tags(config.method)
-    sure = sure and not uses_image_prior(config)
+    told = uses_image_prior(config)
+    sure = is_pretrained(config) and not told and config.data.name != "domain" and not uses_tags(config.method)
     enough = sure and facts.labeled > FEW_LABELS
     reason = f"{facts.labeled} labels are {'enough' if enough else 'few'} for a teacher to know what it is sure of"
     if not sure:
-        reason = "the paper's, from scratch, with a prior of images, across domains and with tags"
+        reason = f"the paper's, {'with a prior of images' if told else 'from scratch, across domains and with tags'}"
     values = {"min_confidence": 0.0, "unsupervised_weighting": "lambda_u"}
     if enough:
         values = {"min_confidence": SURE, "unsupervised_weighting": "reliable_share"}
