@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torchvision.models import resnet18
 
 from tiny_run import KillAt, KilledError
@@ -126,6 +127,7 @@ def test_a_run_with_a_prior_predicts_by_it(options: tuple[str, ...], tmp_path: P
     without = score_run(tmp_path / "run", ["evaluation.image_prior=0"])
     assert without != trained.scores["teacher"]
 
+    assert Predictor.from_run(tmp_path / "run", weights="best").image_prior is not None
     predictor, network = Predictor.from_run(tmp_path / "run"), load_network(file)
     assert predictor.image_prior is not None
     assert predictor.image_prior.told.any()
@@ -134,6 +136,19 @@ def test_a_run_with_a_prior_predicts_by_it(options: tuple[str, ...], tmp_path: P
     with torch.no_grad():
         logits = network(seen).logits + 3 * predictor.image_prior(seen)[:, :, None, None]
     torch.testing.assert_close(predictor(image).probability, logits[0].softmax(dim=0))
+
+
+def test_a_file_whose_prior_does_not_fit_is_told_in_one_line(options: tuple[str, ...], tmp_path: Path) -> None:
+    train(config(*options), tmp_path / "run", say=lambda line: None)
+    file, broken = tmp_path / "run" / "last.safetensors", tmp_path / "broken.safetensors"
+    whole, name = load_file(file), "image_prior.weight"
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    for change in ({name: whole[name][:2]}, {name: whole[name][:, :5].contiguous()}):
+        save_file(whole | change, broken, metadata)
+        with pytest.raises(InputError, match=r"broken\.safetensors does not fit the network it describes") as caught:
+            Predictor.from_file(broken)
+        assert "\n" not in str(caught.value)
 
 
 def test_what_sees_an_image_as_a_whole_counts_as_parameters(options: tuple[str, ...]) -> None:

@@ -84,14 +84,14 @@ class Predictor:
 
         Raises InputError when it is another file, or none.
         """
-        network, image_prior, description = _read(Path(path), device)
+        network, image_prior, inference, description = _read(Path(path), device)
         return cls(
             network,
             classes=tuple(description["classes"]),
             palette=tuple((int(r), int(g), int(b)) for r, g, b in description["palette"]),
             scale=description["scale"],
             lookup=tuple(description["lookup"]) if description.get("lookup") else None,
-            inference=inference_of(description, image_prior),
+            inference=inference,
             image_prior=image_prior,
         )
 
@@ -134,18 +134,23 @@ def load_network(path: Path | str, *, device: str | torch.device = "cpu") -> nn.
     return _read(Path(path), device)[0].eval()
 
 
-def _read(path: Path, device: str | torch.device) -> tuple[nn.Module, ImageClassifier | None, dict[str, Any]]:
+def _read(
+    path: Path, device: str | torch.device
+) -> tuple[nn.Module, ImageClassifier | None, Inference, dict[str, Any]]:
+    """The network, what sees an image as a whole, both on the device, the inference that asks them; the description."""
     if not path.is_file():
         raise InputError(f"{path} is missing; give a {WEIGHTS_SUFFIX} file that `u2pl train` or `import-weights` wrote")
     description = read_description(path)
     try:
-        network = network_of(description)
+        network, image_prior = network_of(description), None
         state = load_weights(path, network, beside=IMAGE_PRIOR)
-        image_prior = ImageClassifier.from_state(network.image_encoder(), state) if state else None  # type: ignore[operator]
-        inference_of(description)
+        if state:
+            encoder = network.image_encoder()  # type: ignore[operator]
+            image_prior = ImageClassifier.from_state(encoder, state, num_classes=len(description["classes"])).to(device)
+        inference = inference_of(description, image_prior)
     except Exception as error:
         raise InputError(f"{path} does not fit the network it describes; write it again") from error
-    return network.to(device), None if image_prior is None else image_prior.to(device), description
+    return network.to(device), image_prior, inference, description
 
 
 def network_of(description: dict[str, Any]) -> nn.Module:

@@ -71,8 +71,22 @@ def test_it_is_the_same_from_its_state(vocabulary: Any) -> None:
     model = classifier([False, True, True], encoder(vocabulary), rows=6 if vocabulary is None else 10)
     other = encoder()
     nn.init.zeros_(other.encoder.weight)  # type: ignore[union-attr]
-    again = ImageClassifier.from_state(other, model.state_dict())
+    again = ImageClassifier.from_state(other, model.state_dict(), num_classes=3)
     image = torch.rand(2, 3, 40, 50)
     assert torch.equal(again(image), model(image))
     assert again.state_dict().keys() == model.state_dict().keys()
     assert not [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+@pytest.mark.parametrize("broken", ["weight", "bias", "told", "encoder.centre", "encoder.encoder.weight", "all"])
+def test_the_state_of_something_else_is_refused(broken: str) -> None:
+    """A tensor is missing, or of another size, or all are of other classes."""
+    state = classifier([False, True, True]).state_dict()
+    if broken == "all":
+        with pytest.raises(ValueError, match="3 classes, not 4"):
+            ImageClassifier.from_state(encoder(), state, num_classes=4)
+        return
+    for change in ({}, {broken: state[broken][:2]}):
+        other = {name: tensor for name, tensor in state.items() if name != broken} | change
+        with pytest.raises((KeyError, RuntimeError, ValueError)):
+            ImageClassifier.from_state(encoder(), other, num_classes=3)

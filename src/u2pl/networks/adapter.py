@@ -182,6 +182,7 @@ def smp_network(
     options |= {"encoder_name": encoder, "classes": num_classes}
     try:
         model = create(encoder_weights=None, **options)
+    # Each architecture, and each encoder, refuses what it cannot do by an error of its own kind.
     except (ValueError, KeyError, TypeError, NotImplementedError, RuntimeError, AssertionError) as error:
         why = " ".join(str(error).split())[:300]
         if "vit_" in encoder and create is not create_dpt:

@@ -32,14 +32,21 @@ class ImageClassifier(nn.Module):
             self.register_buffer(name, tensor)
 
     @classmethod
-    def from_state(cls, encoder: ImageEncoder, state: Mapping[str, Tensor]) -> ImageClassifier:
-        """The one of a ``state_dict``, around an encoder built alike."""
+    def from_state(cls, encoder: ImageEncoder, state: Mapping[str, Tensor], *, num_classes: int) -> ImageClassifier:
+        """The one of a ``state_dict``, around an encoder built alike.
+
+        Raises KeyError, RuntimeError or ValueError for a state of another encoder or of other classes.
+        """
         beside = {name: state.get(f"encoder.vocabulary.{name}") for name in ("weight", "bias")}
         if beside["weight"] is not None and beside["bias"] is not None:
             encoder.vocabulary = Vocabulary(beside["weight"], beside["bias"], saved=True)
         encoder.centre, encoder.spread = state["encoder.centre"], state["encoder.spread"]  # their shape is not known
         classifier = cls(encoder, weight=state["weight"], bias=state["bias"], told=state["told"])
         classifier.load_state_dict(state)
+        with torch.no_grad():  # one look tells whether all sizes fit
+            seen = classifier(torch.zeros(1, 3, 32, 32))
+        if seen.shape != (1, num_classes):
+            raise ValueError(f"{seen.shape[1]} classes, not {num_classes}")
         return classifier
 
     def forward(self, image: Tensor) -> Tensor:

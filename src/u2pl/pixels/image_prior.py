@@ -9,7 +9,7 @@ from torch import Tensor
 _CHUNK = 1024  # rows of the similarity matrix at a time
 _POWER = 3  # of a similarity, as in Iscen et al.
 _ROUNDS = 100  # 0.9 ** 100 is 3e-5; also of the regression
-_DECAY = 1e-4
+_DECAY = 1e-4  # of the weights of the regression
 _COMMON = 0.5  # a class that more than this share of the labeled images show is no news
 _ALONE = 0.5  # of its images, a class that speaks against others is the only one in this share
 _FLOOR, _TINY = 1e-6, torch.finfo(torch.float32).tiny
