@@ -213,7 +213,7 @@ def regression_loss(weight: Tensor, bias: Tensor, features: Tensor, prior: Tenso
 
 @pytest.mark.parametrize("told", [[1, 2, 3], [0, 2]])
 def test_a_softmax_learns_the_prior(told: list[int]) -> None:
-    """No small change of a weight or a bias comes to a smaller loss."""
+    """The loss, decay of the weights included, is flat around what is found, and smaller than at the start."""
     generator = torch.Generator().manual_seed(0)
     features = F.normalize(torch.randn(12, 3, generator=generator), dim=1)
     prior = -4 * torch.rand(12, 4, generator=generator)
@@ -225,14 +225,27 @@ def test_a_softmax_learns_the_prior(told: list[int]) -> None:
     assert not weight.requires_grad
     best = regression_loss(weight.double(), bias.double(), features, prior, told)
     assert best < regression_loss(0 * weight, 0 * bias, features, prior, told)
+    weight, bias, step = weight.double(), bias.double(), 1e-3
     for parameter in (weight, bias):
         for place in range(parameter.numel()):
-            for step in (-0.05, 0.05):
-                value = parameter.view(-1)[place].item()
-                parameter.view(-1)[place] = value + step
-                changed = regression_loss(weight.double(), bias.double(), features, prior, told)
-                parameter.view(-1)[place] = value
-                assert changed >= best - 1e-7
+            value, around = parameter.view(-1)[place].item(), []
+            for moved in (value + step, value - step):
+                parameter.view(-1)[place] = moved
+                around.append(regression_loss(weight, bias, features, prior, told))
+            parameter.view(-1)[place] = value
+            assert abs(around[0] - around[1]) / (2 * step) < 1e-4
+
+
+def test_decay_bounds_the_weights_where_the_prior_is_certain() -> None:
+    """Where the loss is flat, a weight of image k's own feature is (target - probability) / (images * 2 * decay)."""
+    prior = -50 * (1 - torch.eye(3))
+    weight, bias = softmax_regression(torch.eye(3), prior, torch.ones(3, dtype=torch.bool))
+    for k in range(3):
+        score = [weight[c, k].item() + bias[c].item() for c in range(3)]
+        total = sum(math.exp(one) for one in score)
+        for c in range(3):
+            expected = (float(c == k) - math.exp(score[c]) / total) / (3 * 2 * 1e-4)
+            assert weight[c, k].item() == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("told", [[False, False], [False, True]])
