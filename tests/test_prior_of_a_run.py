@@ -41,7 +41,7 @@ def test_an_image_prior_is_of_images_that_are_alike(monkeypatch: pytest.MonkeyPa
     features = torch.tensor([[float(index in present) for index in range(len(source.classes))] for present in classes])
     features = torch.nn.functional.normalize(features, dim=1)
     asked: list[Any] = []
-    monkeypatch.setattr("u2pl.build.prior.image_features", lambda *given: asked.append(given[2]) or features)
+    monkeypatch.setattr("u2pl.build.prior.image_features", lambda *given, **_: asked.append(given[2]) or features)
     lines: list[str] = []
     network = deeplabv3plus(num_classes=len(source.classes), encoder="resnet18", channels=8)
     prior = build_image_prior(chosen, source, network, fabric_of(chosen.train), say=lines.append)
@@ -136,6 +136,15 @@ def test_a_run_with_a_prior_predicts_by_it(options: tuple[str, ...], tmp_path: P
     with torch.no_grad():
         logits = network(seen).logits + 3 * predictor.image_prior(seen)[:, :, None, None]
     torch.testing.assert_close(predictor(image).probability, logits[0].softmax(dim=0))
+
+
+def test_seeing_many_images_tells_how_far_it_is(options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("u2pl.build.prior._SECONDS", 0.0)
+    chosen, lines = config(*options), []
+    source = build_source(chosen.data, seed=0)
+    network = build_network(chosen, num_classes=len(source.classes))
+    build_image_prior(chosen, source, network, fabric_of(chosen.train), say=lines.append)
+    assert lines[:-1] == [f"image_prior: {done} of 20 images seen" for done in range(1, 21)]
 
 
 def test_a_file_whose_prior_does_not_fit_is_told_in_one_line(options: tuple[str, ...], tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from u2pl.fields import AUTO
 from u2pl.networks.image_classifier import ImageClassifier
 from u2pl.pixels.image_prior import apart, image_prior, named, softmax_regression
 
+_SECONDS = 30.0  # between two lines on how far it is
+
 
 @dataclass(frozen=True)
 class ImagePrior:
@@ -55,7 +57,8 @@ def build_image_prior(
     shown = torch.from_numpy(shown_classes(pixel_counts(source.labeled))[:, : len(source.classes)])
     told = apart(shown)
     encoder = network.image_encoder()  # type: ignore[operator]
-    features = image_features(fabric, encoder, [*source.labeled, *source.unlabeled])
+    samples = [*source.labeled, *source.unlabeled]
+    features = image_features(fabric, encoder, samples, progress=None if say is None else _now_and_then(say))
     prior = image_prior(features, shown, sharpness=config.method.image_prior)
     weight, bias = softmax_regression(features, prior, told)
     if say is not None:
@@ -71,6 +74,19 @@ def build_image_prior(
         },
         classifier=ImageClassifier(encoder, weight=weight, bias=bias, told=told).to(fabric.device),
     )
+
+
+def _now_and_then(say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Told how many images are seen, and of how many, it says so every few seconds."""
+    last = time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if time.perf_counter() - last >= _SECONDS:
+            last = time.perf_counter()
+            say(f"image_prior: {done} of {total} images seen")
+
+    return progress
 
 
 def image_prior_parameters(config: Config, network: nn.Module) -> int:
