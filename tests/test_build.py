@@ -14,6 +14,7 @@ from torch.optim import SGD, AdamW
 
 from u2pl.build import (
     build_batches,
+    build_class_share,
     build_contrast,
     build_diagnosis,
     build_method,
@@ -142,6 +143,40 @@ def test_labels_and_pseudo_labels_are_balanced_each_by_its_own_key() -> None:
     assert build("method.name=fixmatch", "method.loss=balanced").supervised_loss == BalancedCrossEntropy()
     with pytest.raises(InputError, match=r"^method\.symmetric: goes with method\.unsupervised_loss=cross_entropy"):
         build("method.symmetric=0.3", "method.unsupervised_loss=balanced")
+
+
+def test_a_teacher_of_balanced_losses_is_corrected_by_all_labeled_pixels() -> None:
+    chosen = config("method.loss=balanced", "method.unsupervised_loss=balanced")
+    source = build_source(chosen.data, seed=0)
+    values = [value for sample in source.labeled for value in sample.mask().flatten().tolist() if value != 255]
+    share = build_class_share(chosen.method, source)
+    assert share is not None
+    expected = [values.count(index) / len(values) for index in range(len(source.classes))]
+    torch.testing.assert_close(share, torch.tensor(expected))
+    method = build_method(chosen.method, Two(), num_classes=len(source.classes), embedding_dim=6, class_share=share)
+    weights = [1 / math.log(1.02 + each) for each in expected]
+    torch.testing.assert_close(method.class_shift, torch.tensor([[-math.log(weight) for weight in weights]]))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("method.loss=balanced",),
+        ("method.unsupervised_loss=balanced",),
+        ("method.loss=ohem", "method.unsupervised_loss=balanced"),
+        ("method.name=fixmatch", "method.loss=balanced", "method.unsupervised_loss=balanced"),
+    ],
+)
+def test_no_other_teacher_is_corrected(overrides: tuple[str, ...]) -> None:
+    chosen = config(*overrides)
+    assert build_class_share(chosen.method, build_source(chosen.data, seed=0)) is None
+
+
+def test_without_labels_all_classes_are_alike() -> None:
+    chosen = config("method.loss=balanced", "method.unsupervised_loss=balanced")
+    share = build_class_share(chosen.method, replace(build_source(chosen.data, seed=0), labeled=[]))
+    assert share is not None
+    assert not share.any()
 
 
 def test_method_options_arrive() -> None:

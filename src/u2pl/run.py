@@ -14,6 +14,7 @@ from torch import nn
 
 from u2pl.build import (
     build_batches,
+    build_class_share,
     build_diagnosis,
     build_image_prior,
     build_inference,
@@ -74,6 +75,7 @@ def train(
     config, source, choices = resolved(config, source, fabric)
     check_source(source, config)
     rare_classes = build_rare_classes(config.data, source, say=say)
+    class_share = build_class_share(config.method, source, say=say)
     network = checked_network(config, source, fabric)
     optimizer = build_optimizer(config.train, network)
     check_folder(out, config, resume=resume)
@@ -84,6 +86,7 @@ def train(
             network,
             num_classes=len(source.classes),
             embedding_dim=config.network.embedding_dim,
+            class_share=class_share,
             gather=share_keys(fabric) if processes > 1 else None,
             total=share_sums(fabric) if processes > 1 else None,
             processes=processes,

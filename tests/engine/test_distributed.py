@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torchvision.models import resnet18
 
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
@@ -121,3 +123,25 @@ def test_keys_of_all_processes_have_to_fit_a_queue(tiny_overrides: tuple[str, ..
     build_contrast(method, 10, 8)
     with pytest.raises(InputError, match=r"method\.keys_per_step: 20 of each of 2 processes"):
         build_contrast(method, 10, 8, processes=2)
+
+
+def test_processes_share_out_the_images_that_a_prior_is_made_of(
+    tmp_path: Path, tiny_overrides: tuple[str, ...]
+) -> None:
+    """Random weights of an encoder, saved, stand for pretrained ones."""
+    weights = tmp_path / "weights.pt"
+    torch.save(resnet18(weights=None).state_dict(), weights)
+    objects = ("data.kind=objects", "data.train=19", "data.labeled=6", "data.val=4")
+    prior = (f"network.weights={weights}", "method.image_prior=2", "method.name=mean_teacher")
+    found = []
+    for devices in (1, 2):
+        out = tmp_path / f"run{devices}"
+        command = (Path(sys.executable).with_name("u2pl"), "train", "scenes", *tiny_overrides, *TWO, *objects, *prior)
+        done = launch(*command, f"train.devices={devices}", "--out", out)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("image_prior: what 13 unlabeled images show") == 1
+        found.append(load_file(out / "last.safetensors"))
+    one, two = found
+    assert one["image_prior.weight"].any()
+    for name in ("weight", "bias"):
+        torch.testing.assert_close(one[f"image_prior.{name}"], two[f"image_prior.{name}"], rtol=1e-3, atol=1e-4)

@@ -331,3 +331,36 @@ def test_without_a_prior_nothing_changes(tiny_network: Network) -> None:
         torch.manual_seed(1)
         results.append([loss.item() for loss in method(student, replace(batch, prior=prior), 0.3).values()])
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_teacher_of_balanced_losses_is_asked_what_is_likely(tiny_network: Network, passes: int) -> None:
+    """Its probabilities over the weights of classes, in pseudo-labels and in the ranks of all keys."""
+    student, batch, weight = tiny_network(), random_batch(), [1.0, 4.0, 0.5, 20.0]
+    options = {"schedule": Schedule(), "teacher_passes": passes, "class_weight": torch.tensor(weight)}
+    method = started(U2PL(student, contrast=new_contrast(), **options), tiny_network(5))
+    plain = method.teacher(batch.weak)
+    torch.manual_seed(1)
+    views = method.look(batch, 0.3)
+    changed = 0
+    for b, y, x in product(range(2), range(SIZE), range(SIZE)):
+        likely = [math.exp(plain.logits[b, c, y, x].item()) / weight[c] for c in range(C)]
+        assert views.pseudo.label[b, y, x].item() == max(range(C), key=likely.__getitem__)
+        assert views.pseudo.confidence[b, y, x].item() == pytest.approx(max(likely) / sum(likely), abs=1e-5)
+        changed += views.pseudo.label[b, y, x].item() != plain.logits[b, :, y, x].argmax().item()
+    assert changed
+    keys, shift = method.keys(batch, views).coarse, -torch.tensor(weight).log().view(1, C, 1, 1)
+    torch.testing.assert_close(keys[:2], method.teacher(batch.image).coarse + shift)
+    assert all(loss.isfinite() for loss in method(student, batch, 0.3).values())
+    assert not any("class_shift" in name for name in method.state_dict())  # a run from before goes on
+
+
+def test_weights_that_are_alike_change_nothing(tiny_network: Network) -> None:
+    student, batch = tiny_network(), random_batch()
+    results = []
+    for weight in (None, torch.full((C,), 50.0)):
+        options = {"schedule": Schedule(), "teacher_passes": 1, "class_weight": weight}
+        method = started(U2PL(student, contrast=new_contrast(), **options), tiny_network(5))
+        torch.manual_seed(1)
+        results.append(torch.stack(list(method(student, batch, 0.3).values())))
+    torch.testing.assert_close(results[0], results[1])

@@ -1,6 +1,6 @@
 """Configuration -> objects, and nothing else."""
 
-from u2pl.build.data import build_batches, build_diagnosis, build_rare_classes, build_source
+from u2pl.build.data import build_batches, build_class_share, build_diagnosis, build_rare_classes, build_source
 from u2pl.build.method import (
     build_contrast,
     build_method,
@@ -18,6 +18,7 @@ from u2pl.build.prior import build_image_prior, check_image_prior, image_prior_p
 
 __all__ = [
     "build_batches",
+    "build_class_share",
     "build_contrast",
     "build_diagnosis",
     "build_image_prior",

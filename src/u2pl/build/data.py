@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from u2pl.build.accepted import accepted
-from u2pl.build.method import contrasts, strong_views, uses_tags
-from u2pl.config import Config, DataConfig, SourceConfig, TargetConfig
+from u2pl.build.method import balances, contrasts, strong_views, uses_tags
+from u2pl.config import Config, DataConfig, MethodConfig, SourceConfig, TargetConfig
 from u2pl.data.batches import Batches, loader, step_seed
 from u2pl.data.cityscapes import cityscapes
 from u2pl.data.class_mapping import read_mapping
@@ -120,11 +121,29 @@ def build_rare_classes(
     if not data.rare_class_sampling or not source.labeled:
         return None
 
+    counts = pixel_counts(source.labeled, _now_and_then("rare_class_sampling", say))
+    return RareClassSampling(counts, temperature=data.rare_class_temperature)
+
+
+def build_class_share(
+    method: MethodConfig, source: DataSource, *, say: Callable[[str], None] | None = None
+) -> Tensor | None:
+    """(C,) float32: the share of each class among labeled pixels, None unless asked for. Reads every labeled mask."""
+    if not balances(method):
+        return None
+    counts = pixel_counts(source.labeled, _now_and_then("balanced", say))
+    pixels = torch.from_numpy(counts.sum(axis=0)[: len(source.classes)]).double()
+    return (pixels / pixels.sum().clamp(min=1)).float()
+
+
+def _now_and_then(name: str, say: Callable[[str], None] | None) -> Callable[[int, int], None]:
+    """Told how many masks are read, and of how many, it says so where they are many."""
+
     def progress(done: int, total: int) -> None:
         if say is not None and total >= _MANY and done % (total // 10) == 0:
-            say(f"rare_class_sampling: {done} of {total} masks read")
+            say(f"{name}: {done} of {total} masks read")
 
-    return RareClassSampling(pixel_counts(source.labeled, progress), temperature=data.rare_class_temperature)
+    return progress
 
 
 def build_batches(

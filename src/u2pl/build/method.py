@@ -36,7 +36,13 @@ from u2pl.pixels import (
 )
 from u2pl.pixels.cam import PixelAdaptiveRefinement
 from u2pl.pixels.contrast import Gather, default_low_rank
-from u2pl.pixels.losses import BalancedCrossEntropy, OhemCrossEntropy, SymmetricCrossEntropy, cross_entropy
+from u2pl.pixels.losses import (
+    BalancedCrossEntropy,
+    OhemCrossEntropy,
+    SymmetricCrossEntropy,
+    cross_entropy,
+    rarity_weight,
+)
 
 
 def build_method(
@@ -45,11 +51,15 @@ def build_method(
     *,
     num_classes: int,
     embedding_dim: int,
+    class_share: Tensor | None = None,
     gather: Gather | None = None,
     total: Callable[[Tensor], Tensor] | None = None,
     processes: int = 1,
 ) -> Method:
-    """The method around a freshly built student. ``gather`` shares the keys of so many processes, ``total`` sums."""
+    """The method around a freshly built student. ``gather`` shares the keys of so many processes, ``total`` sums.
+
+    ``class_share`` (C,) is that of labeled pixels, by which a teacher of two balanced losses is corrected.
+    """
     loss = build_supervised_loss(method)
     if method.name == "supervised":
         return Supervised(supervised_loss=loss)
@@ -74,6 +84,7 @@ def build_method(
         "teacher_passes": method.teacher_passes,
         "supervised_loss": loss,
         "unsupervised_loss": build_unsupervised_loss(method),
+        "class_weight": None if class_share is None else rarity_weight(class_share),
         "alignment": DistributionAlignment(num_classes, reduce=total) if method.align else None,
         "negative_learning": NegativeLearning(*ranks(method, num_classes)) if method.negative_weight else None,
     }
@@ -189,6 +200,12 @@ def build_contrast(
 def contrasts(method: MethodConfig) -> bool:
     """Whether the method has a contrastive term, and so trains embeddings."""
     return method.name in ("u2pl", "weak_u2pl") and method.contrast
+
+
+def balances(method: MethodConfig) -> bool:
+    """Whether a teacher learns from labels and from pseudo-labels which weigh more where they are rare."""
+    teacher = method.name in ("mean_teacher", "u2pl", "weak_u2pl")
+    return teacher and method.loss == method.unsupervised_loss == "balanced"
 
 
 def uses_tags(method: MethodConfig) -> bool:

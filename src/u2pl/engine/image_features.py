@@ -23,18 +23,28 @@ def image_features(
 ) -> Tensor:
     """(I, K) float32 on the host, of length 1, see :class:`~u2pl.networks.image_encoder.ImageEncoder`.
 
-    The encoder compares images, from then on, by how they differ from these; it goes to the host.
+    The images are shared out among the processes, all of which come to the same. The encoder compares images, from then
+    on, by how they differ from these; it goes to the host.
 
     Args:
-        progress: told how many images are done, and of how many.
+        progress: told how many images this process has done, and of how many.
     """
     encoder.to(fabric.device)
-    described = []
-    for number, sample in enumerate(samples, start=1):
-        described.append(encoder.described(to_float(sample.image())[None].to(fabric.device)).cpu())
+
+    def described(sample: Sample) -> Tensor:
+        return encoder.described(to_float(sample.image())[None].to(fabric.device))[0]
+
+    rows: Tensor | None = None
+    mine = range(fabric.global_rank, len(samples), fabric.world_size)
+    for done, place in enumerate(mine, start=1):
+        row = described(samples[place])
+        rows = row.new_zeros(len(samples), len(row)) if rows is None else rows
+        rows[place] = row
         if progress is not None:
-            progress(number, len(samples))
+            progress(done, len(mine))
+    if rows is None:  # more processes than images
+        rows = torch.zeros_like(described(samples[0])).expand(len(samples), -1)
+    rows = fabric.all_reduce(rows, reduce_op="sum").cpu()  # type: ignore[union-attr]
     encoder.cpu()
-    rows = torch.cat(described)
     encoder.standardise(rows)
     return encoder.compared(rows)

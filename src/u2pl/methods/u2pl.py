@@ -21,6 +21,7 @@ from u2pl.methods.views import (
     jittered,
     mixed_view,
     pixel_sets,
+    shifted,
     true_classes,
 )
 from u2pl.methods.weighting import LambdaU, Weighting
@@ -59,9 +60,12 @@ class U2PL(Method):
             weak images is mixed instead, which saves a pass.
         supervised_loss: L_s.
         unsupervised_loss: L_u, before its weight.
+        class_weight: (C,) how much both losses weigh a class. The teacher takes it to be so much more likely, and its
+            probabilities are divided by that: pseudo-labels of rare classes, weighed again, would spread.
     """
 
     semi_supervised = True
+    class_shift: Tensor | None  #: (1, C) float32, of the teacher's logits
 
     def __init__(
         self,
@@ -83,6 +87,7 @@ class U2PL(Method):
         teacher_passes: int = 2,
         supervised_loss: PixelLoss = cross_entropy,
         unsupervised_loss: PixelLoss = cross_entropy,
+        class_weight: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.teacher = EmaTeacher(network, decay=ema_decay)
@@ -96,6 +101,8 @@ class U2PL(Method):
         self.feature_dropout = feature_dropout
         self.teacher_passes = teacher_passes
         self.supervised_loss, self.unsupervised_loss = supervised_loss, unsupervised_loss
+        shift = None if class_weight is None else -class_weight.float().log().unsqueeze(0)
+        self.register_buffer("class_shift", shift, persistent=False)
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Returns ``supervised``, ``unsupervised`` (L_u, weighted), ``contrastive``, and what further parts add."""
@@ -124,7 +131,15 @@ class U2PL(Method):
     def teacher_view(self, batch: Batch) -> SegmentationOutput:
         """What the teacher sees of the weak images, by their prior; labeled ones come first, if there is a contrast."""
         weak, _ = batch.unlabeled_views()
-        return informed(self.teacher(torch.cat((batch.image, weak)) if self.shares_view else weak), batch.prior)
+        return informed(self.ask(torch.cat((batch.image, weak)) if self.shares_view else weak), batch.prior)
+
+    def ask(self, images: Tensor) -> SegmentationOutput:
+        """What the teacher says of images (B, 3, H, W)."""
+        return self.corrected(self.teacher(images))
+
+    def corrected(self, view: SegmentationOutput) -> SegmentationOutput:
+        """The view of a network that was taught to find rare classes, by how likely they are."""
+        return view if self.class_shift is None else shifted(view, self.class_shift)
 
     def labeled(self, output: SegmentationOutput, batch: Batch) -> dict[str, Tensor]:
         """What labels teach; their images come first in the student's output."""
@@ -172,7 +187,7 @@ class U2PL(Method):
     def keys(self, batch: Batch, views: Views) -> SegmentationOutput:
         """The teacher's view of labeled and mixed images, by which their pixels are ranked and embedded."""
         if not self.shares_view:
-            return self.teacher(views.images)
+            return self.ask(views.images)
         return mixed_view(views.teacher, views.mixes, labeled=len(views.images) - len(views.targets.label))
 
     def see(self, student: nn.Module, views: Views) -> SegmentationOutput:
@@ -238,7 +253,7 @@ class U2PL(Method):
             truth = self.truth(batch, views, coarse.shape[-2:])
             counts |= contrast_counts(self.contrast, coarse, sets, truth, labeled=len(batch.image))
         student.eval()
-        return counts | agreement_counts(student(views.weak).logits, teacher, views.pseudo.valid)
+        return counts | agreement_counts(self.corrected(student(views.weak)).logits, teacher, views.pseudo.valid)
 
     def after_step(self, student: nn.Module) -> None:
         """Average the student into the teacher, once semi-supervised training has begun."""

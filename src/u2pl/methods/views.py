@@ -58,12 +58,13 @@ def informed(view: SegmentationOutput, prior: Tensor | None) -> SegmentationOutp
     """
     if prior is None:
         return view
+    return shifted(view, F.pad(prior, (0, 0, len(view.logits) - len(prior), 0)))
 
-    def shifted(scores: Tensor) -> Tensor:
-        shift = F.pad(prior, (0, 0, len(scores) - len(prior), 0))
-        return scores + shift[:, :, None, None]
 
-    return replace(view, logits=shifted(view.logits), coarse=shifted(view.coarse))
+def shifted(view: SegmentationOutput, shift: Tensor) -> SegmentationOutput:
+    """The view with a ``shift`` (B, C) of the logits and coarse scores of each image, or (1, C) of all."""
+    shift = shift[:, :, None, None]
+    return replace(view, logits=view.logits + shift, coarse=view.coarse + shift)
 
 
 def embedding_of(output: SegmentationOutput) -> Tensor:

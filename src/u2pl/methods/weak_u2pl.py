@@ -69,7 +69,7 @@ class WeakU2PL(U2PL):
             tags, tagged = tags_of(batch)
             probability = None
             if self.seeding.share and not self.schedule.is_warmup(progress):
-                probability = limited(self.teacher(weak).logits, tags[:, :, None, None]).softmax(dim=1)
+                probability = limited(self.ask(weak).logits, tags[:, :, None, None]).softmax(dim=1)
             found = self.seeding(self.teacher.network, weak, tags[:, 1:], batch.valid, probability)
             label = found.where(tagged.view(-1, 1, 1), label)  # without tags nothing is known to be background
         return replace(batch, image=torch.cat((batch.image, weak)), label=torch.cat((batch.label, label)))
@@ -91,7 +91,7 @@ class WeakU2PL(U2PL):
         """As of U2PL; the weak images, which are among the labeled ones, are seen once."""
         if not self.shares_view:
             return super().teacher_view(batch)
-        view, weak = self.teacher(batch.image), len(batch.unlabeled_views()[0])
+        view, weak = self.ask(batch.image), len(batch.unlabeled_views()[0])
 
         def again(tensor: Tensor) -> Tensor:
             return torch.cat((tensor, tensor[-weak:]))

@@ -41,15 +41,24 @@ class OhemCrossEntropy:
         return (loss * hard).sum() / hard.sum().clamp(min=1)
 
 
+def rarity_weight(share: Tensor, offset: float = 1.02) -> Tensor:
+    """``1 / ln(offset + p_c)`` of a class with the share p_c of all labeled pixels, elementwise: ENet's weights (Paszke
+    et al. 2016, arXiv 1606.02147).
+
+    With the default a class that fills all images weighs 1/36 of one that hardly shows.
+    """
+    return 1 / (offset + share.float()).log()
+
+
 @dataclass(frozen=True, slots=True)
 class BalancedCrossEntropy:
-    """Cross-entropy in which a pixel weighs ``1 / ln(offset + p_c)``, with p_c the share of its class among the
-    labeled pixels of the batch: ENet's weights (Paszke et al. 2016, arXiv 1606.02147), there of the whole data set.
+    """Cross-entropy in which a pixel weighs by the rarity of its class among the labeled pixels of the batch.
 
-    With the default a class that fills the batch weighs 1/36 of one that hardly shows.
+    What minimises it is in proportion to ``w_c p(c | pixel)``, with w_c the :func:`rarity_weight`, and not to
+    ``p(c | pixel)``: rare classes are found, and seen too often.
     """
 
-    offset: float = 1.02
+    offset: float = 1.02  #: of :func:`rarity_weight`
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Weighted mean, a scalar, of (B, C, H, W) logits and a (B, H, W) int64 target."""
@@ -57,7 +66,7 @@ class BalancedCrossEntropy:
         labels = target.masked_fill(target == IGNORE_INDEX, classes).flatten()
         pixels = logits.new_zeros(classes + 1, dtype=torch.float32)
         pixels = pixels.scatter_add_(0, labels, torch.ones_like(labels, dtype=torch.float32))[:classes]
-        weight = 1 / (self.offset + pixels / pixels.sum().clamp(min=1)).log()
+        weight = rarity_weight(pixels / pixels.sum().clamp(min=1), self.offset)
         total = F.cross_entropy(logits.float(), target, weight, ignore_index=IGNORE_INDEX, reduction="sum")
         return total / (weight * pixels).sum().clamp(min=1e-6)
 
