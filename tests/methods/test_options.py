@@ -364,3 +364,12 @@ def test_weights_that_are_alike_change_nothing(tiny_network: Network) -> None:
         torch.manual_seed(1)
         results.append(torch.stack(list(method(student, batch, 0.3).values())))
     torch.testing.assert_close(results[0], results[1])
+
+
+def test_a_diagnosis_compares_student_and_teacher_alike(tiny_network: Network) -> None:
+    """A teacher that is its student agrees with it wherever it is asked, corrected or not."""
+    student, batch = tiny_network().eval(), random_batch()
+    batch = replace(batch, truth=torch.randint(0, C, batch.valid.shape))
+    method = started(MeanTeacher(student, class_weight=torch.tensor([1.0, 4.0, 0.5, 20.0])), student)
+    agree, asked = method.diagnose(student, batch, 0.3)["agreement"].tolist()
+    assert agree == asked > 0

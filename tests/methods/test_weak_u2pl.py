@@ -357,3 +357,12 @@ def test_diagnosis_goes_by_truth_and_not_by_seeds(tiny_network: Network) -> None
     assert {"reliable/accuracy", "anchors/classes", "queue/purity", "agreement"} <= counts.keys()
     fresh = build(tiny_network(classification=True))
     assert fresh.diagnose(student, batch, 0.0) == {}
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_its_teacher_is_asked_what_is_likely(tiny_network: Network, passes: int) -> None:
+    batch, weight = random_batch(), torch.arange(1.0, C + 1)
+    _, method = taught(tiny_network, teacher_passes=passes, class_weight=weight)
+    seeded = method.seeded(batch, 0.3)
+    seen = method.teacher(batch.weak).logits - weight.log().view(1, C, 1, 1)
+    torch.testing.assert_close(method.teacher_view(seeded).logits[-len(batch.weak) :], seen)

@@ -121,7 +121,7 @@ def build_rare_classes(
     if not data.rare_class_sampling or not source.labeled:
         return None
 
-    counts = pixel_counts(source.labeled, _now_and_then("rare_class_sampling", say))
+    counts = pixel_counts(source.labeled, _masks_read("rare_class_sampling", say))
     return RareClassSampling(counts, temperature=data.rare_class_temperature)
 
 
@@ -131,12 +131,12 @@ def build_class_share(
     """(C,) float32: the share of each class among labeled pixels, None unless asked for. Reads every labeled mask."""
     if not balances(method):
         return None
-    counts = pixel_counts(source.labeled, _now_and_then("balanced", say))
+    counts = pixel_counts(source.labeled, _masks_read("method.loss=balanced", say))
     pixels = torch.from_numpy(counts.sum(axis=0)[: len(source.classes)]).double()
     return (pixels / pixels.sum().clamp(min=1)).float()
 
 
-def _now_and_then(name: str, say: Callable[[str], None] | None) -> Callable[[int, int], None]:
+def _masks_read(name: str, say: Callable[[str], None] | None) -> Callable[[int, int], None]:
     """Told how many masks are read, and of how many, it says so where they are many."""
 
     def progress(done: int, total: int) -> None:

@@ -58,7 +58,7 @@ def build_image_prior(
     told = apart(shown)
     encoder = network.image_encoder()  # type: ignore[operator]
     samples = [*source.labeled, *source.unlabeled]
-    features = image_features(fabric, encoder, samples, progress=None if say is None else _now_and_then(say))
+    features = image_features(fabric, encoder, samples, progress=None if say is None else _images_seen(say))
     prior = image_prior(features, shown, sharpness=config.method.image_prior)
     weight, bias = softmax_regression(features, prior, told)
     if say is not None:
@@ -76,7 +76,7 @@ def build_image_prior(
     )
 
 
-def _now_and_then(say: Callable[[str], None]) -> Callable[[int, int], None]:
+def _images_seen(say: Callable[[str], None]) -> Callable[[int, int], None]:
     """Told how many images are seen, and of how many, it says so every few seconds."""
     last = time.perf_counter()
 

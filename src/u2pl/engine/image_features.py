@@ -34,16 +34,12 @@ def image_features(
     def described(sample: Sample) -> Tensor:
         return encoder.described(to_float(sample.image())[None].to(fabric.device))[0]
 
-    rows: Tensor | None = None
+    rows = torch.zeros(len(samples), len(described(samples[0])), device=fabric.device)
     mine = range(fabric.global_rank, len(samples), fabric.world_size)
     for done, place in enumerate(mine, start=1):
-        row = described(samples[place])
-        rows = row.new_zeros(len(samples), len(row)) if rows is None else rows
-        rows[place] = row
+        rows[place] = described(samples[place])
         if progress is not None:
             progress(done, len(mine))
-    if rows is None:  # more processes than images
-        rows = torch.zeros_like(described(samples[0])).expand(len(samples), -1)
     rows = fabric.all_reduce(rows, reduce_op="sum").cpu()  # type: ignore[union-attr]
     encoder.cpu()
     encoder.standardise(rows)
