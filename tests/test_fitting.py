@@ -21,8 +21,10 @@ GIB = 2**30
 #: 46 labels of CamVid at half size, on a laptop.
 CAMVID: dict[str, Any] = {
     **{"labeled": 46, "unlabeled": 321, "val": 101, "classes": 11, "height": 180, "width": 240},
+    **{"shown": 9.5, "uncommon": 0.5},
     **{"device": "cpu", "memory": 16 * GIB, "host_memory": 16 * GIB, "cores": 2, "processes": 1},
 }
+THINGS = {"shown": 2.4, "uncommon": 1.2}  #: an image shows one or two, as VOC animals
 ON_A_GPU = {"device": "cuda", "memory": 80 * GIB, "host_memory": 128 * GIB, "cores": 16}
 CITIES = {**ON_A_GPU, "labeled": 2000, "unlabeled": 8000, "classes": 19, "height": 1024, "width": 2048}
 METHODS = ("supervised", "mean_teacher", "fixmatch", "unimatch", "u2pl")
@@ -140,18 +142,19 @@ def with_method(config: Config, name: str) -> Config:
             ("train.epochs=10",),
             {"train.steps": 401, "train.eval_every": 100, "method.ema_decay": 0.972},
         ),  # 3210 / 8
-        ({}, ("network.weights=w.pth",), {"method.loss": "balanced", "method.unsupervised_loss": "cross_entropy"}),
+        (THINGS, ("network.weights=w.pth",), {"method.loss": "balanced", "method.unsupervised_loss": "cross_entropy"}),
+        (THINGS, (), {"method.unsupervised_loss": "balanced", "method.mixing": "cross_domain"}),
         ({}, ("method.symmetric=0.1",), {"method.loss": "balanced", "method.unsupervised_loss": "cross_entropy"}),
         ({"labeled": 101}, (), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
-        ({}, ("network.weights=w.pth",), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
+        (THINGS, ("network.weights=w.pth",), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
         # images that show few classes each, to a pretrained encoder: 0.15 * 0.9 * 1200 = 162
         (
-            {"shown": 1.2},
+            THINGS,
             ("network.weights=w.pth",),
             {"method.image_prior": 8, "method.warmup": 0.1, "method.ramp": 0.1, "method.ema_decay": 0.993},
         ),
         (
-            {"labeled": 101},
+            {**THINGS, "labeled": 101, "uncommon": 0.0},
             ("network.weights=w.pth",),
             {
                 **{"method.min_confidence": 0.95, "method.unsupervised_weighting": "reliable_share"},
@@ -159,34 +162,70 @@ def with_method(config: Config, name: str) -> Config:
             },
         ),
         (
-            {"labeled": 100},
+            {**THINGS, "labeled": 100, "uncommon": 0.0},
             ("network.weights=w.pth",),
             {"method.min_confidence": 0, "method.unsupervised_weighting": "lambda_u", "method.warmup": 0.4},
         ),
         (
-            {"labeled": 218, "shown": 1.2},
+            {**THINGS, "labeled": 218},
             ("network.weights=w.pth",),
             {"method.min_confidence": 0, "method.unsupervised_weighting": "lambda_u", "method.warmup": 0.1},
         ),
         *(
-            ({"labeled": 500}, keys, {"method.min_confidence": 0, "method.unsupervised_weighting": "lambda_u"})
+            (
+                {**THINGS, "labeled": 500, "uncommon": 0.0},
+                keys,
+                {"method.min_confidence": 0, "method.unsupervised_weighting": "lambda_u"},
+            )
             for keys in (
                 (),
                 ("network.weights=w.pth", "data.name=domain"),
                 ("network.weights=w.pth", "method.name=weak_u2pl"),
             )
         ),
-        ({"shown": 2.0}, ("network.pretrained=true",), {"method.image_prior": 8}),
-        ({"shown": 2.1}, ("network.pretrained=true",), {"method.image_prior": 0, "method.warmup": 0.4}),
-        ({"shown": 0.0}, ("network.pretrained=true",), {"method.image_prior": 0}),
-        ({"shown": 1.2}, (), {"method.image_prior": 0, "method.warmup": 0.4, "method.mixing": "cross_domain"}),
+        ({**THINGS, "uncommon": 2.0}, ("network.pretrained=true",), {"method.image_prior": 8}),
         (
-            {"shown": 1.2},
+            {**THINGS, "uncommon": 2.1},
+            ("network.pretrained=true",),
+            {"method.image_prior": 0, "method.warmup": 0.4, "method.mixing": "cutmix"},
+        ),
+        ({**THINGS, "uncommon": 0.0}, ("network.pretrained=true",), {"method.image_prior": 0}),
+        (THINGS, (), {"method.image_prior": 0, "method.warmup": 0.4, "method.mixing": "cross_domain"}),
+        (
+            THINGS,
             ("network.weights=w.pth", "method.image_prior=0"),
             {"method.image_prior": 0, "method.warmup": 0.4, "method.ramp": 0.2},
         ),
-        ({"shown": 1.2}, ("network.weights=w.pth", "method.name=fixmatch"), {"method.warmup": 0.4}),
-        ({"shown": 1.2}, ("network.weights=w.pth", "method.name=weak_u2pl"), {"method.warmup": 0.4}),
+        (THINGS, ("network.weights=w.pth", "method.name=fixmatch"), {"method.warmup": 0.4}),
+        (THINGS, ("network.weights=w.pth", "method.name=weak_u2pl"), {"method.warmup": 0.4}),
+        # scenes, to a pretrained encoder, and what no mask tells
+        *(
+            (
+                {"shown": shown, "uncommon": 1.0},
+                ("network.weights=w.pth",),
+                {"method.image_prior": prior, "method.mixing": mixing, "method.unsupervised_loss": loss},
+            )
+            for shown, prior, mixing, loss in (
+                (4.0, 8, "cutmix", "cross_entropy"),
+                (4.1, 0, "cross_domain", "balanced"),
+            )
+        ),
+        (
+            {"labeled": 500},
+            ("network.weights=w.pth",),
+            {
+                **{"method.min_confidence": 0, "method.unsupervised_weighting": "lambda_u", "method.warmup": 0.25},
+                **{"method.mixing": "cutmix", "method.unsupervised_loss": "balanced"},
+            },
+        ),
+        ({}, ("network.weights=w.pth", "data.name=domain"), {"method.unsupervised_loss": "cross_entropy"}),
+        ({}, ("data.name=domain",), {"method.unsupervised_loss": "balanced"}),
+        ({}, ("network.weights=w.pth", "method.symmetric=0.1"), {"method.unsupervised_loss": "cross_entropy"}),
+        (
+            {"shown": 0.0, "uncommon": 0.0},
+            ("network.weights=w.pth",),
+            {"method.image_prior": 0, "method.mixing": "cutmix", "method.unsupervised_loss": "cross_entropy"},
+        ),
         ({"labeled": 100}, (), {"method.mixing": "cross_domain", "method.jitter": "mixed"}),
         ({"labeled": 500}, ("data.name=domain",), {"method.mixing": "cross_domain", "method.jitter": "mixed"}),
         ({}, ("method.name=weak_u2pl",), {"method.loss": "cross_entropy", "method.unsupervised_loss": "cross_entropy"}),
@@ -228,6 +267,7 @@ def test_choices_are_of_the_schema_and_keys_that_are_set_stay() -> None:
             **{name: draw.choice((0, 1, 30, 2000)) for name in ("labeled", "unlabeled", "val")},
             classes=draw.choice((2, 3, 19, 150)),
             **{name: draw.choice((1, 33, 500, 9000)) for name in ("height", "width")},
+            **{name: draw.choice((0.0, 1.5, 9.0)) for name in ("shown", "uncommon")},
             device=draw.choice(("cpu", "cuda", "mps")),
             **{name: draw.choice((GIB, 80 * GIB)) for name in ("memory", "host_memory")},
             **{name: draw.choice((1, 8)) for name in ("cores", "processes")},
@@ -315,7 +355,7 @@ def test_what_a_method_does_not_use_is_chosen_and_not_told() -> None:
     _, choices = chosen(("method.name=mean_teacher",))
     assert [choice.used for choice in choices].count(False) == 2  # ranks and bank
     assert "method.image_prior 0.0: an encoder from scratch does not know which images are alike" in lines()
-    assert "image shows 1.2 classes" in lines(("network.weights=w.pth",), shown=1.2)
+    assert "image shows 2.4 classes, 1.2 beside those" in lines(("network.weights=w.pth",), **THINGS)
 
 
 def test_one_class_leaves_no_rank() -> None:

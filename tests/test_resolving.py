@@ -80,10 +80,11 @@ def test_masks_that_cannot_be_read_are_left_out_of_the_facts() -> None:
             raise InputError("broken")
 
     whole = source_of(8, 0)
-    assert classes_shown(whole) == 2 / 8  # named 000, 007, ... 049: the first and 028 show the second class
+    # Named 000, 007, ... 049: all show the first class, 000 and 028 the second, which is uncommon.
+    assert classes_shown(whole) == (10 / 8, 2 / 8)
     broken = [Broken("1", 4, 4), Broken("2", 4, 4)]
-    assert classes_shown(replace(whole, labeled=[*whole.labeled, *broken])) == 2 / 8
-    assert classes_shown(replace(whole, labeled=broken)) == classes_shown(replace(whole, labeled=[])) == 0
+    assert classes_shown(replace(whole, labeled=[*whole.labeled, *broken])) == (10 / 8, 2 / 8)
+    assert classes_shown(replace(whole, labeled=broken)) == classes_shown(replace(whole, labeled=[])) == (0, 0)
 
 
 def numbers(path: Path) -> dict[str, Any]:
@@ -94,6 +95,7 @@ def test_facts_of_a_data_set_and_a_machine() -> None:
     facts = facts_of(source_of(4, 5), device=CPU, processes=3)
     assert (facts.labeled, facts.unlabeled, facts.images, facts.val, facts.classes) == (4, 5, 9, 0, 2)
     assert (facts.height, facts.width, facts.device, facts.processes) == (41, 60, "cpu", 3)
+    assert (facts.shown, facts.uncommon) == (1.25, 0.25)
     assert facts.memory == facts.host_memory > 2**28
     assert facts.cores >= 1
 

@@ -15,7 +15,7 @@ from u2pl.data.rare_classes import pixel_counts, shown_classes
 from u2pl.data.source import DataSource, HasHeader, Sample
 from u2pl.engine.memory import total_memory
 from u2pl.errors import InputError
-from u2pl.pixels.image_prior import uncommon
+from u2pl.pixels.image_prior import uncommon as uncommon_classes
 
 _LOOKED_AT = 200  # images whose sizes stand for those of all
 _UNKNOWN_MEMORY = 8 * 2**30  # bytes, where a machine does not tell: that of a small one
@@ -31,8 +31,8 @@ class Facts:
     classes: int
     height: int  #: median of the training images as they are read, pixels
     width: int
-    #: classes that a labeled image shows on average, of those that at most half of the labeled images show; 0: unknown
-    shown: float = 0.0
+    shown: float = 0.0  #: classes, by a labeled image, on average; 0: unknown
+    uncommon: float = 0.0  #: of these, that at most half of the labeled images show
     device: str  #: cpu, cuda or mps
     memory: int  #: of the device, bytes
     host_memory: int
@@ -48,6 +48,7 @@ class Facts:
 def facts_of(source: DataSource, *, device: torch.device, processes: int) -> Facts:
     """Look at a data set and a machine. Raises InputError for an image that cannot be read, or where there is none."""
     height, width = typical_size([*source.labeled, *source.unlabeled])
+    shown, uncommon = classes_shown(source)
     return Facts(
         labeled=len(source.labeled),
         unlabeled=len(source.unlabeled),
@@ -55,7 +56,8 @@ def facts_of(source: DataSource, *, device: torch.device, processes: int) -> Fac
         classes=len(source.classes),
         height=height,
         width=width,
-        shown=classes_shown(source),
+        shown=shown,
+        uncommon=uncommon,
         device=device.type,
         memory=total_memory(device) or _UNKNOWN_MEMORY,
         host_memory=total_memory(torch.device("cpu")) or _UNKNOWN_MEMORY,
@@ -74,19 +76,20 @@ def typical_size(samples: Sequence[Sample]) -> tuple[int, int]:
     return statistics.median_low(heights), statistics.median_low(widths)
 
 
-def classes_shown(source: DataSource) -> float:
-    """Uncommon classes of a labeled image, on average over images spread evenly over all; 0 where no mask can be read.
+def classes_shown(source: DataSource) -> tuple[float, float]:
+    """Classes that a labeled image shows, and uncommon ones of these, on average over images spread evenly over all.
 
-    Masks that cannot be read are left out: they are told when the data are verified.
+    Masks that cannot be read are left out: they are told when the data are verified. Zero where none can be.
     """
     rows = []
     for sample in source.labeled[:: -(-len(source.labeled) // _LOOKED_AT) or 1]:
         with suppress(InputError):
             rows.append(shown_classes(pixel_counts([sample]))[0, : len(source.classes)])
     if not rows:
-        return 0.0
+        return 0.0, 0.0
     shown = torch.from_numpy(np.stack(rows))
-    return (shown & uncommon(shown)).sum(dim=1).float().mean().item()
+    rare = shown & uncommon_classes(shown)
+    return shown.sum(dim=1).float().mean().item(), rare.sum(dim=1).float().mean().item()
 
 
 def _size(sample: Sample) -> tuple[int, int]:

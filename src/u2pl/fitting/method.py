@@ -9,7 +9,7 @@ from u2pl.choices import Choice
 from u2pl.config import Config
 from u2pl.facts import Facts
 from u2pl.fields import AUTO
-from u2pl.fitting.reading import has_teacher, is_pretrained, kind_of, steps_of
+from u2pl.fitting.reading import has_teacher, is_pretrained, kind_of, shows_scenes, steps_of
 
 FEW_LABELS, FEW_PER_CLASS = 100, 20  # up to, or below: as the 46 labels of CamVid
 WARMUP_FEW, WARMUP, WARMUP_TRANSFORMER = 0.4, 0.25, 0.1  # few labels take longer, pretrained transformers learn fast
@@ -23,8 +23,8 @@ HORIZON, EMA_DECAY = 0.15, (0.95, 0.999)  # share of the teacher's steps it reme
 def image_prior(config: Config, facts: Facts) -> Choice:
     """Where an image shows few of many classes, a pretrained encoder tells which from images that are alike."""
     pretrained = is_pretrained(config)
-    apart = 0 < facts.shown <= SHOWN_APART
-    reason = f"an image shows {facts.shown:.1f} classes beside those that most show"
+    apart = 0 < facts.uncommon <= SHOWN_APART and not shows_scenes(facts)
+    reason = f"an image shows {facts.shown:.1f} classes, {facts.uncommon:.1f} beside those that most show"
     if not pretrained:
         reason = "an encoder from scratch does not know which images are alike"
     values = {"image_prior": SHARPNESS if pretrained and apart else 0.0}
@@ -36,12 +36,12 @@ def belief(config: Config, facts: Facts) -> Choice:
 
     With a prior of images, U2PL's own were ahead by 1.2 at 218 labels of VOC animals, and 0.5 behind at 109.
     """
-    told = uses_image_prior(config)
-    sure = is_pretrained(config) and not told and config.data.name != "domain" and not uses_tags(config.method)
+    told, scenes = uses_image_prior(config), shows_scenes(facts)
+    sure = is_pretrained(config) and not (told or scenes or config.data.name == "domain" or uses_tags(config.method))
     enough = sure and facts.labeled > FEW_LABELS
     reason = f"{facts.labeled} labels are {'enough' if enough else 'few'} for a teacher to know what it is sure of"
     if not sure:
-        reason = f"the paper's, {'with a prior of images' if told else 'from scratch, across domains and with tags'}"
+        reason = "the paper's, " + ("with a prior of images" if told else "from scratch, for scenes, domains and tags")
     values = {"min_confidence": 0.0, "unsupervised_weighting": "lambda_u"}
     if enough:
         values = {"min_confidence": SURE, "unsupervised_weighting": "reliable_share"}
@@ -68,10 +68,15 @@ def schedule(config: Config, facts: Facts) -> Choice:
 
 
 def views(config: Config, facts: Facts) -> Choice:
-    """Few labels, and those of another domain, are pasted onto images without; tags cannot be pasted."""
+    """Few labels, and those of another domain, are pasted onto images without; tags cannot be pasted.
+
+    Where an image shows two classes, that would cover most of what is pasted onto by a background.
+    """
     across, tags = config.data.name == "domain", uses_tags(config.method)
-    few = facts.labeled <= FEW_LABELS and not is_pretrained(config)
-    reason = f"{facts.labeled} labels are {'few' if few else 'enough'} for such an encoder"
+    few = facts.labeled <= FEW_LABELS
+    reason = f"{facts.labeled} labels are {'few' if few else 'enough'}"
+    if is_pretrained(config) and not shows_scenes(facts):
+        few, reason = False, f"an image shows {facts.shown:.1f} classes, which would cover what they are pasted onto"
     if across:
         reason = "labels are of another domain"
     values = {"mixing": "cutmix", "jitter": "unlabeled"}
@@ -92,13 +97,15 @@ def labels(config: Config, facts: Facts) -> Choice:
 
 def pseudo_labels(config: Config, facts: Facts) -> Choice:
     """Whether pseudo-labels of rare classes weigh more."""
-    values, reason = {"unsupervised_loss": "cross_entropy"}, "a pretrained encoder would see rare classes everywhere"
+    scenes = shows_scenes(facts) and config.data.name != "domain"  # across domains it was not measured
+    values, reason = {"unsupervised_loss": "cross_entropy"}, "a pretrained encoder finds the classes of such images"
     if uses_tags(config.method):
         reason = "as for labels"
     elif config.method.symmetric > 0:
         reason = "method.symmetric is set"
-    elif not is_pretrained(config):
-        values, reason = {"unsupervised_loss": "balanced"}, "from scratch, rare classes are otherwise lost"
+    elif scenes or not is_pretrained(config):
+        where = "in scenes" if scenes else "from scratch"
+        values, reason = {"unsupervised_loss": "balanced"}, f"{where}, rare classes are otherwise lost"
     return Choice("method", values, reason, used=has_teacher(config))
 
 

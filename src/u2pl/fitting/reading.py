@@ -7,6 +7,8 @@ from u2pl.facts import Facts
 
 KINDS = {"mit_": "mit", **dict.fromkeys(("dinov2_", "tu-vit_", "tu-deit", "tu-beit", "tu-eva"), "vit")}
 
+FEW_SHOWN = 4.0  # VOC animals show 2.4, CamVid 9.5
+
 
 def kind_of(config: Config) -> str:
     """cnn, mit or vit."""
@@ -16,6 +18,11 @@ def kind_of(config: Config) -> str:
 
 def is_pretrained(config: Config) -> bool:
     return config.network.pretrained or config.network.weights is not None
+
+
+def shows_scenes(facts: Facts) -> bool:
+    """Whether images show many classes at once, as a street does, and not one or two things."""
+    return facts.shown > FEW_SHOWN
 
 
 def has_teacher(config: Config) -> bool:
