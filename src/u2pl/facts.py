@@ -31,8 +31,8 @@ class Facts:
     classes: int
     height: int  #: median of the training images as they are read, pixels
     width: int
-    shown: float = 0.0  #: classes, by a labeled image, on average; 0: unknown
-    uncommon: float = 0.0  #: of these, that at most half of the labeled images show
+    shown: float = 0.0  #: classes that a labeled image shows, on average; 0: unknown
+    uncommon: float = 0.0  #: of these, those that at most half of the labeled images show
     device: str  #: cpu, cuda or mps
     memory: int  #: of the device, bytes
     host_memory: int

@@ -41,7 +41,7 @@ def belief(config: Config, facts: Facts) -> Choice:
     enough = sure and facts.labeled > FEW_LABELS
     reason = f"{facts.labeled} labels are {'enough' if enough else 'few'} for a teacher to know what it is sure of"
     if not sure:
-        reason = "the paper's, " + ("with a prior of images" if told else "from scratch, for scenes, domains and tags")
+        reason = f"the paper's, {'with a prior of images' if told else 'as for scenes, domains, tags and from scratch'}"
     values = {"min_confidence": 0.0, "unsupervised_weighting": "lambda_u"}
     if enough:
         values = {"min_confidence": SURE, "unsupervised_weighting": "reliable_share"}
@@ -70,7 +70,7 @@ def schedule(config: Config, facts: Facts) -> Choice:
 def views(config: Config, facts: Facts) -> Choice:
     """Few labels, and those of another domain, are pasted onto images without; tags cannot be pasted.
 
-    Where an image shows two classes, that would cover most of what is pasted onto by a background.
+    Where an image shows two classes, one of them is a background, which would cover most of the other image.
     """
     across, tags = config.data.name == "domain", uses_tags(config.method)
     few = facts.labeled <= FEW_LABELS
@@ -98,7 +98,7 @@ def labels(config: Config, facts: Facts) -> Choice:
 def pseudo_labels(config: Config, facts: Facts) -> Choice:
     """Whether pseudo-labels of rare classes weigh more."""
     scenes = shows_scenes(facts) and config.data.name != "domain"  # across domains it was not measured
-    values, reason = {"unsupervised_loss": "cross_entropy"}, "a pretrained encoder finds the classes of such images"
+    values, reason = {"unsupervised_loss": "cross_entropy"}, "with a pretrained encoder it helped in scenes alone"
     if uses_tags(config.method):
         reason = "as for labels"
     elif config.method.symmetric > 0:
