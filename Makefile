@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check golden clean
 
 demo: $(VENV)/installed
 	$(BIN)/u2pl demo
@@ -16,6 +16,9 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check src tests examples benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+golden: $(VENV)/installed-dev
+	cd tests/golden && $(abspath $(BIN))/python record.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
