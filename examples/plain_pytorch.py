@@ -2,7 +2,7 @@
 
     python examples/plain_pytorch.py --steps 300
 
-Replace `scenes` by a reader of your data (`u2pl.data.folder.folder(root=...)`) and the loop by your own.
+Replace `scenes` by a reader of your data (`u2pl.data.readers.folder.folder(root=...)`) and the loop by your own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.optim import AdamW
 
 from u2pl import U2PL, Schedule, UnreliableContrast, deeplabv3plus
 from u2pl.data.batches import Batches, Evaluation, loader
-from u2pl.data.scenes import scenes
+from u2pl.data.scenes.reader import scenes
 from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
 
 #: L = L_s + L_u + 0.1 L_c; lambda_u is part of what the method returns as "unsupervised".

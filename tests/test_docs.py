@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from u2pl.build.data import DOMAIN, READERS, read_domains
 from u2pl.build.network import NETWORKS
-from u2pl.config import Config, may_be_auto
+from u2pl.config.schema import Config, may_be_auto
 
 ROWS = re.compile(r"^\| (`\w+\.[^|]*) \|", re.MULTILINE)
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"

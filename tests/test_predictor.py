@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from u2pl.config import Config
+from u2pl.config.schema import Config
 from u2pl.engine.checkpoint import save_weights
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor, network_of

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from u2pl.config import Config
+from u2pl.config.schema import Config
 from u2pl.structures import SegmentationOutput
 
 

@@ -1,11 +1,11 @@
 """u2pl: label-efficient semantic segmentation. Every pixel trains the model, the unreliable ones as negative keys."""
 
+from u2pl.commands.train import train
+from u2pl.config.overrides import load_config
 from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised, UniMatch
 from u2pl.networks import deeplabv3plus, smp_network
 from u2pl.pixels import Reliability, UnreliableContrast
 from u2pl.predictor import Predictor, load_network
-from u2pl.recipes import load_config
-from u2pl.run import train
 from u2pl.structures import Batch, PseudoLabel, SegmentationOutput
 
 __version__ = "0.1.0"

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.build import build_inference, build_network
-from u2pl.config import Config
+from u2pl.config.schema import Config
 from u2pl.data.classes import Palette
-from u2pl.data.pascal_voc import voc_palette
+from u2pl.data.readers.pascal_voc import voc_palette
 from u2pl.engine.checkpoint import load_weights, read_description
 from u2pl.engine.inference import Inference, Whole
 from u2pl.errors import InputError

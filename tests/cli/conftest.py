@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from u2pl.cli import main
+from u2pl.cli.app import main
 
 CLASSES = ("sky", "road", "car", "tree")
 #: What makes a training of seconds out of any configuration.

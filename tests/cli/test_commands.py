@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from u2pl.config.overrides import load_config, preset_names
 from u2pl.engine.checkpoint import read_description
 from u2pl.predictor import Predictor
-from u2pl.recipes import load_config, preset_names
 
 Command = Callable[..., Any]
 CLASSES = ["sky", "road", "car", "tree"]
@@ -211,7 +211,7 @@ def test_default_folder_is_named_after_the_configuration(
         made.append(out)
         raise StopError
 
-    monkeypatch.setattr("u2pl.run.train", train)
+    monkeypatch.setattr("u2pl.commands.train.train", train)
     with pytest.raises(StopError):
         u2pl("train", "scenes", "seed=3", "method.name=mean_teacher")
     assert made == [Path("runs/scenes-mean_teacher-3")]

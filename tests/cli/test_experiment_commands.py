@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from u2pl.recipes import load_config
-from u2pl.run import train
+from u2pl.commands.train import train
+from u2pl.config.overrides import load_config
 
 Command = Callable[..., Any]
 SCENES = ("data.train=6", "data.val=1", "data.height=64", "data.width=64", "data.labeled=3", "data.workers=0")

@@ -14,9 +14,9 @@ from PIL import Image
 
 import u2pl as package
 from released_network import network, save_checkpoint
-from u2pl.data.cityscapes import CLASSES as CITYSCAPES
-from u2pl.data.cityscapes import PALETTE as CITYSCAPES_PALETTE
-from u2pl.data.pascal_voc import CLASSES as PASCAL_VOC
+from u2pl.data.readers.cityscapes import CLASSES as CITYSCAPES
+from u2pl.data.readers.cityscapes import PALETTE as CITYSCAPES_PALETTE
+from u2pl.data.readers.pascal_voc import CLASSES as PASCAL_VOC
 from u2pl.engine.checkpoint import read_description
 
 Command = Callable[..., Any]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tiny_run import KillAt, KilledError
+from u2pl.commands.train import train
+from u2pl.config.overrides import load_config
 from u2pl.engine.checkpoint import read_description
-from u2pl.recipes import load_config
-from u2pl.run import train
 
 Command = Callable[..., Any]
 TAGS = "image,tags\n" + "".join(

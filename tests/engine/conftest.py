@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tiny_run import TinyNetwork, build_tiny
-from u2pl.recipes import load_config
+from u2pl.config.overrides import load_config
 
 #: A run of a moment on procedural scenes: four steps of supervised training, then twelve with teacher and bank.
 TINY = (
@@ -52,14 +52,14 @@ def all_options() -> tuple[str, ...]:
 
 @pytest.fixture
 def tiny_train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """``tiny_train(out, *overrides, resume=..., watchers=...)``: :func:`u2pl.run.train` of the tiny network."""
+    """``tiny_train(out, *overrides, resume=..., watchers=...)``: the command, with the tiny network."""
 
-    monkeypatch.setattr("u2pl.run.build_network", build_tiny)
+    monkeypatch.setattr("u2pl.commands.train.build_network", build_tiny)
     # The pictures of a run are made from its saved weights.
     monkeypatch.setattr("u2pl.predictor.build_network", build_tiny)
 
     def train(out: Path, *overrides: str, **options: Any) -> Any:
-        from u2pl.run import train as run_training
+        from u2pl.commands.train import train as run_training
 
         return run_training(load_config("scenes", [*TINY, *overrides]), out, say=lambda line: None, **options)
 

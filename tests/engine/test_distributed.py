@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torchvision.models import resnet18
 
+from u2pl.commands.evaluate import score_run
+from u2pl.config.overrides import load_config
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
-from u2pl.recipes import load_config
-from u2pl.score import score_run
 
 pytestmark = pytest.mark.slow
 
@@ -30,10 +30,10 @@ from pathlib import Path
 
 import torch
 
-import u2pl.run
-from u2pl.recipes import load_config
+import u2pl.commands.train
+from u2pl.config.overrides import load_config
 
-fit = u2pl.run.fit
+fit = u2pl.commands.train.fit
 
 
 def keeping(fabric, run, *, student, method, **parts):
@@ -43,8 +43,8 @@ def keeping(fabric, run, *, student, method, **parts):
     return scores
 
 
-u2pl.run.fit = keeping
-u2pl.run.train(load_config("scenes", sys.argv[2:]), Path(sys.argv[1]))
+u2pl.commands.train.fit = keeping
+u2pl.commands.train.train(load_config("scenes", sys.argv[2:]), Path(sys.argv[1]))
 """
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from u2pl.config.overrides import load_config
 from u2pl.engine.evaluate import Scores
 from u2pl.errors import InputError
-from u2pl.recipes import load_config
 
 Train = Callable[..., Any]
 #: 8 scenes, 3 of them labeled, in batches of 2: five steps.

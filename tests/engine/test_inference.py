@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from u2pl.data.batches import Evaluation
-from u2pl.data.cityscapes import cityscapes
+from u2pl.data.readers.cityscapes import cityscapes
 from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.inference import Whole, inference, window_starts
 from u2pl.networks import smp_network

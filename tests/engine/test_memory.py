@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from u2pl.commands.train import out_of_memory_is_bad_input
 from u2pl.engine import memory
 from u2pl.engine.memory import activation_bytes, require_memory
 from u2pl.errors import InputError
 from u2pl.networks import deeplabv3plus, smp_network
-from u2pl.run import out_of_memory_is_bad_input
 
 
 def test_activations_of_layers_are_counted() -> None:

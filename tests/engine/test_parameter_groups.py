@@ -9,7 +9,7 @@ import torch
 from torch.optim import AdamW
 
 from u2pl.build import build_optimizer, build_scheduler
-from u2pl.config import Config, TrainConfig
+from u2pl.config.schema import Config, TrainConfig
 from u2pl.engine.parameter_groups import parameter_groups
 from u2pl.errors import InputError
 from u2pl.networks import deeplabv3plus, smp_network

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from u2pl.commands.evaluate import score_run
 from u2pl.engine.checkpoint import load_weights, read_description, save_weights
 from u2pl.engine.inference import Tagged, inference
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
-from u2pl.score import score_run
 
 WAY = {
     "tags": False,

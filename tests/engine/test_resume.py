@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from tiny_run import KillAt, KilledError
+from u2pl.commands.train import train
+from u2pl.config.overrides import load_config
 from u2pl.errors import InputError
-from u2pl.recipes import load_config
-from u2pl.run import train
 
 Train = Callable[..., Any]
 #: Saves, reports and evaluations that never fall together before the end.

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from u2pl.config.overrides import load_config
 from u2pl.errors import InputError
 from u2pl.experiments.ablation import plan_ablation
 from u2pl.experiments.trials import Planner
-from u2pl.recipes import load_config
 
 Ablate = Callable[..., Any]
 AXES = {"method.mixing": ["cutmix", "none"], "train.scale_range": ["[0.5,2.0]", "[1,1]"]}

@@ -11,10 +11,10 @@ import torch
 from rich.console import Console
 from torchvision.models import resnet18
 
+from u2pl.auto.rules import method as labels
 from u2pl.experiments.ablation import ablate
 from u2pl.experiments.comparison import ALL_LABELS, compare, plan_comparison
 from u2pl.experiments.trials import Planner, Trial
-from u2pl.fitting import method as labels
 
 ACCELERATOR = ("train.accelerator=cpu", "train.precision=fp32", "network.embedding_dim=8")
 
@@ -125,6 +125,6 @@ def test_choices_are_told_once(shared: list[str], tmp_path: Path) -> None:
 def test_a_configuration_that_sets_everything_looks_at_nothing(
     tmp_path: Path, tiny_overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("u2pl.resolving.facts_of", None)
+    monkeypatch.setattr("u2pl.auto.resolving.facts_of", None)
     trial = Planner("scenes", tiny_overrides, tmp_path).trial(("a", "0"), (), seed=0)
     assert trial.choices == ()

@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-import u2pl.run
+import u2pl.commands.train
+from u2pl.commands.train import train
+from u2pl.config.overrides import load_config
 from u2pl.engine.evaluate import Scores
 from u2pl.errors import InputError
 from u2pl.experiments.running import _free_memory as free_memory
 from u2pl.predictor import Predictor
-from u2pl.recipes import load_config
-from u2pl.run import train
 
 Compare = Callable[..., Any]
 GRID: dict[str, Any] = {"methods": ["supervised", "u2pl"], "labeled": ["2", "0.5"], "seeds": [0, 1], "all_labels": True}
@@ -213,7 +213,7 @@ def test_a_run_that_fails_does_not_keep_the_others(tiny_compare: Compare, tmp_pa
 def test_a_run_leaves_nothing_in_memory(tiny_compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[weakref.ref[Any]] = []
     alive: list[int] = []
-    build = u2pl.run.build_network
+    build = u2pl.commands.train.build_network
 
     def watched(config: Any, num_classes: int) -> Any:
         alive.append(sum(network() is not None for network in built))
@@ -221,7 +221,7 @@ def test_a_run_leaves_nothing_in_memory(tiny_compare: Compare, tmp_path: Path, m
         built.append(weakref.ref(network))
         return network
 
-    monkeypatch.setattr("u2pl.run.build_network", watched)
+    monkeypatch.setattr("u2pl.commands.train.build_network", watched)
     monkeypatch.setattr("u2pl.experiments.running._free_memory", free_memory)
     tiny_compare(tmp_path, methods=["supervised", "u2pl"])
     assert len(built) == 4  # both to be looked at, then both to be trained

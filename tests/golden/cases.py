@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from u2pl.recipes import load_config
-from u2pl.run import train
+from u2pl.commands.train import train
+from u2pl.config.overrides import load_config
 
 STEPS, SAVED = 12, 8  # a run is saved in between, too
 #: Four supervised steps, then eight with a teacher and a bank.
@@ -86,7 +86,10 @@ def build_golden(config: Any, num_classes: int) -> nn.Module:
 @contextmanager
 def golden_network() -> Iterator[None]:
     """All runs within train the network of :mod:`golden_network`."""
-    with mock.patch("u2pl.run.build_network", build_golden), mock.patch("u2pl.predictor.build_network", build_golden):
+    with (
+        mock.patch("u2pl.commands.train.build_network", build_golden),
+        mock.patch("u2pl.predictor.build_network", build_golden),
+    ):
         yield
 
 

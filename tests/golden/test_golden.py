@@ -16,9 +16,9 @@ from record import BEGUN, STOPPED, VALUES, machine
 
 GOLDEN: dict[str, Any] = json.loads(VALUES.read_text())
 
-#: Relative. On the machine that recorded, nothing but the order of additions may differ. Other processors round otherwise
-#: from the first step on, and a pixel beside a threshold falls on the other side of it: 4e-4 were seen between AVX-512
-#: and AVX2. Without such instructions dropout also draws other numbers: 6e-2 were seen.
+#: Relative. The machine that recorded comes to the same numbers. Others round otherwise from the first step on, and a
+#: pixel beside a threshold falls on the other side of it: AVX-512 and AVX2 differ by 4e-4. Without either, dropout also
+#: draws other numbers: the difference is 6e-2.
 SAME, VECTOR, OTHER = 1e-5, 2e-2, 0.15
 
 

@@ -1,6 +1,7 @@
 """Configuration -> objects, and nothing else."""
 
 from u2pl.build.data import build_batches, build_class_share, build_diagnosis, build_rare_classes, build_source
+from u2pl.build.image_prior import build_image_prior, check_image_prior, image_prior_parameters, uses_image_prior
 from u2pl.build.method import (
     build_contrast,
     build_method,
@@ -14,7 +15,6 @@ from u2pl.build.method import (
     uses_tags,
 )
 from u2pl.build.network import build_inference, build_network, build_optimizer, build_scheduler
-from u2pl.build.prior import build_image_prior, check_image_prior, image_prior_parameters, uses_image_prior
 
 __all__ = [
     "build_batches",

@@ -11,19 +11,19 @@ from torch import Tensor
 
 from u2pl.build.accepted import accepted
 from u2pl.build.method import balances, contrasts, strong_views, uses_tags
-from u2pl.config import Config, DataConfig, MethodConfig, SourceConfig, TargetConfig
+from u2pl.config.schema import Config, DataConfig, MethodConfig, SourceConfig, TargetConfig
 from u2pl.data.batches import Batches, loader, step_seed
-from u2pl.data.cityscapes import cityscapes
 from u2pl.data.class_mapping import read_mapping
-from u2pl.data.domain import domain
-from u2pl.data.files import cached
-from u2pl.data.folder import folder
-from u2pl.data.gta5 import gta5
-from u2pl.data.pascal_voc import pascal_voc
 from u2pl.data.rare_classes import RareClassSampling, pixel_counts
-from u2pl.data.scenes import scenes
+from u2pl.data.readers.cityscapes import cityscapes
+from u2pl.data.readers.domain import domain
+from u2pl.data.readers.files import cached
+from u2pl.data.readers.folder import folder
+from u2pl.data.readers.gta5 import gta5
+from u2pl.data.readers.pascal_voc import pascal_voc
+from u2pl.data.readers.synthia import synthia
+from u2pl.data.scenes.reader import scenes
 from u2pl.data.source import DataSource
-from u2pl.data.synthia import synthia
 from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
 from u2pl.engine.diagnose import Diagnosis
 from u2pl.errors import InputError

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from u2pl.config import MethodConfig
+from u2pl.config.fields import AUTO
+from u2pl.config.schema import MethodConfig
 from u2pl.data.photometric import Photometric
 from u2pl.errors import InputError
-from u2pl.fields import AUTO
 from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised, UniMatch, WeakU2PL
 from u2pl.methods.base import Method, PixelLoss
 from u2pl.methods.seeding import Seeding

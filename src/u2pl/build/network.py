@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from u2pl.build.accepted import accepted
 from u2pl.build.method import contrasts, uses_tags
-from u2pl.config import Config, EvaluationConfig, TrainConfig
+from u2pl.config.schema import Config, EvaluationConfig, TrainConfig
 from u2pl.engine.inference import Inference, inference
 from u2pl.engine.parameter_groups import parameter_groups
 from u2pl.networks import deeplabv3plus, smp_network

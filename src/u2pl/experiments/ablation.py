@@ -10,11 +10,11 @@ from rich.console import Console
 
 from u2pl.engine.fit import Watcher
 from u2pl.errors import InputError
+from u2pl.experiments.ablation_plot import plot_ablation
+from u2pl.experiments.ablation_table import ablation_grid
 from u2pl.experiments.records import Record
 from u2pl.experiments.running import run_into
 from u2pl.experiments.trials import ALIKE, Planner, Setting, Trial
-from u2pl.report.ablation import ablation_grid
-from u2pl.report.ablation_plot import plot_ablation
 
 REFERENCE = "reference"
 

@@ -9,11 +9,11 @@ from rich.console import Console
 
 from u2pl.engine.fit import Watcher
 from u2pl.errors import InputError
+from u2pl.experiments.comparison_plot import plot_comparison
+from u2pl.experiments.comparison_table import comparison_grid
 from u2pl.experiments.records import Record
 from u2pl.experiments.running import run_into
 from u2pl.experiments.trials import Planner, Trial, across_domains, labeled_text
-from u2pl.report.comparison import comparison_grid
-from u2pl.report.comparison_plot import plot_comparison
 
 ALL_LABELS = "supervised, all labels"
 

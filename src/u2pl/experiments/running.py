@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from u2pl.commands.train import train
 from u2pl.engine.checkpoint import write_atomically, write_text_atomically
 from u2pl.engine.fit import Watcher
 from u2pl.engine.machine import is_main_process
@@ -19,7 +20,6 @@ from u2pl.experiments.records import Record, is_finished, read_record, write_rec
 from u2pl.experiments.trials import Trial, naming
 from u2pl.report.grid import Grid
 from u2pl.report.progress import ProgressBar
-from u2pl.run import train
 
 Records = Mapping[Path, Record]  #: of finished runs, by folder
 Report = Callable[[Records], None]

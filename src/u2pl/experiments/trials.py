@@ -13,6 +13,8 @@ from pathlib import Path
 
 from torch import nn
 
+from u2pl.auto.choices import Choice, like
+from u2pl.auto.resolving import resolved
 from u2pl.build import (
     build_inference,
     build_method,
@@ -22,16 +24,14 @@ from u2pl.build import (
     image_prior_parameters,
     uses_tags,
 )
-from u2pl.choices import Choice, like
-from u2pl.config import Config
+from u2pl.commands.run_folder import check_folder
+from u2pl.commands.train import checked_network, fabric_of
+from u2pl.config.overrides import load_config
+from u2pl.config.schema import Config
 from u2pl.data.inspection import structure_errors
 from u2pl.data.source import DataSource
 from u2pl.engine.parameter_count import inference_parameters, training_parameters
 from u2pl.errors import InputError
-from u2pl.recipes import load_config
-from u2pl.resolving import resolved
-from u2pl.run import checked_network, fabric_of
-from u2pl.run_folder import check_folder
 
 #: How long training is and what a step sees, which no line of a comparison changes unless it says so.
 ALIKE = (*(f"train.{key}" for key in ("steps", "batch_size", "crop_size", "scale_range", "jitter", "eval_every")),)

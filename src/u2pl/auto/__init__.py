@@ -1,0 +1,1 @@
+"""Facts of a run -> values in place of `auto`, with the reason."""

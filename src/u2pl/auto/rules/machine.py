@@ -1,0 +1,117 @@
+"""What the machine has the time and the memory for: loading, crops, batches, length, and the bank."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from u2pl.auto.choices import Choice
+from u2pl.auto.facts import Facts
+from u2pl.auto.rules.reading import crop_of, size_text, steps_of
+from u2pl.build import contrasts
+from u2pl.config.fields import AUTO
+from u2pl.config.schema import Config
+
+
+class Limits(NamedTuple):
+    """What a device has the time and the memory for."""
+
+    crop: int  # largest side
+    passes: float  # over all training images
+    fewest: int  # steps
+    most: int
+    bank: int  # keys of a class
+    keys: int  # of them in a step
+    workers: int
+
+
+#: An FPN on ResNet-18 takes about 1 s for a step with 8 + 8 crops of 160 on two cores: 1 200 steps are 15 minutes.
+CPU = Limits(crop=256, passes=24, fewest=1200, most=4000, bank=5000, keys=512, workers=1)
+#: 80 passes and a bank of 30 000 are the paper's on PASCAL VOC.
+CUDA = Limits(crop=512, passes=80, fewest=4000, most=20_000, bank=30_000, keys=1024, workers=8)
+BATCH, SMALL_BATCH = 8, 4
+STEP_BYTES, STEP_SHARE = 2400, 0.75  # a pixel: twice what layers of a U-Net on ResNet-50 put out; of memory
+WHOLE = 0.6  # crops of more than this share of an image are resized less: they would be padding for the most part
+SCALES_WHOLE, SCALES = [0.75, 1.5], [0.5, 2.0]  # those of CamVid, 160 of 180x240; the paper's
+SCALES_TAGS = [0.75, 1.0]  # what a crop does not show it is tagged with all the same; as in the scenes of objects
+HUGE = 4  # crops a side: larger images are better scaled down
+VALIDATIONS = 4  # of a run
+BANK_SHARE, CACHE_SHARE = 0.01, 0.25  # of memory; the bank is saved with every checkpoint
+SECONDS, SECONDS_SUPERVISED, MEASURED = 4.9e-6, 1.9e-6, "resnet18"  # a labeled pixel of a step, on two cores
+
+
+def loading(config: Config, facts: Facts) -> Choice:
+    """Whether decoded images stay in memory; every loader process keeps its own."""
+    workers = config.data.workers
+    if workers == AUTO:
+        workers = max(1, min(limits_of(facts).workers, facts.cores // facts.processes - 1))
+    needed = 4 * facts.height * facts.width * (facts.images + facts.val) * max(1, workers) * facts.processes
+    reason = f"decoded images take about {size_text(needed)} of this machine's {size_text(facts.host_memory)}"
+    return Choice("data", {"cache": needed <= CACHE_SHARE * facts.host_memory, "workers": workers}, reason)
+
+
+def crops(config: Config, facts: Facts) -> Choice:
+    """As much of an image as the device has time for, in whole strides of the encoder."""
+    encoder, side, most = config.network.encoder, min(facts.height, facts.width), limits_of(facts).crop
+    stride = 28 if "dinov2" in encoder or "patch14" in encoder else 32
+    fitting = max(stride, min(side, most) // stride * stride)
+    crop = fitting if config.train.crop_size == AUTO else min(crop_of(config.train))
+    reason = f"images of {facts.height}x{facts.width} (height x width, median), at most {most} on {facts.device}"
+    tags, drawn = config.data.tags is not None, config.data.name in ("scenes", "domain")
+    if side > (1 / WHOLE if tags else HUGE) * crop and config.data.scale is None and not drawn:
+        why = ", as tags are of whole images" if tags else ""
+        reason += f"; data.scale={(1 if tags else 2) * crop / side:.1g} would show the network more of each{why}"
+    scales = SCALES_TAGS if tags else SCALES_WHOLE if crop > WHOLE * side else SCALES
+    return Choice("train", {"crop_size": fitting, "scale_range": list(scales)}, reason)
+
+
+def batch(config: Config, facts: Facts) -> Choice:
+    """As for a method that sees as many unlabeled crops, whichever it is."""
+    height, width = crop_of(config.train)
+    needed = 2 * BATCH * height * width * STEP_BYTES
+    size = BATCH if needed <= STEP_SHARE * facts.memory else SMALL_BATCH
+    reason = f"{BATCH} and as many unlabeled crops take up to {size_text(needed)} of {size_text(facts.memory)}"
+    return Choice("train", {"batch_size": size}, reason)
+
+
+def length(config: Config, facts: Facts) -> Choice:
+    """So many passes over all training images, labeled or not, within what is worthwhile and what there is time for."""
+    train, limits, size = config.train, limits_of(facts), config.train.batch_size * facts.processes
+    passes = math.ceil(limits.passes * facts.images / size / 100) * 100
+    chosen = train.steps == AUTO and train.epochs is None
+    steps = max(limits.fewest, min(passes, limits.most)) if chosen else steps_of(config, facts)
+    reason = f"{steps} steps"
+    if chosen:
+        reason = f"{limits.passes:g} passes over {facts.images} images in batches of {size}, but {limits.fewest} to "
+        reason += f"{limits.most} steps on {facts.device}"
+    detail = []
+    if facts.labeled:
+        detail.append(f"each of {facts.labeled} labels is seen about {steps * size / facts.labeled:.0f} times")
+    if facts.device == "cpu" and config.network.encoder == MEASURED:
+        detail.append(f"roughly {_minutes(config, facts, steps):.0f} min on {facts.cores} cores")
+    values = {"steps": steps, "eval_every": max(1, steps // VALIDATIONS)}
+    return Choice("train", values, reason, detail="; ".join(detail))
+
+
+def bank(config: Config, facts: Facts) -> Choice:
+    """Queues within memory, of which a step replaces a part."""
+    method, limits, row = config.method, limits_of(facts), 4 * config.network.embedding_dim * facts.classes
+    size = method.bank_size
+    if size == AUTO:
+        pushed = 1 if method.keys_per_step == AUTO else method.keys_per_step * facts.processes
+        size = max(100, pushed, min(limits.bank, int(BANK_SHARE * facts.memory / row) // 100 * 100))
+    smallest = min(size, method.background_bank_size or size)
+    values = {"bank_size": size, "keys_per_step": max(1, min(limits.keys, smallest // (2 * facts.processes)))}
+    reason = f"{facts.classes} classes take {size_text(size * row)} of {size_text(facts.memory)}"
+    return Choice("method", values, reason, used=contrasts(method))
+
+
+def limits_of(facts: Facts) -> Limits:
+    return CUDA if facts.device == "cuda" else CPU
+
+
+def _minutes(config: Config, facts: Facts, steps: int) -> float:
+    height, width = crop_of(config.train)
+    warmup = 1.0 if config.method.name == "supervised" else config.method.warmup
+    pixel = warmup * SECONDS_SUPERVISED + (1 - warmup) * SECONDS
+    return steps * config.train.batch_size * height * width * pixel / 60 * 2 / facts.cores

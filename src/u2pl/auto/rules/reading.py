@@ -1,0 +1,49 @@
+"""What rules ask of a configuration."""
+
+from __future__ import annotations
+
+from u2pl.auto.facts import Facts
+from u2pl.config.schema import Config, TrainConfig
+
+KINDS = {"mit_": "mit", **dict.fromkeys(("dinov2_", "tu-vit_", "tu-deit", "tu-beit", "tu-eva"), "vit")}
+
+FEW_SHOWN = 4.0  # VOC animals show 2.1, CamVid 8.8
+
+
+def kind_of(config: Config) -> str:
+    """cnn, mit or vit."""
+    encoder = config.network.encoder
+    return next((kind for start, kind in KINDS.items() if encoder.startswith(start)), "cnn")
+
+
+def is_pretrained(config: Config) -> bool:
+    return config.network.pretrained or config.network.weights is not None
+
+
+def shows_scenes(facts: Facts) -> bool:
+    """Whether images show many classes at once, as a street does, and not one or two things."""
+    return facts.shown > FEW_SHOWN
+
+
+def has_teacher(config: Config) -> bool:
+    return config.method.name not in ("supervised", "fixmatch", "unimatch")
+
+
+def crop_of(train: TrainConfig) -> tuple[int, int]:
+    crop = train.crop_size
+    return (crop, crop) if isinstance(crop, int) else (crop[0], crop[1])
+
+
+def steps_of(config: Config, facts: Facts) -> int:
+    train = config.train
+    return train.steps if train.epochs is None else steps_of_epochs(train, facts.unlabeled or facts.labeled)
+
+
+def steps_of_epochs(train: TrainConfig, images: int) -> int:
+    """Optimiser steps of ``epochs`` passes over so many images."""
+    return max(1, round((train.epochs or 0) * images / (train.batch_size * train.devices * train.nodes)))
+
+
+def size_text(count: float) -> str:
+    """Bytes, for a person."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,64 @@
+"""What suits the encoder and its weights: the architecture, the rates, and the colours."""
+
+from __future__ import annotations
+
+import inspect
+from typing import NamedTuple
+
+from u2pl.auto.choices import Choice
+from u2pl.auto.facts import Facts
+from u2pl.auto.rules.reading import is_pretrained, kind_of, steps_of
+from u2pl.config.fields import AUTO
+from u2pl.config.schema import Config
+from u2pl.networks import smp_network
+
+
+class Rates(NamedTuple):
+    lr: float
+    head_lr_factor: float
+    lr_warmup: int  # steps
+
+
+#: By kind of encoder, and whether its weights are pretrained.
+ADAMW = {
+    ("cnn", False): Rates(1e-3, 1.0, 0),  # CamVid
+    ("cnn", True): Rates(1e-4, 10.0, 0),  # VOC animals; SGD at 0.01 failed there
+    ("mit", False): Rates(1e-4, 1.0, 200),  # not measured
+    ("mit", True): Rates(6e-5, 10.0, 200),  # SegFormer's (arXiv 2105.15203)
+    ("vit", False): Rates(1e-4, 1.0, 200),  # not measured
+    ("vit", True): Rates(5e-6, 40.0, 100),  # UniMatch V2's for DINOv2 (arXiv 2410.10777)
+}
+SGD = {False: Rates(0.01, 1.0, 0), True: Rates(0.001, 10.0, 0)}  # the paper's on Cityscapes, and on PASCAL VOC
+WEIGHT_DECAY = {"adamw": 0.01, "sgd": 1e-4}
+OF_SMP = {"name", *inspect.signature(smp_network).parameters} - {"output_stride"}  # which few architectures have
+ARCHITECTURES = {"cnn": "FPN", "mit": "Segformer", "vit": "DPT"}  # CamVid, 400 steps: FPN 41.9, U-Net 38.4
+
+
+def network(config: Config, facts: Facts) -> Choice:
+    """The architecture that suits the encoder; DeepLabv3+ where a key is set that it alone has."""
+    chosen, kind = config.network, kind_of(config)
+    its_own = [key for key in chosen.model_dump(exclude_defaults=True) if key not in OF_SMP]
+    name = chosen.name
+    if name == AUTO:
+        name = "deeplabv3plus" if its_own and chosen.architecture in (AUTO, None) else "smp"
+    if name == "deeplabv3plus":
+        return Choice("network", {"name": name, "architecture": None}, f"{', '.join(its_own) or 'name'} is set")
+    what = {"cnn": "convolutional", "mit": "MiT", "vit": "vision transformer"}[kind]
+    values = {"name": name, "architecture": ARCHITECTURES[kind]}
+    return Choice("network", values, f"encoder {chosen.encoder} ({what})")
+
+
+def colours(config: Config, facts: Facts) -> Choice:
+    """Whether labeled images are jittered, too."""
+    return Choice("train", {"jitter": True}, "few labels show few kinds of light")
+
+
+def optimizer(config: Config, facts: Facts) -> Choice:
+    """Rates by what the encoder is, and where its weights come from."""
+    kind, pretrained = kind_of(config), is_pretrained(config)
+    name = "adamw" if config.train.optimizer == AUTO else config.train.optimizer
+    rates = ADAMW[kind, pretrained] if name == "adamw" else SGD[pretrained]
+    values = {"optimizer": name, **rates._asdict(), "weight_decay": WEIGHT_DECAY[name]}
+    values["lr_warmup"] = min(rates.lr_warmup, steps_of(config, facts) // 10)
+    what = "convolutional encoder" if kind == "cnn" else "transformer"
+    return Choice("train", values, f"{what} {'with pretrained weights' if pretrained else 'from scratch'}")

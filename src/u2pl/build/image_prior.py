@@ -1,0 +1,98 @@
+"""Configuration -> what images may show, by the labeled images that are like them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from u2pl.config.fields import AUTO
+from u2pl.config.schema import Config
+from u2pl.data.rare_classes import pixel_counts, shown_classes
+from u2pl.data.source import DataSource
+from u2pl.engine.image_features import image_features
+from u2pl.errors import InputError
+from u2pl.networks.image_classifier import ImageClassifier
+from u2pl.pixels.image_prior import apart, image_prior, named, softmax_regression
+
+_SECONDS = 30.0  # between two lines on how far it is
+
+
+@dataclass(frozen=True)
+class ImagePrior:
+    """What images show as a whole: those that train, and any other."""
+
+    unlabeled: dict[str, Tensor]  #: (C,) float32 by the name of each unlabeled image
+    classifier: ImageClassifier  #: of other images
+
+
+def uses_image_prior(config: Config) -> bool:
+    """Whether the method has a teacher that listens to a prior, and is asked to."""
+    return config.method.image_prior not in (AUTO, 0) and config.method.name in ("mean_teacher", "u2pl")
+
+
+def check_image_prior(config: Config) -> None:
+    """Raise InputError for an image prior by an encoder that is not pretrained, to which all images are alike."""
+    if uses_image_prior(config) and not config.network.pretrained and config.network.weights is None:
+        raise InputError(
+            "method.image_prior: an encoder from scratch does not know which images are alike; give network.weights "
+            "or network.pretrained=true, or set method.image_prior=0"
+        )
+
+
+def build_image_prior(
+    config: Config, source: DataSource, network: nn.Module, fabric: Fabric, *, say: Callable[[str], None] | None = None
+) -> ImagePrior | None:
+    """By the encoder of the network as it is now; None unless it is asked for.
+
+    It depends on the images, the labels and the encoder's weights alone, so a run that goes on comes to the same.
+    """
+    if not uses_image_prior(config):
+        return None
+    began = time.perf_counter()
+    shown = torch.from_numpy(shown_classes(pixel_counts(source.labeled))[:, : len(source.classes)])
+    told = apart(shown)
+    encoder = network.image_encoder()  # type: ignore[operator]
+    samples = [*source.labeled, *source.unlabeled]
+    features = image_features(fabric, encoder, samples, progress=None if say is None else _images_seen(say))
+    prior = image_prior(features, shown, sharpness=config.method.image_prior)
+    weight, bias = softmax_regression(features, prior, told)
+    if say is not None:
+        asked = int((shown & told).any(dim=1).sum())
+        say(
+            f"image_prior: what {len(source.unlabeled)} unlabeled images show, by images like them; so is the class of "
+            f"{int(named(features, shown).sum())} of {asked} labeled ones, left out in turn "
+            f"({time.perf_counter() - began:.0f} s)"
+        )
+    return ImagePrior(
+        unlabeled={
+            sample.name: row for sample, row in zip(source.unlabeled, prior[len(source.labeled) :], strict=True)
+        },
+        classifier=ImageClassifier(encoder, weight=weight, bias=bias, told=told).to(fabric.device),
+    )
+
+
+def _images_seen(say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Told how many images are seen, and of how many, it says so every few seconds."""
+    last = time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if time.perf_counter() - last >= _SECONDS:
+            last = time.perf_counter()
+            say(f"image_prior: {done} of {total} images seen")
+
+    return progress
+
+
+def image_prior_parameters(config: Config, network: nn.Module) -> int:
+    """Parameters that a prediction needs besides those of the network: those by which an image is seen as a whole."""
+    if not uses_image_prior(config) or config.evaluation.image_prior == 0:
+        return 0
+    encoder = network.image_encoder()  # type: ignore[operator]
+    vocabulary = [] if encoder.vocabulary is None else list(encoder.vocabulary.buffers())
+    return sum(tensor.numel() for tensor in (*encoder.parameters(), *vocabulary))

@@ -1,0 +1,196 @@
+"""The command line: typer commands that call the library. No logic lives here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from u2pl.cli.arguments import ConfigArgument, Overrides
+from u2pl.cli.experiments import ablate, compare
+from u2pl.errors import InputError
+
+app = typer.Typer(
+    help="Label-efficient semantic segmentation: U2PL. Start with `u2pl demo`, then `u2pl train folder data.root=DIR`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+splits = typer.Typer(help="Split files, which say who is labeled: fetch the published ones, or draw your own.")
+app.add_typer(splits, name="splits", no_args_is_help=True)
+console = Console()
+
+RunArgument = Annotated[Path, typer.Argument(help="A run folder made by `u2pl train`, or a .safetensors file.")]
+Weights = Annotated[str, typer.Option(help="`last` (end of training) or `best` (highest validation mIoU).")]
+
+
+@app.command()
+def demo(
+    setting: Annotated[
+        str, typer.Option(help="`semi`: few labels; `domain`: of another domain; `weak`: tags.")
+    ] = "semi",
+    out: Annotated[Path | None, typer.Option(help="Folder for runs, table and pictures; runs/demo[-SETTING].")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps of each run; fewer is faster and worse.")] = None,
+    seed: Annotated[int, typer.Option(help="Chooses the scenes, the initial weights and every random draw.")] = 0,
+) -> None:
+    """Train on labeled street scenes, without and with unlabeled ones, and compare. Needs no data."""
+    from u2pl.commands.demo import run_demo
+
+    run_demo(out, console, setting=setting, steps=steps, seed=seed)
+
+
+@app.command()
+def train(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/CONFIG-METHOD-SEED unless given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the killed run in --out.")] = False,
+) -> None:
+    """Train a model into a run folder."""
+    from u2pl.commands.train import train as run_training
+    from u2pl.config.overrides import load_config
+    from u2pl.engine.machine import is_main_process
+    from u2pl.report.progress import ProgressBar
+
+    console.quiet = not is_main_process()
+    settings = load_config(config, overrides or ())
+    folder = out or Path("runs") / f"{Path(config).stem}-{settings.method.name}-{settings.seed}"
+    with ProgressBar(console, title=settings.method.name) as bar:
+        trained = run_training(settings, folder, resume=resume, watchers=(bar,), say=_say)
+    _finish(trained.folder, trained.scores)
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    overrides: Overrides = None,
+    images: Annotated[Path | None, typer.Option(help="Score these images instead of the run's validation set.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Their masks, matched by stem.")] = None,
+    weights: Weights = "last",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Score a trained model: mIoU, IoU of each class, pixel accuracy, all in percent."""
+    from u2pl.commands.evaluate import score_run
+    from u2pl.report.table import stage_table
+
+    scores = score_run(run, overrides or (), images=images, masks=masks, weights=weights)
+    if as_json:
+        sys.stdout.write(json.dumps(scores.as_json()) + "\n")
+    else:
+        console.print(stage_table(scores, title=str(run)))
+
+
+@app.command()
+def predict(
+    run: RunArgument,
+    inputs: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    out: Annotated[Path, typer.Option(help="Folder for STEM.png (class indices) and STEM_overlay.jpg.")],
+    weights: Weights = "last",
+) -> None:
+    """Segment images: index masks of the original size, and overlays."""
+    from u2pl.commands.predict import predict_files
+
+    written = predict_files(run, inputs, out, console=console, weights=weights)
+    console.print(f"{written} masks and overlays in {out}", highlight=False)
+
+
+@app.command()
+def check(config: ConfigArgument, overrides: Overrides = None) -> None:
+    """Read the whole data set of a configuration: counts, sizes, class shares, and every problem."""
+    from u2pl.commands.check import print_inspection
+
+    if not print_inspection(config, overrides or (), console):
+        raise typer.Exit(2)
+
+
+app.command()(compare)
+app.command()(ablate)
+
+
+@app.command("import-weights")
+def import_weights(
+    released: Annotated[Path, typer.Argument(help="A checkpoint saved by the code released with the paper.")],
+    out: Annotated[Path, typer.Option(help="File to write, FILE.safetensors, for `u2pl predict` and `evaluate`.")],
+    classes: Annotated[int | None, typer.Option(help="Refuse a network of another number of classes.")] = None,
+    network: Annotated[str | None, typer.Option(help="`teacher`, taken where there is one, or `student`.")] = None,
+    output_stride: Annotated[int, typer.Option(help="8 as released, or 16: faster and coarser.")] = 8,
+) -> None:
+    """Turn weights of the released code into a file of this one. Runs no code from the checkpoint."""
+    from u2pl.commands.import_weights import import_released
+
+    typer.echo(import_released(released, out, classes=classes, network=network, output_stride=output_stride))
+
+
+@app.command()
+def presets(name: Annotated[str | None, typer.Argument(help="Print this preset's YAML.")] = None) -> None:
+    """List the presets, or print one."""
+    from u2pl.config.overrides import preset_about, preset_names, preset_text
+
+    if name is not None:
+        if name not in preset_names():
+            raise InputError(f"no preset {name!r} (known: {', '.join(preset_names())})")
+        sys.stdout.write(preset_text(name))
+        return
+    for each in preset_names():
+        console.print(f"[bold]{each:<22}[/bold] {preset_about(each)}", highlight=False, soft_wrap=True)
+
+
+@splits.command("fetch")
+def fetch_splits(
+    name: Annotated[str, typer.Argument(help="pascal (VOC 2012, classic and blender) or cityscapes.")],
+    out: Annotated[Path, typer.Option(help="Folder for NAME/COUNT/labeled.txt, unlabeled.txt; NAME/val.txt.")] = Path(
+        "splits"
+    ),
+    url: Annotated[str | None, typer.Option(help="Another server: files are at URL/NAME/COUNT/labeled.txt.")] = None,
+) -> None:
+    """Fetch and check the split files published with the paper."""
+    from u2pl.commands.splits import fetch_splits
+
+    console.print(f"{fetch_splits(name, out, url=url)} files in {out / name}", highlight=False)
+
+
+@splits.command("draw")
+def draw_splits(
+    config: ConfigArgument,
+    labeled: Annotated[str, typer.Option(help="How many images are labeled: 46, or several counts: 23,46,92.")],
+    overrides: Overrides = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the draw; the configuration's unless given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for COUNT/labeled.txt; splits/CONFIG unless given.")] = None,
+) -> None:
+    """Write split files drawn from a data set's labeled images: every class that fits, rare ones first."""
+    from u2pl.commands.splits import draw_splits, read_counts
+    from u2pl.config.overrides import load_config
+
+    folder = out or Path("splits") / Path(config).stem
+    settings = load_config(config, [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])])
+    console.print(f"{draw_splits(settings, read_counts(labeled), folder)} files in {folder}", highlight=False)
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _finish(folder: Path, scores: dict) -> None:  # type: ignore[type-arg]
+    from u2pl.report.table import score_table
+
+    if scores:
+        console.print(score_table(scores, title="validation, IoU %"))
+    console.print(f"weights, metrics and curves in {folder}", highlight=False)
+
+
+def main() -> None:
+    """Entry point: bad input is one line on stderr and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"u2pl: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo(
+            "u2pl: stopped; `train --resume`, or the same `compare` or `ablate`, goes on from the last save", err=True
+        )
+        sys.exit(130)

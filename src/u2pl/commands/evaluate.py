@@ -1,0 +1,114 @@
+"""Score the model of a run folder, or of a file of weights, on a validation set or on another folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from u2pl.build import build_inference, build_seeding, build_source
+from u2pl.commands.train import fabric_of
+from u2pl.config.overrides import load_config
+from u2pl.data.batches import Evaluation, loader
+from u2pl.data.readers.files import FileSample
+from u2pl.data.source import Sample
+from u2pl.data.splits import IMAGE_SUFFIXES, is_image
+from u2pl.engine.checkpoint import read_description
+from u2pl.engine.evaluate import Scores, evaluate
+from u2pl.engine.evaluate_maps import evaluate_maps
+from u2pl.errors import InputError
+from u2pl.predictor import WEIGHTS_SUFFIX, Predictor
+
+
+def score_run(
+    run: Path,
+    overrides: Sequence[str] = (),
+    *,
+    images: Path | None = None,
+    masks: Path | None = None,
+    weights: str = "last",
+) -> Scores:
+    """Scores over images at the run's ``data.scale``, seen by its ``evaluation`` protocol; one confusion matrix.
+
+    A network with a classification head is also scored by its maps (:func:`u2pl.engine.evaluate_maps.evaluate_maps`).
+
+    ``run`` may also be a file of weights. ``overrides`` change the configuration of the run, or the defaults for a
+    file: its data first of all. Raises InputError when there is nothing to score or a mask does not fit.
+    """
+    saved = None if run.suffix == WEIGHTS_SUFFIX else run / "config.yaml"  # a file of weights has no configuration
+    if saved is not None and not saved.exists():
+        raise InputError(f"{run} is no run folder: config.yaml is missing; give one made by `u2pl train`")
+    if (images is None) != (masks is None):
+        raise InputError("--images and --masks belong together; give both or neither")
+    told = described(run) if saved is None and run.is_file() else []
+    config = load_config(saved, ["train.devices=1", "train.nodes=1", *told, *overrides])
+    for key in config.auto_keys():
+        raise InputError(f"{key}: auto is for training; give a value")
+    fabric = fabric_of(config.train)
+    predictor = Predictor.load(run, weights=weights, device=fabric.device)
+    if config.train.channels_last:  # as in training: another memory format rounds otherwise
+        for module in (predictor.network, predictor.image_prior):
+            if module is not None:
+                module.to(memory_format=torch.channels_last)
+    samples: Sequence[Sample]
+    if images is not None and masks is not None:
+        samples = pair_files(
+            images, masks, num_classes=len(predictor.classes), lookup=predictor.lookup, scale=config.data.val_scale
+        )
+    else:
+        source = build_source(config.data, seed=config.seed)
+        if source.classes != predictor.classes:
+            raise InputError(
+                f"data: its classes ({', '.join(source.classes)}) are not those of the model; set data.name "
+                "and data.root, or give --images and --masks"
+            )
+        samples = source.val
+    if not samples:
+        raise InputError("data.val: the run has no validation set; give one, or --images and --masks")
+    network, classes, workers = predictor.network, predictor.classes, config.data.workers
+    inference = build_inference(config.evaluation, predictor.image_prior)
+    pairs = loader(Evaluation(samples), workers=workers)
+    confusion = evaluate(fabric, network, pairs, len(classes), inference=inference)
+    scores = Scores.from_confusion(confusion, classes)
+    if getattr(network, "classification", None) is None:
+        return scores
+    pairs = loader(Evaluation(samples), workers=workers)
+    maps = evaluate_maps(fabric, network, pairs, len(classes), seeding=build_seeding(config.method))
+    return replace(scores, stages={name: Scores.from_confusion(counts, classes) for name, counts in maps.items()})
+
+
+def described(weights: Path) -> list[str]:
+    """What a file of weights says of how its network sees an image, as overrides of a configuration."""
+    description = read_description(weights)
+    evaluation = [f"evaluation.{key}={json.dumps(value)}" for key, value in description.get("evaluation", {}).items()]
+    return evaluation if description["scale"] == 1.0 else [*evaluation, f"data.scale={description['scale']}"]
+
+
+def pair_files(
+    images: Path, masks: Path, *, num_classes: int, lookup: tuple[int, ...] | None, scale: float
+) -> list[FileSample]:
+    """Images and masks matched by their path below the two folders, without suffix.
+
+    Masks hold what the masks of the run's training data held: ``lookup`` maps it to classes, where there was a mapping.
+
+    Raises InputError for a folder without images, an image without a mask, and two images of one mask.
+    """
+    for folder in (images, masks):
+        if not folder.is_dir():
+            raise InputError(f"{folder} is missing; give a folder")
+    paths = sorted(path for path in images.rglob("*") if is_image(path))
+    if not paths:
+        raise InputError(f"{images} holds no image (known: {', '.join(sorted(IMAGE_SUFFIXES))})")
+    samples: dict[str, FileSample] = {}
+    for path in paths:
+        stem = path.relative_to(images).with_suffix("").as_posix()
+        if stem in samples:
+            raise InputError(f"{path} and {samples[stem].image_path.name} are two images of one mask; remove one")
+        mask = masks / f"{stem}.png"
+        if not mask.exists():
+            raise InputError(f"{path} has no mask {mask}; every image to score needs one")
+        samples[stem] = FileSample(stem, path, mask, num_classes, lookup, scale)
+    return list(samples.values())

@@ -1,0 +1,92 @@
+"""The folder of a run: what it begins with, and whether it can be gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from u2pl.auto.resolving import LOADING
+from u2pl.config.overrides import load_config
+from u2pl.config.schema import Config
+from u2pl.data.source import DataSource
+from u2pl.engine.checkpoint import write_atomically, write_text_atomically
+from u2pl.errors import InputError
+from u2pl.predictor import Predictor
+from u2pl.report.diagnosis_plot import plot_diagnosis
+from u2pl.report.pictures import coloured, overlay, save_panels
+
+_PICTURES = 6
+
+
+def check_folder(out: Path, config: Config, *, resume: bool) -> None:
+    """Raise InputError when the folder holds a run that is not to be, or cannot be, resumed."""
+    saved = out / "config.yaml"
+    if saved.exists():
+        if not resume:
+            raise InputError(f"{out} already holds a run; add --resume to go on with it or choose another --out")
+        before, now = dict(_keys(load_config(saved).model_dump())), dict(_keys(config.model_dump()))
+        for key in [*now, *(key for key in before if key not in now)]:
+            if before.get(key) != now.get(key) and key not in LOADING:
+                raise InputError(
+                    f"{key}: is {now.get(key)!r} now but {before.get(key)!r} in {saved}; "
+                    "a run resumes with the configuration it began with"
+                )
+
+
+def _keys(sections: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Each key with its value, as ``data.source.root``."""
+    for name, value in sections.items():
+        if isinstance(value, dict):
+            yield from _keys(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def make_folder(out: Path, config: Config) -> None:
+    """Make the run folder with the configuration in it, unless it is there. Raises InputError when it cannot be."""
+    saved = out / "config.yaml"
+    if saved.exists():
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(saved, config.to_yaml())
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot write there ({error.strerror})") from error
+
+
+def network_description(config: Config, source: DataSource) -> dict[str, Any]:
+    """What it takes to build the trained network again and to name and colour its classes."""
+    return {
+        "classes": list(source.classes),
+        "palette": [list(colour) for colour in source.palette],
+        "lookup": None if source.lookup is None else list(source.lookup),
+        "scale": config.data.val_scale,
+        "method": config.method.name,
+        "contrast": config.method.contrast,
+        "network": config.network.model_dump(exclude={"pretrained", "weights"}, exclude_none=True),
+        "evaluation": config.evaluation.model_dump(),
+    }
+
+
+def save_pictures(out: Path, source: DataSource) -> None:
+    """``pictures/validation.png``: image, truth and prediction of samples evenly spread over the validation set."""
+    trained = Predictor.from_run(out)
+    predictor = Predictor(  # samples come scaled
+        trained.network, classes=trained.classes, palette=trained.palette, inference=trained.inference
+    )
+    rows = []
+    for sample in source.val[:: -(-len(source.val) // _PICTURES)]:
+        image = sample.image()
+        truth, guess = coloured(sample.mask(), predictor.palette), predictor(image).mask
+        rows.append((image, truth, overlay(image, guess, predictor.palette)))
+    (out / "pictures").mkdir(exist_ok=True)
+    save_panels(out / "pictures" / "validation.png", rows, ("image", "ground truth", "prediction"))
+
+
+def save_diagnosis(out: Path, source: DataSource) -> None:
+    """``pictures/diagnosis.png``: what a diagnosed run has measured over training."""
+    (out / "pictures").mkdir(exist_ok=True)
+    plot = partial(plot_diagnosis, metrics=out / "metrics.jsonl", classes=source.classes)
+    write_atomically(out / "pictures" / "diagnosis.png", plot)

@@ -1,0 +1,68 @@
+"""The kinds of values that a run's schema is made of: what a key may be, and what is refused of every key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    WrapValidator,
+    field_validator,
+)
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+Side = Annotated[int, Field(ge=16)]
+T = TypeVar("T")
+
+AUTO = "auto"  #: value of a key whose value is chosen once the data and the machine are known
+
+
+def _or_auto(value: Any, validate: Callable[[Any], Any]) -> Any:
+    return AUTO if isinstance(value, str) and value == AUTO else validate(value)
+
+
+MAY_BE_AUTO = WrapValidator(_or_auto)
+#: A key that may be `auto` until :mod:`u2pl.auto.rules` has chosen; builders and engine see a T.
+Auto = Annotated[T, MAY_BE_AUTO, PlainSerializer(lambda value: value)]
+
+
+def _split(value: Any) -> Any:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+#: ``background,cat`` on the command line is a list of names, too.
+Names = Annotated[list[str], BeforeValidator(_split)]
+
+
+def _ascending(value: list[float]) -> list[float]:
+    if not 0 < value[0] <= value[1]:
+        raise ValueError("two positive numbers, the smaller first")
+    return value
+
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+
+
+class Section(BaseModel):
+    """A part of the schema: keys it does not know are refused, as are infinities and switches for numbers."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch(cls, value: Any, info: ValidationInfo) -> Any:
+        """``true`` is not 1, though Python counts with it."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
+            raise ValueError("another kind of value than a switch")
+        return value

@@ -1,0 +1,146 @@
+"""A folder of images and masks: the layout for one's own data.
+
+    root/images/**/name.jpg      jpg, jpeg, png, tif, tiff, bmp or webp, in any case
+    root/masks/**/name.png       class indices, 255 = ignored; found by the same relative path
+    root/classes.txt             one class name per line (optional)
+
+An image without a mask is unlabeled. With ``val="val"`` the images under ``images/val`` are for validation. Images of
+*every other* subfolder train: keep a test set elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from u2pl.data.classes import keep, read_classes
+from u2pl.data.readers.files import FileSample
+from u2pl.data.source import DataSource
+from u2pl.data.splits import IMAGE_SUFFIXES, Labeled, Pool, refuse_overlap
+from u2pl.data.tags import tagged
+from u2pl.errors import InputError
+from u2pl.structures import IGNORE_INDEX
+
+
+def folder(
+    *,
+    root: str | Path,
+    labeled: Labeled = None,
+    val: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    tags: str | Path | None = None,
+    scale: float = 1.0,
+    seed: int = 0,
+) -> DataSource:
+    """Read the layout above.
+
+    Args:
+        labeled: which training images are labeled: None for all that have masks, a count, a fraction in (0, 1], or a
+            text file of stems (``train/0001`` or just ``0001`` where that is unique). A count or fraction is a seeded
+            draw that covers every class it can. All other training images are unlabeled. False: none is labeled, and
+            ``classes.txt`` must name the classes.
+        val: a subfolder of ``images``, or a text file of stems; None for no validation.
+        classes: keep these classes by name; pixels of the others are ignored.
+        tags: of the unlabeled images, see :func:`u2pl.data.tags.tagged`. With them, no image need be labeled, and
+            ``labeled`` may be 0.
+        scale: images and masks are resized by this factor when read.
+
+    Raises InputError naming the file or key when the data set cannot be used.
+    """
+    root = Path(root).expanduser()
+    paths, masks = _files(root / "images", IMAGE_SUFFIXES), _files(root / "masks", (".png",), required=False)
+    if not paths:
+        raise InputError(f"{root / 'images'} holds no image; put jpg or png files there")
+    by_stem = {_stem(path, root / "masks"): path for path in masks}
+    labeled = False if tags is not None and labeled == 0 else labeled
+    if labeled is False and not (root / "classes.txt").exists():
+        raise InputError(f"{root / 'classes.txt'} is missing; no training mask is read here, so name the classes there")
+    known = _class_names(root, paths, by_stem)
+    names, lookup = keep(known, classes)
+    samples = [
+        FileSample(stem, path, by_stem.get(stem), len(names), lookup, scale)
+        for path in paths
+        for stem in [_stem(path, root / "images")]
+    ]
+    pool = Pool(samples, root=root, folders=(root,), image_folder="images")
+    val_names, without_mask = _validation(pool, val)
+    held_out = {*val_names, *without_mask}
+    train = [name for name in pool.samples if name not in held_out]
+    labeled_names = pool.labeled(labeled, among=train, seed=seed, required=tags is None)
+    refuse_overlap(labeled_names, val_names, root)
+    chosen = set(labeled_names)
+    others = [name for name in train if name not in chosen]
+    unlabeled, notes = tagged(pool, others, tags, known=known, kept=names)
+    return DataSource(
+        classes=names,
+        labeled=pool.pick(labeled_names),
+        unlabeled=unlabeled,
+        val=pool.pick(val_names),
+        notes=(*_notes(pool, by_stem, train, without_mask), *notes),
+        lookup=lookup,
+    )
+
+
+def _files(folder: Path, suffixes: tuple[str, ...], *, required: bool = True) -> list[Path]:
+    """All files below with one of the suffixes, sorted; hidden files do not count."""
+    if not folder.is_dir():
+        if not required:
+            return []
+        raise InputError(f"{folder} is not a folder; expected images in images/ and masks in masks/ below root")
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    return sorted(path for path in found if path.is_file())
+
+
+def _stem(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _class_names(root: Path, paths: list[Path], masks: dict[str, Path]) -> tuple[str, ...]:
+    """From classes.txt, or class_0, class_1, ... up to the largest index in any mask that has an image."""
+    file = root / "classes.txt"
+    if file.exists():
+        return read_classes(file)
+    stems = [(path, _stem(path, root / "images")) for path in paths]
+    # With 255 classes every value counts as a class: nothing is refused yet.
+    samples = [FileSample(stem, path, masks[stem], IGNORE_INDEX) for path, stem in stems if stem in masks]
+    with ThreadPoolExecutor() as threads:
+        values = set().union(*threads.map(FileSample.mask_values, samples))
+    if not values:
+        raise InputError(
+            f"{root} has no labeled image; add masks for at least one training image to {root / 'masks'}, or tags and "
+            "the names of the classes in classes.txt"
+        )
+    return tuple(f"class_{index}" for index in range(max(values) + 1))
+
+
+def _validation(pool: Pool, val: str | Path | None) -> tuple[list[str], list[str]]:
+    """Names of the validation images, and names under the validation folder that have no mask."""
+    if val is None:
+        return [], []
+    subfolder = Path(val).as_posix().strip("/")
+    if subfolder in ("", ".") or not (pool.root / "images" / subfolder).is_dir():
+        if pool.find(val) is None:
+            known = sorted(path.name for path in (pool.root / "images").iterdir() if path.is_dir())
+            raise InputError(
+                f"val: {val} is neither a subfolder of {pool.root / 'images'} ({', '.join(known) or 'it has none'}) "
+                "nor a text file; name one of the two"
+            )
+        return pool.listed(val, key="val", masks=True), []
+    inside = [name for name in pool.samples if name.startswith(f"{subfolder}/")]
+    with_mask = pool.with_mask(inside)
+    if not with_mask:
+        raise InputError(
+            f"val: {pool.root / 'images' / subfolder} holds no image with a mask; add masks or leave val out"
+        )
+    return with_mask, [name for name in inside if not pool.samples[name].has_mask]
+
+
+def _notes(pool: Pool, masks: dict[str, Path], train: list[str], without_mask: list[str]) -> tuple[str, ...]:
+    notes = [f"mask {path} has no image; it is not used" for stem, path in masks.items() if stem not in pool.samples]
+    notes += [f"validation image {pool.samples[name].image_path} has no mask; it is not used" for name in without_mask]
+    for held_out in ("val", "test"):
+        count = sum(name.startswith(f"{held_out}/") for name in train)
+        if count:
+            notes.append(f"{pool.root / 'images' / held_out}: its {count} images train; keep held-out images elsewhere")
+    return tuple(notes)

@@ -1,0 +1,105 @@
+"""SYNTHIA-RAND-CITYSCAPES (Ros et al. 2016): rendered streets, in 16 of the 19 classes of Cityscapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from u2pl.data.class_mapping import Lookup, compose
+from u2pl.data.readers.cityscapes import CLASSES as CITYSCAPES
+from u2pl.data.readers.files import INVALID, FileSample
+from u2pl.data.readers.synthetic import read_synthetic
+from u2pl.data.source import DataSource
+from u2pl.data.splits import Labeled
+from u2pl.errors import InputError
+from u2pl.structures import IGNORE_INDEX
+
+_ABSENT = ("terrain", "truck", "train")  # no image shows them
+CLASSES = tuple(name for name in CITYSCAPES if name not in _ABSENT)
+
+#: Class of each id of SYNTHIA; None is ignored.
+_IDS = (
+    *(None, "sky", "building", "road", "sidewalk", "fence", "vegetation", "pole", "car", "traffic sign", "person"),
+    *("bicycle", "motorcycle", None, None, "traffic light", None, "rider", None, "bus", None, "wall", None),
+)
+_LOOKUP: Lookup = (
+    *(IGNORE_INDEX if name is None else CLASSES.index(name) for name in _IDS),
+    *[INVALID] * (IGNORE_INDEX - len(_IDS)),
+    IGNORE_INDEX,
+)
+
+#: How the decoder of a 16-bit png takes the high byte, and the low byte, of each channel.
+_HIGH_AND_LOW = {"RGB;16B": ("RGB;16B", "RGB;16L"), "RGBA;16B": ("RGBA;16B", "RGBA;16L")}
+
+
+@dataclass(frozen=True)
+class SynthiaSample(FileSample):
+    """An image with a mask of 16 bits and several channels: the first holds the ids of classes, the next instances."""
+
+    def _decoded_mask(self, path: Path) -> npt.NDArray[Any]:
+        with Image.open(path) as file:
+            raw_mode = file.tile[0][3] if file.tile else None
+        if raw_mode not in _HIGH_AND_LOW:
+            return super()._decoded_mask(path)
+        high, low = (_first_channel(path, mode) for mode in _HIGH_AND_LOW[str(raw_mode)])
+        return high.astype(np.int64) * 256 + low
+
+
+def _first_channel(path: Path, raw_mode: str) -> npt.NDArray[np.uint8]:
+    """(H, W). Pillow has no image of 3 x 16 bits; it keeps one byte of each value, and is told here which."""
+    with Image.open(path) as file:
+        tiles: list[Any] = file.tile
+        for index, tile in enumerate(tiles):  # plain tuples before Pillow 11
+            tiles[index] = tile._replace(args=raw_mode) if hasattr(tile, "_replace") else (*tile[:3], raw_mode)
+        return np.array(file)[..., 0]
+
+
+def synthia(
+    *,
+    root: str | Path,
+    labeled: Labeled = None,
+    unlabeled: str | Path | None = None,
+    val: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    scale: float = 1.0,
+    seed: int = 0,
+) -> DataSource:
+    """Read SYNTHIA-RAND-CITYSCAPES from ``RGB/*.png`` and ``GT/LABELS/*.png``.
+
+    Masks are mapped to the names of Cityscapes. Split files list numbers (``0000000``) or image paths.
+
+    Args:
+        labeled: None for every image with labels, a count or fraction of them (a seeded draw that covers every class it
+            can), a split file, or False for none.
+        unlabeled: a split file; None for the other images.
+        val: a split file; None for no validation.
+        classes: keep these classes by name, in this order; pixels of the others are ignored.
+        scale: images and masks are resized by this factor when read.
+
+    Raises InputError naming the file or key when the data set cannot be used.
+    """
+
+    def sample(name: str, image: Path, mask: Path | None, num_classes: int, lookup: Lookup | None) -> FileSample:
+        return SynthiaSample(name, image, mask, num_classes, compose(_LOOKUP, lookup), scale)
+
+    root = Path(root).expanduser()
+    if (root / "GT" / "COLOR").is_dir() and not (root / "GT" / "LABELS").is_dir():
+        raise InputError(f"{root / 'GT'} holds COLOR but not LABELS; the masks are those of GT/LABELS")
+    return read_synthetic(
+        root=root,
+        images="RGB",
+        masks="GT/LABELS",
+        sample=sample,
+        known=CLASSES,
+        labeled=labeled,
+        unlabeled=unlabeled,
+        val=val,
+        classes=classes,
+        seed=seed,
+    )

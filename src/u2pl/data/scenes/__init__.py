@@ -1,0 +1,1 @@
+"""Everything that draws: scenes made on the fly, so that all can be tried without a file."""

@@ -1,0 +1,191 @@
+"""`auto` in a run: what is looked at, what is saved and printed, and what a resumed run keeps."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import load_file
+
+from tiny_run import KillAt, KilledError, build_tiny
+from u2pl.auto.facts import classes_shown, facts_of, typical_size
+from u2pl.auto.resolving import resolved
+from u2pl.auto.rules import machine
+from u2pl.commands.check import print_inspection
+from u2pl.commands.evaluate import score_run
+from u2pl.commands.train import train
+from u2pl.config.overrides import load_config
+from u2pl.config.schema import Config
+from u2pl.data.readers.files import CachedSample
+from u2pl.data.source import DataSource
+from u2pl.engine.machine import make_fabric
+from u2pl.errors import InputError
+
+CPU = torch.device("cpu")
+OVERRIDES = (
+    *("data.val=val", "data.labeled=2", "data.workers=0", "network.embedding_dim=8"),
+    *("method.bank_size=32", "method.negatives=16", "train.accelerator=cpu", "train.precision=fp32"),
+)
+
+
+class Painted:
+    """A sample without a header."""
+
+    has_mask = True
+
+    def __init__(self, name: str, height: int, width: int) -> None:
+        self.name, self.size = name, (height, width)
+
+    def image(self) -> torch.Tensor:
+        return torch.zeros(3, *self.size, dtype=torch.uint8)
+
+    def mask(self) -> torch.Tensor:
+        """The background, and a class more in one image of four; 255 is no class."""
+        mask = torch.zeros(self.size, dtype=torch.uint8)
+        mask[0], mask[1] = 255, int(self.name) % 4 == 0
+        return mask
+
+
+@pytest.fixture
+def photos(write_folder: Callable[..., Path]) -> Path:
+    contents: dict[str, tuple[int, ...] | None] = {f"train/{name}": (0, 1, 2) for name in "abc"}
+    return write_folder({**contents, "train/d": None, "train/e": None, "val/v": (0, 1)})
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of a moment: eight steps of a tiny network."""
+    torch.set_num_threads(1)
+    monkeypatch.setattr("u2pl.commands.train.build_network", build_tiny)
+    monkeypatch.setattr("u2pl.predictor.build_network", build_tiny)
+    monkeypatch.setattr(machine, "CPU", machine.CPU._replace(fewest=8, most=8))
+
+
+def source_of(labeled: int, unlabeled: int) -> DataSource:
+    samples = [Painted(f"{number * 7 % 1000:03}", 40 + number % 3, 60) for number in range(labeled + unlabeled)]
+    return DataSource(("a", "b"), samples[:labeled], samples[labeled:], [])  # type: ignore[arg-type]
+
+
+def test_masks_that_cannot_be_read_are_left_out_of_the_facts() -> None:
+    class Broken(Painted):
+        def mask(self) -> torch.Tensor:
+            raise InputError("broken")
+
+    whole = source_of(8, 0)
+    # Named 000, 007, ... 049: all show the first class, 000 and 028 the second, which is uncommon.
+    assert classes_shown(whole) == (10 / 8, 2 / 8)
+    broken = [Broken("1", 4, 4), Broken("2", 4, 4)]
+    assert classes_shown(replace(whole, labeled=[*whole.labeled, *broken])) == (10 / 8, 2 / 8)
+    assert classes_shown(replace(whole, labeled=broken)) == classes_shown(replace(whole, labeled=[])) == (0, 0)
+
+
+def numbers(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text())
+
+
+def test_facts_of_a_data_set_and_a_machine() -> None:
+    facts = facts_of(source_of(4, 5), device=CPU, processes=3)
+    assert (facts.labeled, facts.unlabeled, facts.images, facts.val, facts.classes) == (4, 5, 9, 0, 2)
+    assert (facts.height, facts.width, facts.device, facts.processes) == (41, 60, "cpu", 3)
+    assert (facts.shown, facts.uncommon) == (1.25, 0.25)
+    assert facts.memory == facts.host_memory > 2**28
+    assert facts.cores >= 1
+
+
+def test_the_typical_size_is_the_same_however_many_are_labeled() -> None:
+    sizes = {typical_size([*source.labeled, *source.unlabeled]) for source in (source_of(1, 999), source_of(700, 300))}
+    assert sizes == {(41, 60)}
+    assert typical_size([Painted(str(number), 10 + number, 7) for number in range(2)]) == (10, 7)  # type: ignore[misc]
+    looked: list[int] = []
+
+    class Counted(Painted):
+        def image_size(self) -> tuple[int, int]:
+            looked.append(1)
+            return self.size
+
+    assert typical_size([Counted(f"{number:04}", number, 7) for number in range(1, 1001)]) == (496, 7)  # type: ignore[misc]
+    assert len(looked) == 200
+    with pytest.raises(InputError, match="there is no image to train on"):
+        typical_size([])
+
+
+def test_images_stay_in_memory_where_that_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    fabric = make_fabric(accelerator="cpu", devices=1, nodes=1, precision="fp32")
+    for share, cache in ((0.25, True), (0.0, False)):
+        monkeypatch.setattr(machine, "CACHE_SHARE", share)
+        config, source, _ = resolved(load_config("folder"), source_of(2, 2), fabric)
+        assert config.data.cache is cache
+        assert isinstance(source.labeled[0], CachedSample) is cache
+    assert resolved(Config(), source_of(2, 2), fabric).choices == ()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_run_saves_numbers_and_says_why(photos: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    config = load_config("folder", [f"data.root={photos}", *OVERRIDES, "train.lr=0.02"])
+    train(config, tmp_path / "run", say=said.append)
+    saved = load_config(tmp_path / "run" / "config.yaml")
+    assert saved.auto_keys() == []
+    assert not any("auto" in str(value) for key, value in saved.train if key not in ("accelerator",))
+    assert (saved.train.steps, saved.train.lr, saved.train.crop_size, saved.method.keys_per_step) == (8, 0.02, 32, 16)
+    assert (saved.method.low_rank, saved.method.high_rank) == (1, 3)
+    lines = [line for line in said if line.startswith("auto: ")]
+    told = " ".join(line.split(": ")[1] for line in lines)
+    for key in config.auto_keys():
+        name = key.partition(".")[2]
+        assert (f".{name} " in told) or (f", {name} " in told) or key == "network.architecture", key
+    assert "train.lr" not in told
+    assert "8 steps" in said[-1]
+    scores = score_run(tmp_path / "run")
+    assert 0 <= scores.miou <= 100
+    with pytest.raises(InputError, match=r"^data\.workers: auto is for training"):
+        score_run(tmp_path / "run", ["data.workers=auto"])
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_resumed_run_keeps_what_was_chosen(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("folder", [f"data.root={photos}", *OVERRIDES, "train.save_every=2", "train.log_every=1"])
+    train(config, tmp_path / "whole", say=lambda line: None)
+    with pytest.raises(KilledError):
+        train(config, tmp_path / "cut", say=lambda line: None, watchers=(KillAt(5),))
+    before = numbers(tmp_path / "cut" / "config.yaml")
+    monkeypatch.setattr(machine, "CPU", machine.CPU._replace(fewest=99, most=99, crop=64, bank=10))
+    monkeypatch.setattr(machine, "CACHE_SHARE", 0.0)  # the machine has less memory now
+    said: list[str] = []
+    train(config, tmp_path / "cut", resume=True, say=said.append)
+    assert [line.partition(": decoded")[0] for line in said[:-1]] == ["auto: data.cache false"]
+    assert numbers(tmp_path / "cut" / "config.yaml") == before == numbers(tmp_path / "whole" / "config.yaml")
+    whole, cut = (load_file(tmp_path / folder / "last.safetensors") for folder in ("whole", "cut"))
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
+    set_now = load_config("folder", [f"data.root={photos}", *OVERRIDES, "train.steps=9"])
+    with pytest.raises(InputError, match=r"^train\.save_every|^train\.steps: is 9 now but 8"):
+        train(set_now, tmp_path / "cut", resume=True, say=lambda line: None)
+
+
+def test_check_says_what_training_would_do(photos: Path) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    assert print_inspection("folder", [f"data.root={photos}", *OVERRIDES, "train.steps=7"], console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "auto: train.crop_size 32, scale_range [0.75, 1.5]: images of 12x16 (height x width, median)" in text
+    assert "auto: train.eval_every 1: 7 steps; each of 2 labels is seen about 28 times" in text
+    assert text.index("auto: ") < text.index("ready to train")
+    (photos / "images" / "train" / "a.png").write_bytes(b"no image")
+    assert not print_inspection("folder", [f"data.root={photos}", "data.val=val"], console)
+    assert "auto: " not in console.file.getvalue()[len(text) :]  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_supervised_training_without_unlabeled_images(photos: Path, tmp_path: Path) -> None:
+    for name in "de":
+        Image.new("L", (16, 12)).save(photos / "masks" / "train" / f"{name}.png")
+    overrides = [*OVERRIDES, "data.labeled=null", "method.name=supervised"]
+    train(load_config("folder", [f"data.root={photos}", *overrides]), tmp_path / "run", say=lambda line: None)
+    assert load_config(tmp_path / "run" / "config.yaml").auto_keys() == []
