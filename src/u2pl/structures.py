@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor
+
+# What a keyword argument of a part may be. A configuration checks its keys by the same annotations.
+Share = Annotated[float, Interval(ge=0, le=1)]
+Positive = Annotated[int, Gt(0)]
+Count = Annotated[int, Ge(0)]
+Above0 = Annotated[float, Gt(0)]
+AtLeast0 = Annotated[float, Ge(0)]
 
 #: Pixels with this label never train and are never evaluated.
 IGNORE_INDEX = 255
@@ -36,6 +44,8 @@ class Batch:
     tagged: Tensor | None = None  #: (B_u,) bool, whether the tags of an image are known; None with ``tags``
     #: (B_u, C) float32, what to add to the logits of an unlabeled image by what images like it show; None without that
     prior: Tensor | None = None
+    #: Whether the weak images are also the last of the labeled ones, where they have seeds for labels.
+    seeded: bool = False
 
     def unlabeled_views(self) -> tuple[Tensor, list[Tensor]]:
         """The weak view, and one or two strong views. Raises ValueError when the batch has no unlabeled images."""
@@ -53,7 +63,7 @@ class Batch:
 
     def _map(self, function: Any) -> Batch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: function(value) for name, value in values.items() if value is not None})
+        return replace(self, **{name: function(value) for name, value in values.items() if isinstance(value, Tensor)})
 
 
 @dataclass  # neither frozen nor slotted: Lightning Fabric rebuilds it when it converts precision
@@ -67,6 +77,22 @@ class SegmentationOutput:
     #: (B, C - 1, h, w) scores of all classes but the background at each place of the encoder's last features, by the
     #: classification head; None without one
     activation: Tensor | None = None
+
+    def __getitem__(self, images: slice) -> SegmentationOutput:
+        """The output of some of the images."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value[images] for name, value in values.items() if value is not None})
+
+    @classmethod
+    def cat(cls, parts: Sequence[SegmentationOutput]) -> SegmentationOutput:
+        """Several outputs of one network as one."""
+        names = [field.name for field in fields(cls) if getattr(parts[0], field.name) is not None]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+    def shifted(self, shift: Tensor) -> SegmentationOutput:
+        """The output with a ``shift`` (B, C) of the logits and coarse scores of each image, or (1, C) of all."""
+        shift = shift[:, :, None, None]
+        return replace(self, logits=self.logits + shift, coarse=self.coarse + shift)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from u2pl.commands.evaluate import score_run
 from u2pl.commands.train import train
 from u2pl.config.overrides import load_config
 from u2pl.config.schema import Config
-from u2pl.data.readers.files import CachedSample
+from u2pl.data.files import CachedSample
 from u2pl.data.source import DataSource
 from u2pl.engine.machine import make_fabric
 from u2pl.errors import InputError
@@ -32,7 +32,7 @@ from u2pl.errors import InputError
 CPU = torch.device("cpu")
 OVERRIDES = (
     *("data.val=val", "data.labeled=2", "data.workers=0", "network.embedding_dim=8"),
-    *("method.bank_size=32", "method.negatives=16", "train.accelerator=cpu", "train.precision=fp32"),
+    *("method.contrast.bank_size=32", "method.contrast.negatives=16", "train.accelerator=cpu", "train.precision=fp32"),
 )
 
 

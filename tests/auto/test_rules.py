@@ -13,7 +13,8 @@ from u2pl.auto.facts import Facts
 from u2pl.auto.rules import fit
 from u2pl.build import ranks
 from u2pl.config.fields import AUTO
-from u2pl.config.overrides import load_config, preset_names
+from u2pl.config.overrides import load_config
+from u2pl.config.reading import preset_names
 from u2pl.config.schema import Config, may_be_auto
 from u2pl.errors import InputError
 
@@ -98,9 +99,9 @@ def with_method(config: Config, name: str) -> Config:
         # 150 classes of 128 numbers: 0.01 * 8 GiB / (150 * 512) = 1118 keys
         ({"classes": 150, "memory": 8 * GIB}, (), {"method.bank_size": 1100, "method.keys_per_step": 512}),
         ({"classes": 150, "memory": 8 * GIB, "processes": 4}, (), {"method.keys_per_step": 137}),
-        ({}, ("method.bank_size=64",), {"method.keys_per_step": 32}),
-        ({}, ("method.background_bank_size=100",), {"method.bank_size": 5000, "method.keys_per_step": 50}),
-        ({"processes": 2}, ("method.keys_per_step=9000",), {"method.bank_size": 18000}),
+        ({}, ("method.contrast.bank_size=64",), {"method.keys_per_step": 32}),
+        ({}, ("method.contrast.background_bank_size=100",), {"method.bank_size": 5000, "method.keys_per_step": 50}),
+        ({"processes": 2}, ("method.contrast.keys_per_step=9000",), {"method.bank_size": 18000}),
         # of the network and its weights
         ({}, ("network.weights=w.pth",), {"train.lr": 1e-4, "train.head_lr_factor": 10, "train.optimizer": "adamw"}),
         ({}, ("network.pretrained=true",), {"train.lr": 1e-4, "train.head_lr_factor": 10, "train.jitter": True}),
@@ -144,7 +145,14 @@ def with_method(config: Config, name: str) -> Config:
         ),  # 3210 / 8
         (THINGS, ("network.weights=w.pth",), {"method.loss": "balanced", "method.unsupervised_loss": "cross_entropy"}),
         (THINGS, (), {"method.unsupervised_loss": "balanced", "method.mixing": "cross_domain"}),
-        ({}, ("method.symmetric=0.1",), {"method.loss": "balanced", "method.unsupervised_loss": "cross_entropy"}),
+        (
+            {},
+            (
+                "method.unsupervised_loss.name=symmetric",
+                "method.unsupervised_loss.reverse_weight=0.1",
+            ),
+            {"method.loss": "balanced", "method.unsupervised_loss": "cross_entropy"},
+        ),
         ({"labeled": 101}, (), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
         (THINGS, ("network.weights=w.pth",), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
         # images that show few classes each, to a pretrained encoder: 0.15 * 0.9 * 1200 = 162
@@ -193,7 +201,7 @@ def with_method(config: Config, name: str) -> Config:
         (THINGS, (), {"method.image_prior": 0, "method.warmup": 0.4, "method.mixing": "cross_domain"}),
         (
             THINGS,
-            ("network.weights=w.pth", "method.image_prior=0"),
+            ("network.weights=w.pth", "method.image_prior.sharpness=0"),
             {"method.image_prior": 0, "method.warmup": 0.4, "method.ramp": 0.2},
         ),
         (THINGS, ("network.weights=w.pth", "method.name=fixmatch"), {"method.warmup": 0.4}),
@@ -220,7 +228,15 @@ def with_method(config: Config, name: str) -> Config:
         ),
         ({}, ("network.weights=w.pth", "data.name=domain"), {"method.unsupervised_loss": "cross_entropy"}),
         ({}, ("data.name=domain",), {"method.unsupervised_loss": "balanced"}),
-        ({}, ("network.weights=w.pth", "method.symmetric=0.1"), {"method.unsupervised_loss": "cross_entropy"}),
+        (
+            {},
+            (
+                "network.weights=w.pth",
+                "method.unsupervised_loss.name=symmetric",
+                "method.unsupervised_loss.reverse_weight=0.1",
+            ),
+            {"method.unsupervised_loss": "cross_entropy"},
+        ),
         (
             {"shown": 0.0, "uncommon": 0.0},
             ("network.weights=w.pth",),
@@ -230,9 +246,13 @@ def with_method(config: Config, name: str) -> Config:
         ({"labeled": 500}, ("data.name=domain",), {"method.mixing": "cross_domain", "method.jitter": "mixed"}),
         ({}, ("method.name=weak_u2pl",), {"method.loss": "cross_entropy", "method.unsupervised_loss": "cross_entropy"}),
         ({}, ("method.name=weak_u2pl",), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
-        ({}, ("method.name=weak_u2pl", "method.jitter=mixed"), {"method.mixing": "cutmix", "method.jitter": "mixed"}),
-        ({}, ("method.warmup=0.9",), {"method.ramp": 0.1}),
-        ({}, ("method.warmup=1",), {"method.ramp": 0, "method.ema_decay": 0.95}),
+        (
+            {},
+            ("method.name=weak_u2pl", "method.strong_views.jitter=mixed"),
+            {"method.mixing": "cutmix", "method.jitter": "mixed"},
+        ),
+        ({}, ("method.schedule.warmup=0.9",), {"method.ramp": 0.1}),
+        ({}, ("method.schedule.warmup=1",), {"method.ramp": 0, "method.ema_decay": 0.95}),
         # odd data
         (
             {"labeled": 1, "unlabeled": 0, "classes": 2, "height": 40, "width": 40},
@@ -378,7 +398,7 @@ def test_auto_where_there_is_no_choice_is_an_error(key: str) -> None:
 
 def test_auto_of_a_file_and_of_an_override(tmp_path: Any) -> None:
     (tmp_path / "mine.yaml").write_text("train: {steps: auto, lr: 0.5}\n")
-    config = load_config(tmp_path / "mine.yaml", ["method.warmup=auto", "train.lr=auto"])
+    config = load_config(tmp_path / "mine.yaml", ["method.schedule.warmup=auto", "train.lr=auto"])
     assert config.auto_keys() == ["method.warmup", "train.steps", "train.lr"]
     assert load_config(tmp_path / "mine.yaml", ["train.steps=9"]).auto_keys() == []
     (tmp_path / "again.yaml").write_text(config.to_yaml())

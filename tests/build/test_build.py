@@ -29,7 +29,7 @@ from u2pl.build import (
 )
 from u2pl.config.overrides import load_config
 from u2pl.config.schema import Config
-from u2pl.data.readers.files import CachedSample
+from u2pl.data.files import CachedSample
 from u2pl.errors import InputError
 from u2pl.methods import U2PL, FixMatch, LambdaU, MeanTeacher, ReliableShare, Schedule, Supervised
 from u2pl.networks.adapter import SmpNetwork
@@ -137,16 +137,22 @@ def test_labels_and_pseudo_labels_are_balanced_each_by_its_own_key() -> None:
     def build(*overrides: str) -> Any:
         return build_method(config(*overrides).method, Two(), num_classes=4, embedding_dim=6)
 
-    labels, pseudo = build("method.loss=balanced"), build("method.unsupervised_loss=balanced")
+    labels, pseudo = build("method.supervised_loss.name=balanced"), build("method.unsupervised_loss.name=balanced")
     assert (labels.supervised_loss, labels.unsupervised_loss) == (BalancedCrossEntropy(), cross_entropy)
     assert (pseudo.supervised_loss, pseudo.unsupervised_loss) == (cross_entropy, BalancedCrossEntropy())
-    assert build("method.name=fixmatch", "method.loss=balanced").supervised_loss == BalancedCrossEntropy()
+    assert (
+        build("method.name=fixmatch", "method.supervised_loss.name=balanced").supervised_loss == BalancedCrossEntropy()
+    )
     with pytest.raises(InputError, match=r"^method\.symmetric: goes with method\.unsupervised_loss=cross_entropy"):
-        build("method.symmetric=0.3", "method.unsupervised_loss=balanced")
+        build(
+            "method.unsupervised_loss.name=symmetric",
+            "method.unsupervised_loss.reverse_weight=0.3",
+            "method.unsupervised_loss.name=balanced",
+        )
 
 
 def test_a_teacher_of_balanced_losses_is_corrected_by_all_labeled_pixels() -> None:
-    chosen = config("method.loss=balanced", "method.unsupervised_loss=balanced")
+    chosen = config("method.supervised_loss.name=balanced", "method.unsupervised_loss.name=balanced")
     source = build_source(chosen.data, seed=0)
     values = [value for sample in source.labeled for value in sample.mask().flatten().tolist() if value != 255]
     share = build_class_share(chosen.method, source)
@@ -161,10 +167,10 @@ def test_a_teacher_of_balanced_losses_is_corrected_by_all_labeled_pixels() -> No
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("method.loss=balanced",),
-        ("method.unsupervised_loss=balanced",),
-        ("method.loss=ohem", "method.unsupervised_loss=balanced"),
-        ("method.name=fixmatch", "method.loss=balanced", "method.unsupervised_loss=balanced"),
+        ("method.supervised_loss.name=balanced",),
+        ("method.unsupervised_loss.name=balanced",),
+        ("method.supervised_loss.name=ohem", "method.unsupervised_loss.name=balanced"),
+        ("method.name=fixmatch", "method.supervised_loss.name=balanced", "method.unsupervised_loss.name=balanced"),
     ],
 )
 def test_no_other_teacher_is_corrected(overrides: tuple[str, ...]) -> None:
@@ -173,7 +179,7 @@ def test_no_other_teacher_is_corrected(overrides: tuple[str, ...]) -> None:
 
 
 def test_without_labels_all_classes_are_alike() -> None:
-    chosen = config("method.loss=balanced", "method.unsupervised_loss=balanced")
+    chosen = config("method.supervised_loss.name=balanced", "method.unsupervised_loss.name=balanced")
     share = build_class_share(chosen.method, replace(build_source(chosen.data, seed=0), labeled=[]))
     assert share is not None
     assert not share.any()
@@ -181,9 +187,19 @@ def test_without_labels_all_classes_are_alike() -> None:
 
 def test_method_options_arrive() -> None:
     overrides = (
-        *("method.alpha=0.3", "method.min_confidence=0.6", "method.warmup=0.1", "method.ramp=0.4"),
-        *("method.max_lambda_u=3", "method.ema_decay=0.9", "method.teacher_passes=2", "method.loss=ohem"),
-        *("method.ohem_threshold=0.6", "method.ohem_min_kept=5", "method.mixing=classmix"),
+        *(
+            "method.reliability.alpha=0.3",
+            "method.reliability.min_confidence=0.6",
+            "method.schedule.warmup=0.1",
+            "method.schedule.ramp=0.4",
+        ),
+        *(
+            "method.weighting.maximum=3",
+            "method.teacher.ema_decay=0.9",
+            "method.teacher.passes=2",
+            "method.supervised_loss.name=ohem",
+        ),
+        *("method.supervised_loss.threshold=0.6", "method.supervised_loss.min_kept=5", "method.mixing.name=classmix"),
     )
     method = build_method(config(*overrides).method, Two(), num_classes=4, embedding_dim=6)
     assert isinstance(method, U2PL)
@@ -195,22 +211,32 @@ def test_method_options_arrive() -> None:
     loss = method.supervised_loss
     assert isinstance(loss, OhemCrossEntropy)
     assert (loss.threshold, loss.min_kept) == (0.6, 5)
-    unbounded = build_method(config("method.max_lambda_u=null").method, Two(), num_classes=4, embedding_dim=6)
+    unbounded = build_method(config("method.weighting.maximum=null").method, Two(), num_classes=4, embedding_dim=6)
     assert unbounded.weighting == LambdaU(math.inf)
-    shared = config("method.unsupervised_weighting=reliable_share").method
+    shared = config("method.weighting.name=reliable_share").method
     assert build_method(shared, Two(), num_classes=4, embedding_dim=6).weighting == ReliableShare()
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cutmix", CutMix), ("classmix", ClassMix), ("cutout", CutOut)])
 def test_mixing(name: str, kind: type) -> None:
-    assert type(build_mixing(config(f"method.mixing={name}").method, 4)) is kind
+    assert type(build_mixing(config(f"method.mixing.name={name}").method, 4)) is kind
 
 
 def test_contrast_options_arrive() -> None:
     overrides = (
-        *("method.low_rank=2", "method.high_rank=6", "method.min_probability=0.4", "method.anchors=7"),
-        *("method.negatives=9", "method.temperature=0.2", "method.bank_size=40", "method.background_bank_size=60"),
-        "method.keys_per_step=8",
+        *(
+            "method.negative_keys.low_rank=2",
+            "method.negative_keys.high_rank=6",
+            "method.contrast.min_probability=0.4",
+            "method.contrast.anchors=7",
+        ),
+        *(
+            "method.contrast.negatives=9",
+            "method.contrast.temperature=0.2",
+            "method.contrast.bank_size=40",
+            "method.contrast.background_bank_size=60",
+        ),
+        "method.contrast.keys_per_step=8",
     )
 
     def gather(keys: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -226,7 +252,7 @@ def test_contrast_options_arrive() -> None:
 
 def test_more_keys_than_a_queue_holds_are_refused() -> None:
     with pytest.raises(InputError, match=r"method\.keys_per_step: 50 are more than the 40 of method\.bank_size"):
-        build_contrast(config("method.bank_size=40", "method.keys_per_step=50").method, 8, 6)
+        build_contrast(config("method.contrast.bank_size=40", "method.contrast.keys_per_step=50").method, 8, 6)
 
 
 @pytest.mark.parametrize(
@@ -252,14 +278,14 @@ def test_ranks(num_classes: int, low: int | None, high: int | None, fits: bool) 
 
 def test_one_class_has_no_rank_to_be_sure_of() -> None:
     with pytest.raises(InputError, match=r"^method\.low_rank and method\.high_rank: 1 and 1"):
-        ranks(config("method.rank_threshold=false").method, 1)
+        ranks(config("method.negative_keys.rank_threshold=false").method, 1)
 
 
 def test_adaptive_mixing_shares_one_confidence() -> None:
-    method = build_method(config("method.mixing=ael").method, Two(), num_classes=5, embedding_dim=3)
+    method = build_method(config("method.mixing.name=ael").method, Two(), num_classes=5, embedding_dim=3)
     assert method.mixing.confidence is method.copy_paste.confidence is method.class_confidence
     for name in ("fixmatch", "unimatch"):
-        wanted = config("method.mixing=ael", f"method.name={name}").method
+        wanted = config("method.mixing.name=ael", f"method.name={name}").method
         with pytest.raises(InputError, match=r"method\.mixing: ael needs mean_teacher or u2pl"):
             build_method(wanted, Two(), num_classes=5, embedding_dim=3)
 
@@ -271,14 +297,17 @@ def test_baselines_and_the_contrast_switch() -> None:
     assert type(built("method.name=fixmatch", "method.threshold=0.8")) is FixMatch
     assert built("method.name=unimatch", "method.threshold=0.8").threshold == 0.8
     assert built("method.contrast=false").contrast is None
-    assert built("method.dynamic_partition=false", "method.negatives_from=all").negatives_from == "all"
-    assert not built("method.dynamic_partition=false").reliability.dynamic
+    assert built("method.reliability.dynamic=false", "method.negative_keys.pixels=all").negatives_from == "all"
+    assert not built("method.reliability.dynamic=false").reliability.dynamic
     assert built("method.feature_dropout=true").feature_dropout
-    every = built("method.rank_threshold=false").contrast
+    every = built("method.negative_keys.rank_threshold=false").contrast
     assert (every.low_rank, every.high_rank) == (1, 5)
-    views = [strong_views(config(f"method.name={name}", "method.views=2").method) for name in ("fixmatch", "u2pl")]
+    views = [
+        strong_views(config(f"method.name={name}", "method.strong_views.number=2").method)
+        for name in ("fixmatch", "u2pl")
+    ]
     assert [*views, strong_views(config("method.name=unimatch").method)] == [1, 2, 2]
-    assert isinstance(build_mixing(config("method.mixing=none").method, 5), NoMixing)
+    assert isinstance(build_mixing(config("method.mixing.name=none").method, 5), NoMixing)
 
 
 def test_options_for_few_and_noisy_labels_arrive() -> None:
@@ -291,20 +320,29 @@ def test_options_for_few_and_noisy_labels_arrive() -> None:
     off = built()
     assert off.alignment is off.denoising is off.negative_learning is off.contrast.prototypes is None
     assert off.unsupervised_loss is cross_entropy
-    on = ("method.class_wise=true", "method.align=true", "method.symmetric=0.3", "method.negative_weight=0.5")
-    for method in (built(*on, "method.low_rank=2"), built(*on, "method.low_rank=2", "method.name=mean_teacher")):
+    on = (
+        "method.reliability.class_wise=true",
+        "method.alignment=true",
+        "method.unsupervised_loss.name=symmetric",
+        "method.unsupervised_loss.reverse_weight=0.3",
+        "method.loss_weights.negative=0.5",
+    )
+    for method in (
+        built(*on, "method.negative_keys.low_rank=2"),
+        built(*on, "method.negative_keys.low_rank=2", "method.name=mean_teacher"),
+    ):
         assert method.reliability.class_wise
         assert method.alignment.reduce is total
         assert len(method.alignment.labeled) == 8
         assert method.unsupervised_loss == SymmetricCrossEntropy(0.3)
         assert method.negative_learning == NegativeLearning(2, 8)
-    every = built("method.negative_weight=1", "method.rank_threshold=false").negative_learning
+    every = built("method.loss_weights.negative=1", "method.negative_keys.rank_threshold=false").negative_learning
     assert every == NegativeLearning(1, 8)
 
 
 @pytest.mark.parametrize(("prototypes", "denoise"), [(True, False), (False, True), (True, True)])
 def test_prototypes_and_denoising(prototypes: bool, denoise: bool) -> None:
-    overrides = (f"method.prototypes={prototypes}", f"method.denoise={denoise}", "method.denoise_temperature=0.5")
+    overrides = (f"method.prototypes={prototypes}", f"method.denoising={denoise}", "method.denoising.temperature=0.5")
     method = build_method(config(*overrides).method, Two(), num_classes=8, embedding_dim=3)
     assert isinstance(method, U2PL)
     assert method.contrast is not None
@@ -322,10 +360,12 @@ def test_prototypes_and_denoising(prototypes: bool, denoise: bool) -> None:
 def test_what_needs_ranks() -> None:
     assert uses_ranks(config().method)
     for name, needed in {"mean_teacher": True, "u2pl": True, "fixmatch": False, "supervised": False}.items():
-        few = config(f"method.name={name}", "method.contrast=false", "method.negative_weight=1").method
+        few = config(f"method.name={name}", "method.contrast=false", "method.loss_weights.negative=1").method
         assert uses_ranks(few) == needed
     assert not uses_ranks(config("method.contrast=false").method)
-    method = config("method.name=mean_teacher", "method.negative_weight=1", "method.low_rank=4").method
+    method = config(
+        "method.name=mean_teacher", "method.loss_weights.negative=1", "method.negative_keys.low_rank=4"
+    ).method
     with pytest.raises(InputError, match=r"^method\.low_rank and method\.high_rank"):
         build_method(method, Two(), num_classes=4, embedding_dim=3)
 

@@ -33,7 +33,7 @@ def config(*overrides: str) -> Config:
 def test_an_image_prior_is_of_images_that_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scenes of objects, told apart by features that give the class of each away."""
     chosen = config(
-        "data.kind=objects", "data.train=40", "data.labeled=12", "method.image_prior=2", "network.weights=x"
+        "data.kind=objects", "data.train=40", "data.labeled=12", "method.image_prior.sharpness=2", "network.weights=x"
     )
     source = build_source(chosen.data, seed=0)
     samples = [*source.labeled, *source.unlabeled]
@@ -74,7 +74,11 @@ def shown(sample: Any) -> set[int]:
 
 @pytest.mark.parametrize(
     "overrides",
-    [(), ("method.image_prior=2", "method.name=fixmatch"), ("method.image_prior=2", "method.name=supervised")],
+    [
+        (),
+        ("method.image_prior.sharpness=2", "method.name=fixmatch"),
+        ("method.image_prior.sharpness=2", "method.name=supervised"),
+    ],
 )
 def test_no_prior_where_none_is_asked_for_or_no_teacher_listens(overrides: tuple[str, ...]) -> None:
     chosen = config(*overrides)
@@ -85,9 +89,9 @@ def test_no_prior_where_none_is_asked_for_or_no_teacher_listens(overrides: tuple
 
 def test_a_prior_by_an_encoder_from_scratch_is_refused() -> None:
     with pytest.raises(InputError, match=r"^method\.image_prior: .*network\.pretrained=true") as caught:
-        check_image_prior(config("method.image_prior=2"))
+        check_image_prior(config("method.image_prior.sharpness=2"))
     assert "\n" not in str(caught.value)
-    check_image_prior(config("method.image_prior=2", "network.pretrained=true"))
+    check_image_prior(config("method.image_prior.sharpness=2", "network.pretrained=true"))
 
 
 @pytest.fixture
@@ -97,8 +101,14 @@ def options(tmp_path: Path) -> tuple[str, ...]:
     torch.manual_seed(0)
     torch.save(resnet18(weights=None).state_dict(), weights)
     network = (f"network.weights={weights}", "network.channels=8", "network.low_level_channels=8")
-    small = ("train.steps=4", "train.batch_size=2", "train.crop_size=32", "train.save_every=2", "method.warmup=0")
-    return (*network, *OBJECTS, *small, "method.image_prior=2", "method.name=mean_teacher")
+    small = (
+        "train.steps=4",
+        "train.batch_size=2",
+        "train.crop_size=32",
+        "train.save_every=2",
+        "method.schedule.warmup=0",
+    )
+    return (*network, *OBJECTS, *small, "method.image_prior.sharpness=2", "method.name=mean_teacher")
 
 
 def test_training_with_a_prior_resumes_exactly_and_says_so(options: tuple[str, ...], tmp_path: Path) -> None:
@@ -108,7 +118,7 @@ def test_training_with_a_prior_resumes_exactly_and_says_so(options: tuple[str, .
     with pytest.raises(KilledError):
         train(config(*options, "train.log_every=1"), tmp_path / "parts", say=lines.append, watchers=(KillAt(3),))
     train(config(*options, "train.log_every=1"), tmp_path / "parts", resume=True, say=lines.append)
-    train(config(*options, "method.image_prior=0"), tmp_path / "other", say=lines.append)
+    train(config(*options, "method.image_prior.sharpness=0"), tmp_path / "other", say=lines.append)
     whole, parts, other = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "parts", "other"))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
@@ -165,5 +175,5 @@ def test_what_sees_an_image_as_a_whole_counts_as_parameters(options: tuple[str, 
     chosen = config(*options)
     network = build_network(chosen, num_classes=7).to("meta")
     assert image_prior_parameters(chosen, network) == sum(parameter.numel() for parameter in resnet18().parameters())
-    for override in ("evaluation.image_prior=0", "method.image_prior=0", "method.name=fixmatch"):
+    for override in ("evaluation.image_prior=0", "method.image_prior.sharpness=0", "method.name=fixmatch"):
         assert image_prior_parameters(config(*options, override), network) == 0

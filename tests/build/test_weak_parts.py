@@ -32,7 +32,12 @@ from u2pl.predictor import network_of
 TINY = (
     *("data.name=scenes", "data.kind=objects", "data.labeled=0", "data.tags=masks", "data.train=6", "data.val=2"),
     *("data.height=32", "data.width=32", "data.workers=0", "network.channels=8", "network.low_level_channels=4"),
-    *("network.embedding_dim=6", "method.name=weak_u2pl", "method.bank_size=50", "method.keys_per_step=10"),
+    *(
+        "network.embedding_dim=6",
+        "method.name=weak_u2pl",
+        "method.contrast.bank_size=50",
+        "method.contrast.keys_per_step=10",
+    ),
     *("train.batch_size=2", "train.crop_size=32", "train.steps=4"),
 )
 
@@ -47,7 +52,7 @@ def method_of(settings: Config, classes: int = 7) -> Any:
 
 
 def test_the_parts_of_a_run() -> None:
-    settings = config("method.warmup=0.1", "method.cam_warmup=0.4", "method.tag_negatives=false")
+    settings = config("method.schedule.warmup=0.1", "method.cam.warmup=0.4", "method.negative_keys.tags=false")
     assert contrasts(settings.method)
     assert uses_ranks(settings.method)
     assert uses_tags(settings.method)
@@ -95,7 +100,7 @@ def test_batches_have_tags_for_this_method_alone() -> None:
 
 
 def test_a_step_of_the_built_method() -> None:
-    settings = config("method.cam_warmup=0.2", "method.warmup=0.5")
+    settings = config("method.cam.warmup=0.2", "method.schedule.warmup=0.5")
     method, source = method_of(settings), build_source(settings.data, seed=0)
     student = build_network(settings, 7)
     batches = build_batches(settings, source, semi_supervised=True, rank=0, world_size=1)(0)
@@ -110,9 +115,9 @@ def test_a_step_of_the_built_method() -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (("method.cam_low=0.6",), "method.cam_low: 0.6 is above method.cam_high, 0.55"),
-        (("method.mixing=ael",), "method.mixing: ael pastes labels"),
-        (("method.mixing=cross_domain",), "method.mixing: cross_domain pastes labels"),
+        (("method.cam.low=0.6",), "method.cam_low: 0.6 is above method.cam_high, 0.55"),
+        (("method.mixing.name=ael",), "method.mixing: ael pastes labels"),
+        (("method.mixing.name=cross_domain",), "method.mixing: cross_domain pastes labels"),
     ],
 )
 def test_what_does_not_fit_together(overrides: tuple[str, ...], words: str) -> None:
@@ -138,9 +143,9 @@ def test_data_that_a_method_cannot_learn_from(overrides: tuple[str, ...], words:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("method.cam_high=1.5", "method.cam_high: should be less than or equal to 1"),
-        ("method.cam_scales=[]", "method.cam_scales"),
-        ("method.pamr_dilations=[0]", "method.pamr_dilations"),
+        ("method.cam.high=1.5", "method.cam_high: should be less than or equal to 1"),
+        ("method.cam.scales=[]", "method.cam_scales"),
+        ("method.cam.refinement.dilations=[0]", "method.pamr_dilations"),
         ("method.cam_hihg=0.5", r"unknown key method.cam_hihg \(did you mean cam_high"),
     ],
 )

@@ -22,7 +22,7 @@ CLASSES = ("sky", "road", "car", "tree")
 #: What makes a training of seconds out of any configuration.
 SMALL = (
     *("network.channels=16", "network.low_level_channels=8", "network.embedding_dim=8"),
-    *("method.bank_size=64", "method.keys_per_step=16"),
+    *("method.contrast.bank_size=64", "method.contrast.keys_per_step=16"),
     *("train.steps=3", "train.batch_size=2", "train.crop_size=64", "train.accelerator=cpu", "train.precision=fp32"),
 )
 

@@ -40,16 +40,19 @@ def refuse(result: Any, *fragments: str) -> None:
         ("train.crop_size=[8,8]", ("train.crop_size", "16")),
         ("train.scale_range=[2,0.5]", ("train.scale_range", "smaller first")),
         ("method.name=fixmatsch", ("method.name", "'u2pl'")),
-        ("method.alpha=1.5", ("method.alpha", "less than or equal to 1")),
+        ("method.reliability.alpha=1.5", ("method.alpha", "less than or equal to 1")),
         ("train.steps", ("'train.steps' is no override", "key=value")),
         ("seed.value=3", ("seed",)),
-        ("method.low_rank=4", ("method.low_rank and method.high_rank", "4 and 4", "low_rank < high_rank <= 4")),
-        ("method.high_rank=1", ("method.low_rank and method.high_rank", "1 and 1")),
-        ("method.high_rank=9", ("method.low_rank and method.high_rank", "<= 4, the number of classes")),
-        ("method.image_prior=4", ("method.image_prior", "from scratch", "network.pretrained=true")),
-        ("method.image_prior=-1", ("method.image_prior", "greater than or equal to 0")),
-        ("method.low_rank=0", ("method.low_rank", "0 < low_rank")),
-        ("method.keys_per_step=1000", ("method.keys_per_step", "method.bank_size", "lower it")),
+        (
+            "method.negative_keys.low_rank=4",
+            ("method.low_rank and method.high_rank", "4 and 4", "low_rank < high_rank <= 4"),
+        ),
+        ("method.negative_keys.high_rank=1", ("method.low_rank and method.high_rank", "1 and 1")),
+        ("method.negative_keys.high_rank=9", ("method.low_rank and method.high_rank", "<= 4, the number of classes")),
+        ("method.image_prior.sharpness=4", ("method.image_prior", "from scratch", "network.pretrained=true")),
+        ("method.image_prior.sharpness=-1", ("method.image_prior", "greater than or equal to 0")),
+        ("method.negative_keys.low_rank=0", ("method.low_rank", "0 < low_rank")),
+        ("method.contrast.keys_per_step=1000", ("method.keys_per_step", "method.bank_size", "lower it")),
         ("train.crop_size=100000", ("train.crop_size", "100000x100000", "lower train.crop_size")),
         ("data.root=null", ("data.root", "is needed")),
         ("data.root=/nowhere/at/all", ("/nowhere/at/all", "not a folder")),
@@ -82,7 +85,9 @@ def test_configuration(
 
 
 def test_check_refuses_a_prior_by_an_encoder_from_scratch(u2pl: Command) -> None:
-    refuse(u2pl("check", "scenes", "data.train=6", "method.image_prior=4"), "method.image_prior", "from scratch")
+    refuse(
+        u2pl("check", "scenes", "data.train=6", "method.image_prior.sharpness=4"), "method.image_prior", "from scratch"
+    )
 
 
 @pytest.mark.parametrize("command", ["train", "check"])

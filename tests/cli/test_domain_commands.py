@@ -57,7 +57,7 @@ def run(u2pl: Command, domains: Path, small: tuple[str, ...], tmp_path_factory: 
 
 
 def test_check_shows_both_domains(u2pl: Command, domains: Path) -> None:
-    done = u2pl("check", domains, "method.low_rank=1", "method.high_rank=3")
+    done = u2pl("check", domains, "method.negative_keys.low_rank=1", "method.negative_keys.high_rank=3")
     assert (done.code, done.err) == (0, "")
     text = " ".join(done.out.split())
     assert "source: 4 labeled images, 72x68 to 64x80 (height x width)" in text
@@ -119,7 +119,7 @@ def test_source_only_and_upper_bound_are_an_override_away(
         (("data.source.height=64",), ("data.source.height", "no meaning with data.source.name=folder")),
         (("data.scale=0.5",), ("data.scale", "no meaning with data.name=domain")),
         (("data.root=x",), ("data.root", "no meaning with data.name=domain")),
-        (("data.rare_class_temperature=0",), ("data.rare_class_temperature", "greater than 0")),
+        (("data.rare_class_sampling.temperature=0",), ("data.rare_class_temperature", "greater than 0")),
         (("data.name=folder", "data.root=x"), ("data.source", "no meaning with data.name=folder")),
     ],
 )

@@ -65,7 +65,7 @@ def test_compare_trains_variants_with_brackets_and_split_files(
 def test_default_folders_are_named_after_the_configuration(u2pl: Command, small: tuple[str, ...]) -> None:
     compared = u2pl("compare", "scenes", *small, *SCENES, "--methods", "supervised", "--dry-run")
     ablated = u2pl(
-        "ablate", "scenes", *small, *SCENES, "--axis", "method.mixing=none,cutmix", "--seeds", "2", "--dry-run"
+        "ablate", "scenes", *small, *SCENES, "--axis", "method.mixing.name=none,cutmix", "--seeds", "2", "--dry-run"
     )
     assert "1 run in runs/compare-scenes" in compared.out
     assert "2 runs in runs/ablate-scenes" in ablated.out
@@ -92,7 +92,7 @@ def test_bad_input(u2pl: Command, small: tuple[str, ...], tmp_path: Path) -> Non
     refuse(u2pl("compare", "scnes", "--methods", "u2pl", "--out", out), "no preset 'scnes'")
     refuse(ablate(), "nothing to ablate; give --axis")
     refuse(ablate("--axis", "method.alhpa=1"), "unknown key method.alhpa (did you mean alpha?)")
-    refuse(ablate("--axis", "method.alpha=0.1,2"), "method.alpha=2: method.alpha: should be")
+    refuse(ablate("--axis", "method.reliability.alpha=0.1,2"), "method.reliability.alpha=2: method.alpha: should be")
     refuse(ablate("--axis", "train.scale_range=[1,2"), "is not YAML")
     assert not out.exists()
 

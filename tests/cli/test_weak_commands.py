@@ -20,7 +20,13 @@ TAGS = "image,tags\n" + "".join(
     f"train/{name},{tags}\n" for name, tags in zip("abcd", ("road", "car", "tree;road", "car"), strict=True)
 )
 TAGS += "".join(f"train/more/{name},tree\n" for name in "efg")
-WEAK = ("method.name=weak_u2pl", "data.labeled=0", "data.tags=tags.csv", "method.cam_warmup=0.3", "method.warmup=0.6")
+WEAK = (
+    "method.name=weak_u2pl",
+    "data.labeled=0",
+    "data.tags=tags.csv",
+    "method.cam.warmup=0.3",
+    "method.schedule.warmup=0.6",
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +72,7 @@ def test_stages_are_scored_apart(u2pl: Command, weak_run: Path, tagged_files: Pa
     text = u2pl("evaluate", weak_run)
     for word in ("cam", "refined", "segmentation", "told the classes of each mask", "mIoU"):
         assert word in text.out
-    other = json.loads(u2pl("evaluate", weak_run, "method.cam_high=0.9", "method.cam_low=0.9", "--json").out)
+    other = json.loads(u2pl("evaluate", weak_run, "method.cam.high=0.9", "method.cam.low=0.9", "--json").out)
     assert other["miou"] == scores["miou"]
     assert other["stages"]["cam"] != scores["stages"]["cam"]
 

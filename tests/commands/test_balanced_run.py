@@ -14,9 +14,9 @@ from u2pl.config.overrides import load_config
 
 TINY = (
     *("data.train=6", "data.val=2", "data.labeled=2", "data.height=48", "data.width=64", "data.workers=0"),
-    *("train.steps=4", "train.batch_size=2", "train.crop_size=32", "train.eval_every=0", "method.warmup=0"),
+    *("train.steps=4", "train.batch_size=2", "train.crop_size=32", "train.eval_every=0", "method.schedule.warmup=0"),
     *("network.channels=8", "network.low_level_channels=8", "network.embedding_dim=6"),
-    *("method.bank_size=100", "method.keys_per_step=10", "train.precision=fp32"),
+    *("method.contrast.bank_size=100", "method.contrast.keys_per_step=10", "train.precision=fp32"),
 )
 
 
@@ -32,7 +32,7 @@ def test_the_teacher_of_a_run_with_balanced_losses(
         return fit(*given, method=method, **parts)
 
     monkeypatch.setattr("u2pl.commands.train.fit", keeping)
-    balanced = ("method.loss=balanced", "method.unsupervised_loss=balanced")
+    balanced = ("method.supervised_loss.name=balanced", "method.unsupervised_loss.name=balanced")
     config = load_config("scenes", [*TINY, *balanced, f"method.name={name}"])
     source = train(config, tmp_path / "run", say=lambda line: None).source
     if not corrected:

@@ -18,7 +18,13 @@ from u2pl.errors import InputError
 
 SIZES = {"train": 12, "val": 2, "height": 32, "width": 48}
 TINY = (
-    *("data.workers=0", "network.embedding_dim=8", "method.warmup=0", "method.bank_size=16", "method.keys_per_step=8"),
+    *(
+        "data.workers=0",
+        "network.embedding_dim=8",
+        "method.schedule.warmup=0",
+        "method.contrast.bank_size=16",
+        "method.contrast.keys_per_step=8",
+    ),
     *("train.steps=2", "train.batch_size=2", "train.crop_size=32", "train.accelerator=cpu", "train.precision=fp32"),
 )
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from u2pl.build import build_network, build_optimizer
 from u2pl.build.network import NETWORKS as BUILDERS
 from u2pl.commands.train import train
-from u2pl.config.overrides import load_config, preset_names
+from u2pl.config.overrides import load_config
+from u2pl.config.reading import preset_names
 from u2pl.errors import InputError
 from u2pl.networks import smp_network
 from u2pl.predictor import Predictor
@@ -23,7 +24,13 @@ from u2pl.predictor import Predictor
 DATA = ("data.train=6", "data.val=2", "data.labeled=3", "data.height=48", "data.width=64", "data.workers=0")
 RUN = (
     *DATA,
-    *("method.warmup=0.3", "method.ramp=0", "method.bank_size=32", "method.keys_per_step=8", "method.negatives=16"),
+    *(
+        "method.schedule.warmup=0.3",
+        "method.schedule.ramp=0",
+        "method.contrast.bank_size=32",
+        "method.contrast.keys_per_step=8",
+        "method.contrast.negatives=16",
+    ),
     *("train.steps=4", "train.batch_size=2", "train.accelerator=cpu", "train.precision=fp32", "train.log_every=1"),
     *("network.name=smp", "network.embedding_dim=6", "network.output_stride=null"),
     *("network.channels=null", "network.low_level_channels=null"),

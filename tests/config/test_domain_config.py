@@ -78,7 +78,9 @@ def test_scale_is_that_of_what_is_validated_on() -> None:
 
 
 def test_rare_classes_are_drawn_where_they_are_asked_for() -> None:
-    config = load_config("domain", [*SMALL, "data.rare_class_sampling=true", "data.rare_class_temperature=0.2"])
+    config = load_config(
+        "domain", [*SMALL, "data.rare_class_sampling=true", "data.rare_class_sampling.temperature=0.2"]
+    )
     source = build_source(config.data, seed=0)
     sampling = build_rare_classes(config.data, source)
     assert sampling is not None

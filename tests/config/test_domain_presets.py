@@ -10,7 +10,8 @@ from torch import nn
 
 from u2pl.build import build_batches, build_method, build_mixing, build_source
 from u2pl.build.method import build_jitter
-from u2pl.config.overrides import load_config, preset_names
+from u2pl.config.overrides import load_config
+from u2pl.config.reading import preset_names
 from u2pl.config.schema import Config
 from u2pl.data.photometric import Photometric
 from u2pl.methods import U2PL, FixMatch, MeanTeacher, Supervised
@@ -48,7 +49,7 @@ def test_dacs_uses_all_pixels_by_the_share_that_is_confident() -> None:
     assert method.reliability == Reliability(0.0)
     assert method.schedule.ramped(0.0) == 1
     assert not method.schedule.is_warmup(0.0)
-    overrides = ("method.name=mean_teacher", "method.alpha=0")
+    overrides = ("method.name=mean_teacher", "method.reliability.alpha=0")
     assert load_config("domain", overrides) == load_config("domain_dacs")  # as docs/domain.md says
 
 
@@ -86,14 +87,14 @@ def test_presets_differ_in_what_they_say() -> None:
 
 
 def test_keys_become_parts() -> None:
-    method = load_config("scenes", ["method.mixing=cross_domain"]).method
+    method = load_config("scenes", ["method.mixing.name=cross_domain"]).method
     assert build_mixing(method, 4) == CrossDomainClassMix(4)
     assert build_jitter(method) is None
-    assert isinstance(build_jitter(load_config("scenes", ["method.jitter=mixed"]).method), Photometric)
-    bare = load_config("scenes", ["method.jitter=mixed", "method.strong_view=false"]).method
+    assert isinstance(build_jitter(load_config("scenes", ["method.strong_views.jitter=mixed"]).method), Photometric)
+    bare = load_config("scenes", ["method.strong_views.jitter=mixed", "method.strong_views.jitter=none"]).method
     assert build_jitter(bare) is None
     for name in ("fixmatch", "unimatch"):
-        keys = ("method.mixing=cross_domain", "method.jitter=mixed", f"method.name={name}")
+        keys = ("method.mixing.name=cross_domain", "method.strong_views.jitter=mixed", f"method.name={name}")
         consistency = built(load_config("scenes", keys))
         assert isinstance(consistency, FixMatch)
         assert isinstance(consistency.jitter, Photometric)
@@ -104,7 +105,7 @@ def test_what_is_jittered_once_mixed_is_not_jittered_before() -> None:
     keys = (*SMALL, "train.batch_size=2", "train.crop_size=32", "data.workers=0")
     differ = {}
     for jitter in ("mixed", "unlabeled"):
-        config = load_config("domain", [*keys, f"method.jitter={jitter}"])
+        config = load_config("domain", [*keys, f"method.strong_views.jitter={jitter}"])
         source = build_source(config.data, seed=0)
         batch = next(iter(build_batches(config, source, semi_supervised=True, rank=0, world_size=1)(0)))
         differ[jitter] = not torch.equal(batch.weak, batch.strong)

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from u2pl.auto.resolving import steps_of
-from u2pl.config.overrides import load_config, preset_about, preset_names, preset_text
+from u2pl.config.overrides import load_config
+from u2pl.config.reading import preset_about, preset_names, preset_text
 from u2pl.config.schema import Config, TrainConfig
 from u2pl.data.source import DataSource
 from u2pl.errors import InputError
@@ -182,7 +183,7 @@ def test_bases_are_chained_from_file_to_file(tmp_path: Path, write: Any) -> None
     write(two="base: three.yml\nseed: 2\ntrain: {lr: 0.5, power: 0.5}\n")
     (tmp_path / "three.yml").write_text("base: cityscapes_186_ael\ntrain: {lr: 0.7}\nmethod: {alpha: 0.5}\n")
     found = load_config(tmp_path / "sub" / "one.yaml")
-    overrides = ["method.alpha=0.5", "train.lr=0.5", "train.power=0.5", "seed=1"]
+    overrides = ["method.reliability.alpha=0.5", "train.lr=0.5", "train.power=0.5", "seed=1"]
     assert found == load_config("cityscapes_186_ael", overrides)
 
 
@@ -222,7 +223,12 @@ def test_a_printed_row_needs_no_base(write: Any) -> None:
 
 
 def test_a_preset_of_the_plus_family_is_its_base_with_three_options() -> None:
-    options = ["method.prototypes=true", "method.denoise=true", "method.symmetric=0.1"]
+    options = [
+        "method.prototypes=true",
+        "method.denoising=true",
+        "method.unsupervised_loss.name=symmetric",
+        "method.unsupervised_loss.reverse_weight=0.1",
+    ]
     assert load_config("folder_plus") == load_config("folder", options)
     assert load_config("folder_plus") != load_config("folder")
     text = (Path(__file__).parents[2] / "src" / "u2pl" / "config" / "presets" / "folder_plus.yaml").read_text()
@@ -231,5 +237,5 @@ def test_a_preset_of_the_plus_family_is_its_base_with_three_options() -> None:
 
 def test_u2pl_strong_is_folder_on_the_views_of_unimatch() -> None:
     strong = load_config("u2pl_strong")
-    assert strong == load_config("folder", ["method.views=2", "method.feature_dropout=true"])
+    assert strong == load_config("folder", ["method.strong_views.number=2", "method.feature_dropout=true"])
     assert strong.method.name == "u2pl"

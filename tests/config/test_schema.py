@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from u2pl.config.overrides import load_config, preset_names, preset_text
+from u2pl.config.overrides import load_config
+from u2pl.config.reading import preset_names, preset_text
 from u2pl.config.schema import Config
 from u2pl.errors import InputError
 
@@ -123,13 +124,13 @@ def test_a_file_of_some_keys_keeps_the_other_defaults(tmp_path: Path) -> None:
         ("train.steps=true", ("train.steps: ", "not True")),
         ("train.lr=yes", ("train.lr: ", "not True")),
         ("seed=true", ("seed: ", "not True")),
-        ("method.views=true", ("method.views: ", "not True")),
+        ("method.strong_views.number=true", ("method.views: ", "not True")),
         ("train.scale_range=[2, 1]", ("train.scale_range: should be two positive numbers, the smaller first",)),
         ("train.scale_range=[0, 1]", ("train.scale_range",)),
         ("train.optimizer=adam", ("train.optimizer: should be 'sgd' or 'adamw', not 'adam'",)),
         ("data.classes=[1, 2]", ("data.classes: should be a valid string, not 1",)),
         ("data.scale=0", ("data.scale: should be greater than 0, not 0",)),
-        ("method.warmup=2", ("method.warmup: should be less than or equal to 1, not 2",)),
+        ("method.schedule.warmup=2", ("method.warmup: should be less than or equal to 1, not 2",)),
         ("train=5", ("train: ",)),
         ("seed=-1", ("seed: should be greater than or equal to 0",)),
         ("train.steps.more=1", ("train.steps.more: steps is a value, not a section",)),

@@ -1,7 +1,7 @@
 import pytest
 
 from u2pl.data.classes import keep, read_classes
-from u2pl.data.readers.files import INVALID
+from u2pl.data.files import INVALID
 from u2pl.errors import InputError
 
 

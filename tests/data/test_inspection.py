@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from u2pl.data.files import cached
 from u2pl.data.inspection import inspect, verify
-from u2pl.data.readers.files import cached
 from u2pl.data.readers.folder import folder
 from u2pl.data.source import DataSource
 from u2pl.errors import InputError

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from u2pl.data.readers.files import FileSample
+from u2pl.data.files import FileSample
 from u2pl.data.splits import Pool, draw_labeled, read_split, refuse_overlap
 from u2pl.errors import InputError
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from u2pl.data.batches import Batches
+from u2pl.data.files import cached
 from u2pl.data.inspection import inspect, verify
-from u2pl.data.readers.files import cached
 from u2pl.data.readers.folder import folder
 from u2pl.data.readers.pascal_voc import pascal_voc
 from u2pl.data.scenes.reader import scenes
@@ -238,7 +238,7 @@ def test_tags_change_nothing_else_of_a_batch(root):
 def test_no_mask_is_read(root, monkeypatch):
     (root / "tags.csv").write_text(CSV)
     source = folder(root=root, labeled=0, tags="tags.csv")
-    monkeypatch.setattr("u2pl.data.readers.files.FileSample.mask", lambda self: pytest.fail("a mask was read"))
+    monkeypatch.setattr("u2pl.data.files.FileSample.mask", lambda self: pytest.fail("a mask was read"))
     verify(source, semi_supervised=True, weak=True, thorough=True)
     for step in range(4):
         assert isinstance(weak_batches(source)[step].weak, torch.Tensor)

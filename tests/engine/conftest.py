@@ -17,16 +17,27 @@ from u2pl.config.overrides import load_config
 TINY = (
     *("data.train=8", "data.val=3", "data.labeled=3", "data.height=32", "data.width=48", "data.workers=0"),
     *("network.channels=16", "network.low_level_channels=8", "network.embedding_dim=8"),
-    *("method.warmup=0.25", "method.ramp=0.3", "method.bank_size=32", "method.keys_per_step=8", "method.negatives=16"),
-    "method.min_probability=0.05",  # a network that has learned nothing yet has anchors, too
+    *(
+        "method.schedule.warmup=0.25",
+        "method.schedule.ramp=0.3",
+        "method.contrast.bank_size=32",
+        "method.contrast.keys_per_step=8",
+        "method.contrast.negatives=16",
+    ),
+    "method.contrast.min_probability=0.05",  # a network that has learned nothing yet has anchors, too
     *("train.steps=16", "train.batch_size=2", "train.crop_size=32", "train.lr_warmup=2", "train.head_lr_factor=3"),
     *("train.accelerator=cpu", "train.precision=fp32"),
 )
 
 #: Every option for few and noisy labels.
 OPTIONS = (
-    *("method.class_wise=true", "method.align=true", "method.negative_weight=0.5"),
-    *("method.prototypes=true", "method.denoise=true", "method.symmetric=0.1"),
+    *("method.reliability.class_wise=true", "method.alignment=true", "method.loss_weights.negative=0.5"),
+    *(
+        "method.prototypes=true",
+        "method.denoising=true",
+        "method.unsupervised_loss.name=symmetric",
+        "method.unsupervised_loss.reverse_weight=0.1",
+    ),
 )
 
 

@@ -56,7 +56,7 @@ def launch(*command: Any) -> subprocess.CompletedProcess[str]:
 
 #: The classifier alone for two steps, seeds for two, then all.
 WEAK = (
-    *("method.name=weak_u2pl", "method.cam_warmup=0.25", "method.warmup=0.5"),
+    *("method.name=weak_u2pl", "method.cam.warmup=0.25", "method.schedule.warmup=0.5"),
     *("data.kind=objects", "data.labeled=0", "data.tags=masks"),
 )
 
@@ -119,7 +119,7 @@ def test_bad_input_is_told_once(tmp_path: Path, tiny_overrides: tuple[str, ...],
 def test_keys_of_all_processes_have_to_fit_a_queue(tiny_overrides: tuple[str, ...]) -> None:
     from u2pl.build import build_contrast
 
-    method = load_config("scenes", [*tiny_overrides, "method.keys_per_step=20"]).method
+    method = load_config("scenes", [*tiny_overrides, "method.contrast.keys_per_step=20"]).method
     build_contrast(method, 10, 8)
     with pytest.raises(InputError, match=r"method\.keys_per_step: 20 of each of 2 processes"):
         build_contrast(method, 10, 8, processes=2)
@@ -132,7 +132,7 @@ def test_processes_share_out_the_images_that_a_prior_is_made_of(
     weights = tmp_path / "weights.pt"
     torch.save(resnet18(weights=None).state_dict(), weights)
     objects = ("data.kind=objects", "data.train=19", "data.labeled=6", "data.val=4")
-    prior = (f"network.weights={weights}", "method.image_prior=2", "method.name=mean_teacher")
+    prior = (f"network.weights={weights}", "method.image_prior.sharpness=2", "method.name=mean_teacher")
     found = []
     for devices in (1, 2):
         out = tmp_path / f"run{devices}"

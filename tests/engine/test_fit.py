@@ -143,7 +143,7 @@ def test_losses_are_weighted_by_the_engine(tmp_path: Path, tiny_train: Train, mo
     )
     biases = []
     for weight in (0.0, 0.25):
-        tiny_train(tmp_path / str(weight), *options, f"method.contrastive_weight={weight}")
+        tiny_train(tmp_path / str(weight), *options, f"method.loss_weights.contrastive={weight}")
         state = torch.load(tmp_path / str(weight) / "last.ckpt", weights_only=True)
         biases.append(state["student"]["classifier.bias"])
     assert torch.allclose(biases[0] - biases[1], torch.tensor(0.5 * 0.25 * 3))

@@ -75,7 +75,11 @@ def test_resumed_equals_never_stopped(tmp_path: Path, tiny_train: Train, workers
     assert_same_run(whole, parts)
 
 
-ACROSS = ("method.mixing=cross_domain", "method.jitter=mixed", "method.unsupervised_weighting=confident_share")
+ACROSS = (
+    "method.mixing.name=cross_domain",
+    "method.strong_views.jitter=mixed",
+    "method.weighting.name=confident_share",
+)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,7 @@ def test_a_finished_run_just_answers(tmp_path: Path, tiny_train: Train) -> None:
     [
         ("train.lr=0.5", "train.lr"),
         ("data.labeled=4", "data.labeled"),
-        ("method.mixing=classmix", "method.mixing"),
+        ("method.mixing.name=classmix", "method.mixing"),
         ("network.dropout=0.5", "network.dropout"),
         ("seed=1", "seed"),
     ],

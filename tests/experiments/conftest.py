@@ -17,7 +17,12 @@ from tiny_run import build_tiny
 TINY = (
     *("data.train=8", "data.val=2", "data.labeled=3", "data.height=32", "data.width=48", "data.workers=0"),
     *("network.channels=16", "network.low_level_channels=8", "network.embedding_dim=8"),
-    *("method.warmup=0", "method.bank_size=32", "method.keys_per_step=8", "method.negatives=16"),
+    *(
+        "method.schedule.warmup=0",
+        "method.contrast.bank_size=32",
+        "method.contrast.keys_per_step=8",
+        "method.contrast.negatives=16",
+    ),
     *("train.steps=6", "train.batch_size=2", "train.crop_size=32", "train.lr=0.05", "train.optimizer=sgd"),
     *("train.log_every=2", "train.eval_every=0", "train.accelerator=cpu", "train.precision=fp32"),
 )

@@ -54,7 +54,7 @@ def test_the_table_against_hand_computation(finished: tuple[Path, Any, str]) -> 
     def gain(name: str) -> str:
         return f"{(sum(scores(name)) - sum(scores('reference'))) / 2:+.2f}"
 
-    none, one = "method.mixing=none", "train.scale_range=[1,1]"
+    none, one = "method.mixing.name=none", "train.scale_range=[1,1]"
     table = (out / "table.md").read_text(encoding="utf-8").split("\n\n")[0]
     assert [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()] == [
         ["axis", "value", "mIoU", "difference"],
@@ -116,9 +116,12 @@ def test_a_dry_run_and_bad_input_train_nothing(tiny_ablate: Ablate, tmp_path: Pa
     for axes, fragment in (
         ({}, "nothing to ablate; give --axis"),
         ({"seed": ["1", "2"]}, "--axis seed: give --seeds"),
-        ({"method.alpha": ["0.1", "2"]}, "method.alpha=2: method.alpha: should be"),
+        ({"method.alpha": ["0.1", "2"]}, "method.reliability.alpha=2: method.alpha: should be"),
         ({"method.alhpa": ["0.1"]}, "unknown key method.alhpa (did you mean alpha?)"),
-        ({"method.low_rank": ["1", "10"]}, "method.low_rank=10: method.low_rank and method.high_rank: 10"),
+        (
+            {"method.low_rank": ["1", "10"]},
+            "method.negative_keys.low_rank=10: method.low_rank and method.high_rank: 10",
+        ),
     ):
         with pytest.raises(InputError) as caught:
             tiny_ablate(out, axes=axes)

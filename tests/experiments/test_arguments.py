@@ -60,12 +60,14 @@ def test_variants() -> None:
 
 
 def test_axes() -> None:
-    assert parse_axes(["method.low_rank=1,3", "train.scale_range=[0.5,2.0],[1,1]", "data.root=a=b,c"]) == {
+    assert parse_axes(
+        ["method.negative_keys.low_rank=1,3", "train.scale_range=[0.5,2.0],[1,1]", "data.root=a=b,c"]
+    ) == {
         "method.low_rank": ["1", "3"],
         "train.scale_range": ["[0.5,2.0]", "[1,1]"],
         "data.root": ["a=b", "c"],
     }
-    for text in ("method.low_rank", "=1", "method.low_rank="):
+    for text in ("method.low_rank", "=1", "method.negative_keys.low_rank="):
         with pytest.raises(InputError, match="write KEY=VALUE,VALUE"):
             parse_axes([text])
     with pytest.raises(InputError, match="a: is given twice"):

@@ -189,7 +189,7 @@ def test_a_run_killed_between_its_last_step_and_its_scores_only_answers(tiny_com
 def test_a_run_is_what_train_would_have_made(
     tiny_compare: Compare, tiny_overrides: tuple[str, ...], tmp_path: Path
 ) -> None:
-    variants = {"ours": ("method.name=u2pl", "method.min_confidence=0.2")}
+    variants = {"ours": ("method.name=u2pl", "method.reliability.min_confidence=0.2")}
     (record,), _ = tiny_compare(tmp_path / "out", variants=variants, labeled=["2"])
     assert (record.name, record.method, Path(record.folder).name) == ("ours", "u2pl", "ours-2-0")
     alone = tmp_path / "alone"

@@ -71,7 +71,7 @@ def test_trials_share_what_is_built(tmp_path: Path, tiny_overrides: Overrides, m
     planner = Planner("scenes", tiny_overrides, tmp_path)
     for alpha in (0.1, 0.2, 0.3):
         for seed in (0, 1):
-            planner.trial((f"{alpha}", f"{seed}"), (f"method.alpha={alpha}",), seed=seed)
+            planner.trial((f"{alpha}", f"{seed}"), (f"method.reliability.alpha={alpha}",), seed=seed)
     assert len(built) == 2
 
 
@@ -80,12 +80,12 @@ def test_trials_share_what_is_built(tmp_path: Path, tiny_overrides: Overrides, m
     [
         ("method.name=fixmach", "method.name: should be"),
         ("method.alhpa=1", "unknown key method.alhpa (did you mean alpha?)"),
-        ("method.alpha=2", "method.alpha: should be"),
+        ("method.reliability.alpha=2", "method.alpha: should be"),
         ("data.labeled=99", "data.labeled: 99"),
         ("data.labeled=1.0", "there is no unlabeled image"),
         ("data.val=0", "data.val: there is no validation set"),
-        ("method.low_rank=10", "method.low_rank and method.high_rank: 10"),
-        ("method.keys_per_step=999", "method.keys_per_step: 999"),
+        ("method.negative_keys.low_rank=10", "method.low_rank and method.high_rank: 10"),
+        ("method.contrast.keys_per_step=999", "method.keys_per_step: 999"),
         ("train.crop_size=1000000", "train.crop_size"),
         ("train.precision=fp16", "train.precision: fp16 needs a GPU"),
         ("nothing", "'nothing' is no override"),

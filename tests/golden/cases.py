@@ -22,9 +22,15 @@ STEPS, SAVED = 12, 8  # a run is saved in between, too
 #: Four supervised steps, then eight with a teacher and a bank.
 SMALL = (
     *("data.train=8", "data.val=0", "data.labeled=3", "data.height=32", "data.width=48", "data.workers=0"),
-    *("method.warmup=0.33", "method.ramp=0.3", "method.bank_size=64", "method.keys_per_step=16", "method.negatives=16"),
+    *(
+        "method.schedule.warmup=0.33",
+        "method.schedule.ramp=0.3",
+        "method.contrast.bank_size=64",
+        "method.contrast.keys_per_step=16",
+        "method.contrast.negatives=16",
+    ),
     "network.embedding_dim=8",
-    "method.min_probability=0.05",  # a network that has learned nothing yet has anchors, too
+    "method.contrast.min_probability=0.05",  # a network that has learned nothing yet has anchors, too
     *(f"train.steps={STEPS}", "train.batch_size=3", "train.crop_size=32", "train.log_every=1"),
     f"train.save_every={SAVED}",
     *("train.optimizer=sgd", "train.lr=0.02", "train.accelerator=cpu", "train.precision=fp32"),
@@ -35,28 +41,59 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "mean_teacher": ("scenes", ("method.name=mean_teacher",)),
     "fixmatch": ("scenes", ("method.name=fixmatch", "method.threshold=0.13")),
     "unimatch": ("scenes", ("method.name=unimatch", "method.threshold=0.15")),
-    "u2pl_1_pass": ("scenes", ("method.teacher_passes=1",)),
-    "u2pl_2_passes": ("scenes", ("method.teacher_passes=2",)),
+    "u2pl_1_pass": ("scenes", ("method.teacher.passes=1",)),
+    "u2pl_2_passes": ("scenes", ("method.teacher.passes=2",)),
     "u2pl_every_option": (
         "scenes",
         (
-            *("method.mixing=ael", "method.views=2", "method.feature_dropout=true", "method.class_wise=true"),
-            *("method.align=true", "method.negative_weight=0.5", "method.prototypes=true", "method.denoise=true"),
-            *("method.symmetric=0.1", "method.min_confidence=0.1", "method.max_lambda_u=4", "method.jitter=mixed"),
-            *("method.negatives_from=all", "method.loss=ohem", "method.diagnose=true", "data.rare_class_sampling=true"),
-            *("method.dynamic_partition=false", "method.low_rank=1", "method.background_bank_size=96"),
+            *(
+                "method.mixing.name=ael",
+                "method.strong_views.number=2",
+                "method.feature_dropout=true",
+                "method.reliability.class_wise=true",
+            ),
+            *(
+                "method.alignment=true",
+                "method.loss_weights.negative=0.5",
+                "method.prototypes=true",
+                "method.denoising=true",
+            ),
+            *(
+                "method.unsupervised_loss.name=symmetric",
+                "method.reliability.min_confidence=0.1",
+                "method.weighting.maximum=4",
+                "method.strong_views.jitter=mixed",
+            ),
+            *(
+                "method.negative_keys.pixels=all",
+                "method.supervised_loss.name=ohem",
+                "method.diagnose=true",
+                "data.rare_class_sampling=true",
+            ),
+            *(
+                "method.reliability.dynamic=false",
+                "method.negative_keys.low_rank=1",
+                "method.contrast.background_bank_size=96",
+            ),
         ),
     ),
     "u2pl_balanced_with_image_prior": (
         "scenes",
         (
-            *("method.loss=balanced", "method.unsupervised_loss=balanced", "method.mixing=cross_domain"),
-            *("method.unsupervised_weighting=reliable_share", "method.image_prior=2", "network.weights=golden"),
-            *("data.kind=objects", "data.train=12", "method.rank_threshold=false"),
+            *(
+                "method.supervised_loss.name=balanced",
+                "method.unsupervised_loss.name=balanced",
+                "method.mixing.name=cross_domain",
+            ),
+            *("method.weighting.name=reliable_share", "method.image_prior.sharpness=2", "network.weights=golden"),
+            *("data.kind=objects", "data.train=12", "method.negative_keys.rank_threshold=false"),
         ),
     ),
-    "weak_u2pl": ("weak", ("data.labeled=0", "data.train=8", "method.cam_warmup=0.2", "method.tag_negatives=true")),
-    "weak_u2pl_with_masks": ("weak", ("data.labeled=2", "method.cam_warmup=0.2", "method.teacher_passes=2")),
+    "weak_u2pl": (
+        "weak",
+        ("data.labeled=0", "data.train=8", "method.cam.warmup=0.2", "method.negative_keys.tags=true"),
+    ),
+    "weak_u2pl_with_masks": ("weak", ("data.labeled=2", "method.cam.warmup=0.2", "method.teacher.passes=2")),
     "domain": ("domain", ("data.source.train=6", "data.target.train=6", "data.target.val=0")),
 }
 _OF_SCENES = ("data.train", "data.val", "data.height", "data.width", "data.labeled")

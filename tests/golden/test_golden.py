@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from cases import CASES, SAVED, record
-from record import BEGUN, STOPPED, VALUES, machine
+from record import BEGUN, VALUES, machine
+
+from u2pl.errors import InputError
 
 GOLDEN: dict[str, Any] = json.loads(VALUES.read_text())
 
@@ -51,9 +53,10 @@ def test_no_run_is_recorded_that_is_not_made() -> None:
     assert GOLDEN["runs"].keys() == CASES.keys()
 
 
-@pytest.mark.parametrize("name", STOPPED)
-def test_a_run_that_an_earlier_version_began_goes_on(name: str, tmp_path: Path) -> None:
-    folder, golden = tmp_path / "run", GOLDEN["runs"][name]
+def test_a_run_that_an_earlier_version_began_goes_on(tmp_path: Path) -> None:
+    """Its configuration has the keys of that version."""
+    name, folder = "u2pl_2_passes", tmp_path / "run"
+    golden = GOLDEN["runs"][name]
     shutil.copytree(BEGUN / name, folder)
     now = record(name, folder, resume=True)
     for loss, values in golden["losses"].items():
@@ -61,3 +64,11 @@ def test_a_run_that_an_earlier_version_began_goes_on(name: str, tmp_path: Path) 
         assert left == close(values[-len(left) :]), loss
     assert len(now["losses"]["supervised"]) == len(golden["losses"]["supervised"]) - SAVED
     assert now["checksums"] == {part: close(value) for part, value in golden["checksums"].items()}
+
+
+def test_a_run_whose_parts_are_kept_elsewhere_now_is_refused_in_one_line(tmp_path: Path) -> None:
+    name, folder = "u2pl_every_option", tmp_path / "run"
+    shutil.copytree(BEGUN / name, folder)
+    with pytest.raises(InputError, match=r"last\.ckpt cannot be resumed from") as caught:
+        record(name, folder, resume=True)
+    assert "\n" not in str(caught.value)

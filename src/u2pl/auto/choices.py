@@ -13,40 +13,29 @@ from u2pl.config.schema import Config
 
 @dataclass(frozen=True)
 class Choice:
-    """Values of keys of one section that belong together, and why. As text it is one line."""
+    """Values of keys that belong together, and why. As text it is one line."""
 
-    section: str
-    values: Mapping[str, Any]
-    reason: str
+    values: Mapping[str, Any]  #: by key, such as `train.steps`
+    because: str  #: the reason, in at most 60 characters
     used: bool = True  #: by the method
-    detail: str = ""  #: what follows for this run alone
-
-    @property
-    def keys(self) -> set[str]:
-        """As `train.steps`."""
-        return {f"{self.section}.{key}" for key in self.values}
+    detail: str = ""  #: the rest of the reasoning, and what follows for this run
 
     def __str__(self) -> str:
-        values = ", ".join(f"{key} {_text(value)}" for key, value in self.values.items())
-        return f"auto: {self.section}.{values}: {self.reason}" + (f"; {self.detail}" if self.detail else "")
+        values = ", ".join(f"{key} {value_text(value)}" for key, value in self.values.items())
+        return f"auto: {values}: {self.because}" + (f"; {self.detail}" if self.detail else "")
 
 
 def take(config: Config, choice: Choice) -> tuple[Config, Choice]:
     """``config`` with those of the values whose keys are `auto`, and the choice of these alone."""
-    section = getattr(config, choice.section)
-    values = {key: value for key, value in choice.values.items() if getattr(section, key) == AUTO}
-    config = config.model_copy(update={choice.section: section.model_copy(update=values)})
-    return config, replace(choice, values=values)
+    values = {key: value for key, value in choice.values.items() if config.value(key) == AUTO}
+    return config.with_values(values), replace(choice, values=values)
 
 
 def like(config: Config, model: Config, keys: Iterable[str]) -> Config:
     """``config`` with the values of ``model`` for those of the keys that are `auto`."""
-    for key in set(keys).intersection(config.auto_keys()):
-        section, name = key.split(".")
-        value = getattr(getattr(model, section), name)
-        config, _ = take(config, Choice(section, {name: value}, ""))
-    return config
+    return config.with_values({key: model.value(key) for key in set(keys).intersection(config.auto_keys())})
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value as it is written on the command line."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -11,9 +11,9 @@ from u2pl.auto.choices import Choice, like
 from u2pl.auto.facts import facts_of
 from u2pl.auto.rules import fit, steps_of_epochs
 from u2pl.config.fields import AUTO
-from u2pl.config.overrides import load_config
+from u2pl.config.overrides import load_saved
 from u2pl.config.schema import Config, TrainConfig
-from u2pl.data.readers.files import cached
+from u2pl.data.files import cached
 from u2pl.data.source import DataSource
 from u2pl.engine.machine import precision_of
 
@@ -57,4 +57,4 @@ def as_begun(config: Config, out: Path) -> Config:
     saved = out / "config.yaml"
     if not saved.exists():
         return config
-    return like(config, load_config(saved), set(config.auto_keys()) - set(LOADING))
+    return like(config, load_saved(saved), set(config.auto_keys()) - set(LOADING))

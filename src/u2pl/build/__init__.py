@@ -2,29 +2,17 @@
 
 from u2pl.build.data import build_batches, build_class_share, build_diagnosis, build_rare_classes, build_source
 from u2pl.build.image_prior import build_image_prior, check_image_prior, image_prior_parameters, uses_image_prior
-from u2pl.build.method import (
-    build_contrast,
-    build_method,
-    build_mixing,
-    build_seeding,
-    contrasts,
-    default_ranks,
-    ranks,
-    strong_views,
-    uses_ranks,
-    uses_tags,
-)
+from u2pl.build.method import build_method, build_negative_keys, build_seeding
 from u2pl.build.network import build_inference, build_network, build_optimizer, build_scheduler
 
 __all__ = [
     "build_batches",
     "build_class_share",
-    "build_contrast",
     "build_diagnosis",
     "build_image_prior",
     "build_inference",
     "build_method",
-    "build_mixing",
+    "build_negative_keys",
     "build_network",
     "build_optimizer",
     "build_rare_classes",
@@ -32,12 +20,6 @@ __all__ = [
     "build_seeding",
     "build_source",
     "check_image_prior",
-    "contrasts",
-    "default_ranks",
     "image_prior_parameters",
-    "ranks",
-    "strong_views",
     "uses_image_prior",
-    "uses_ranks",
-    "uses_tags",
 ]

@@ -9,35 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from u2pl.build.accepted import accepted
-from u2pl.build.method import balances, contrasts, strong_views, uses_tags
+from u2pl.config.part import accepted
 from u2pl.config.schema import Config, DataConfig, MethodConfig, SourceConfig, TargetConfig
 from u2pl.data.batches import Batches, loader, step_seed
 from u2pl.data.class_mapping import read_mapping
+from u2pl.data.files import cached
 from u2pl.data.rare_classes import RareClassSampling, pixel_counts
-from u2pl.data.readers.cityscapes import cityscapes
+from u2pl.data.readers import READERS
 from u2pl.data.readers.domain import domain
-from u2pl.data.readers.files import cached
-from u2pl.data.readers.folder import folder
-from u2pl.data.readers.gta5 import gta5
-from u2pl.data.readers.pascal_voc import pascal_voc
-from u2pl.data.readers.synthia import synthia
-from u2pl.data.scenes.reader import scenes
 from u2pl.data.source import DataSource
 from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
 from u2pl.engine.diagnose import Diagnosis
 from u2pl.errors import InputError
 from u2pl.structures import Batch
 
-READERS: dict[str, Callable[..., DataSource]] = {
-    "scenes": scenes,
-    "folder": folder,
-    "pascal_voc": pascal_voc,
-    "cityscapes": cityscapes,
-    "gta5": gta5,
-    "synthia": synthia,
-}
-DOMAIN = "domain"  #: the name of two data sets, of :func:`read_domains`
 _DIAGNOSIS_STREAM = 5  # its batches are not those of a step
 _DIAGNOSED = 4  # batches of each process
 _MANY = 2000  # masks whose reading is worth a notice
@@ -45,9 +30,9 @@ _MANY = 2000  # masks whose reading is worth a notice
 
 def build_source(data: DataConfig, *, seed: int) -> DataSource:
     """The data set. Raises InputError for a key its reader has no use for, and for whatever the reader finds wrong."""
-    apart = {"cache", "workers", "rare_class_sampling", "rare_class_temperature"}
+    apart = {"cache", "workers", "rare_class_sampling"}
     options = {key: value for key, value in data if key not in apart and value is not None}
-    if data.name == DOMAIN:
+    if data.name == "domain":
         source = read_domains(**accepted(read_domains, options, "data.name=domain", "data"), seed=seed)
     else:
         source = _read(options, "data", seed)
@@ -118,20 +103,19 @@ def build_rare_classes(
     data: DataConfig, source: DataSource, *, say: Callable[[str], None] | None = None
 ) -> RareClassSampling | None:
     """What draws labeled images by class, None unless it is asked for. Reads every labeled mask."""
-    if not data.rare_class_sampling or not source.labeled:
+    if data.rare_class_sampling is None or not source.labeled:
         return None
-
     counts = pixel_counts(source.labeled, _masks_read("rare_class_sampling", say))
-    return RareClassSampling(counts, temperature=data.rare_class_temperature)
+    return RareClassSampling(counts, **dict(data.rare_class_sampling))
 
 
 def build_class_share(
     method: MethodConfig, source: DataSource, *, say: Callable[[str], None] | None = None
 ) -> Tensor | None:
     """(C,) float32: the share of each class among labeled pixels, None unless asked for. Reads every labeled mask."""
-    if not balances(method):
+    if not method.balances:
         return None
-    counts = pixel_counts(source.labeled, _masks_read("method.loss=balanced", say))
+    counts = pixel_counts(source.labeled, _masks_read("method.supervised_loss.name=balanced", say))
     pixels = torch.from_numpy(counts.sum(axis=0)[: len(source.classes)]).double()
     return (pixels / pixels.sum().clamp(min=1)).float()
 
@@ -166,7 +150,7 @@ def build_batches(
         rank=rank,
         world_size=world_size,
         priors=priors,
-        truth=config.method.diagnose and contrasts(config.method),  # of the keys in the bank
+        truth=config.method.diagnose and config.method.trains_embeddings,  # of the keys in the bank
     )
     return lambda start: loader(batches, start=start, workers=config.data.workers)
 
@@ -200,7 +184,7 @@ def _in_common(config: Config, source: DataSource, rare_classes: RareClassSampli
     """What batches to train on and batches to diagnose by have in common: labels, tags and crops."""
     return {
         "labeled": source.labeled,
-        "tag_classes": len(source.classes) if uses_tags(config.method) else None,
+        "tag_classes": len(source.classes) if config.method.kind.uses_tags else None,
         "rare_classes": rare_classes or build_rare_classes(config.data, source),
         **_crops(config),
     }
@@ -210,8 +194,8 @@ def _crops(config: Config) -> dict[str, Any]:
     train, method = config.train, config.method
     crop = train.crop_size if isinstance(train.crop_size, int) else (train.crop_size[0], train.crop_size[1])
     geometry: dict[str, Any] = {"crop_size": crop, "scale": tuple(train.scale_range), "flip": train.flip}
-    photometric = method.strong_view and method.jitter == "unlabeled"
-    strong: dict[str, Any] = {"strong_views": strong_views(method), "photometric": photometric}
+    photometric = method.strong_views.jitter == "unlabeled"
+    strong: dict[str, Any] = {"strong_views": method.strong_views_of_an_image, "photometric": photometric}
     return {
         "labeled_transform": LabeledTransform(**geometry, jitter=train.jitter),
         "unlabeled_transform": UnlabeledTransform(**geometry, **strong),

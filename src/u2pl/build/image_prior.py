@@ -32,15 +32,16 @@ class ImagePrior:
 
 def uses_image_prior(config: Config) -> bool:
     """Whether the method has a teacher that listens to a prior, and is asked to."""
-    return config.method.image_prior not in (AUTO, 0) and config.method.name in ("mean_teacher", "u2pl")
+    hears = config.method.kind.has_teacher and not config.method.kind.uses_tags
+    return config.method.image_prior.sharpness not in (AUTO, 0) and hears
 
 
 def check_image_prior(config: Config) -> None:
     """Raise InputError for an image prior by an encoder that is not pretrained, to which all images are alike."""
     if uses_image_prior(config) and not config.network.pretrained and config.network.weights is None:
         raise InputError(
-            "method.image_prior: an encoder from scratch does not know which images are alike; give network.weights "
-            "or network.pretrained=true, or set method.image_prior=0"
+            "method.image_prior.sharpness: an encoder from scratch does not know which images are alike; give "
+            "network.weights or network.pretrained=true, or set method.image_prior.sharpness=0"
         )
 
 
@@ -59,7 +60,7 @@ def build_image_prior(
     encoder = network.image_encoder()  # type: ignore[operator]
     samples = [*source.labeled, *source.unlabeled]
     features = image_features(fabric, encoder, samples, progress=None if say is None else _images_seen(say))
-    prior = image_prior(features, shown, sharpness=config.method.image_prior)
+    prior = image_prior(features, shown, sharpness=config.method.image_prior.sharpness)
     weight, bias = softmax_regression(features, prior, told)
     if say is not None:
         asked = int((shown & told).any(dim=1).sum())

@@ -1,48 +1,47 @@
-"""Configuration -> method, with its contrast, its bank and its mixing."""
+"""Configuration -> method: each part from its section, and what a method takes from outside."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from u2pl.config.fields import AUTO
+from u2pl.config.part import build_choice
+from u2pl.config.parts import MIXINGS, SUPERVISED_LOSSES, UNSUPERVISED_LOSSES, WEIGHTINGS
 from u2pl.config.schema import MethodConfig
 from u2pl.data.photometric import Photometric
 from u2pl.errors import InputError
-from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised, UniMatch, WeakU2PL
-from u2pl.methods.base import Method, PixelLoss
+from u2pl.methods import U2PL, EmaTeacher, FixMatch, MeanTeacher, Schedule, StrongViews, Supervised, UniMatch, WeakU2PL
+from u2pl.methods.base import Method
+from u2pl.methods.extras.alignment import AlignPseudoLabels
+from u2pl.methods.extras.class_weights import ClassWeightCorrection
+from u2pl.methods.extras.denoising import DenoisePseudoLabels
+from u2pl.methods.extras.feature_dropout import FeatureDropoutLoss
+from u2pl.methods.extras.image_prior import AddImagePrior
+from u2pl.methods.extras.negative_learning import NegativeLearningLoss
+from u2pl.methods.parts import FurtherLoss, Refiner
 from u2pl.methods.seeding import Seeding
-from u2pl.methods.views import Jitter
-from u2pl.methods.weighting import ConfidentShare, LambdaU, ReliableShare, Weighting
+from u2pl.methods.tags import ClassificationLoss, LimitToTags
 from u2pl.pixels import (
     AdaptiveCopyPaste,
     AdaptiveCutMix,
     ClassConfidence,
-    ClassMix,
-    CrossDomainClassMix,
-    CutMix,
-    CutOut,
     DistributionAlignment,
-    Mixing,
     NegativeLearning,
-    NoMixing,
     Prototypes,
     PrototypicalDenoising,
     Reliability,
     UnreliableContrast,
 )
 from u2pl.pixels.cam import PixelAdaptiveRefinement
-from u2pl.pixels.contrast import Gather, default_low_rank
-from u2pl.pixels.losses import (
-    BalancedCrossEntropy,
-    OhemCrossEntropy,
-    SymmetricCrossEntropy,
-    cross_entropy,
-    rarity_weight,
-)
+from u2pl.pixels.contrast import Gather
+from u2pl.pixels.losses import rarity_weight
+from u2pl.pixels.negative_keys import NegativeKeys
+
+Sum = Callable[[Tensor], Tensor]
 
 
 def build_method(
@@ -53,111 +52,118 @@ def build_method(
     embedding_dim: int,
     class_share: Tensor | None = None,
     gather: Gather | None = None,
-    total: Callable[[Tensor], Tensor] | None = None,
+    total: Sum | None = None,
     processes: int = 1,
 ) -> Method:
     """The method around a freshly built student. ``gather`` shares the keys of so many processes, ``total`` sums.
 
     ``class_share`` (C,) is that of labeled pixels, by which a teacher of two balanced losses is corrected.
     """
-    loss = build_supervised_loss(method)
+    supervised_loss = build_choice(method.supervised_loss, SUPERVISED_LOSSES, "method.supervised_loss")
     if method.name == "supervised":
-        return Supervised(supervised_loss=loss)
-    mixing = build_mixing(method, num_classes, total)
+        return Supervised(supervised_loss=supervised_loss)
+    mix = build_strong_views(method, num_classes, total)
     if method.name in ("fixmatch", "unimatch"):
-        if isinstance(mixing, AdaptiveCutMix):
-            raise InputError(f"method.mixing: ael needs mean_teacher or u2pl, not {method.name}; use cutmix")
         consistency = FixMatch if method.name == "fixmatch" else UniMatch
-        return consistency(threshold=method.threshold, mixing=mixing, jitter=build_jitter(method), supervised_loss=loss)
-    options: dict[str, Any] = {
-        "mixing": mixing,
-        "jitter": build_jitter(method),
-        "copy_paste": AdaptiveCopyPaste(mixing.confidence) if isinstance(mixing, AdaptiveCutMix) else None,
-        "reliability": Reliability(
-            method.alpha, method.dynamic_partition, method.min_confidence, class_wise=method.class_wise
-        ),
-        "schedule": Schedule(warmup=method.warmup, ramp=method.ramp),
-        "weighting": build_weighting(method),
-        "ema_decay": method.ema_decay,
-        "feature_dropout": method.feature_dropout,
-        "negatives_from": method.negatives_from,
-        "teacher_passes": method.teacher_passes,
-        "supervised_loss": loss,
-        "unsupervised_loss": build_unsupervised_loss(method),
-        "class_weight": None if class_share is None else rarity_weight(class_share),
-        "alignment": DistributionAlignment(num_classes, reduce=total) if method.align else None,
-        "negative_learning": NegativeLearning(*ranks(method, num_classes)) if method.negative_weight else None,
+        return consistency(threshold=method.threshold, mix=mix, supervised_loss=supervised_loss)
+    contrast, prototypes = None, build_prototypes(method, num_classes, embedding_dim, total)
+    if method.trains_embeddings:
+        contrast = build_contrast(method, num_classes, embedding_dim, gather, processes, prototypes)
+    parts: dict[str, Any] = {
+        "mix": mix,
+        "reliability": Reliability(**dict(method.reliability)),
+        "schedule": Schedule(**dict(method.schedule)),
+        "weighting": build_choice(method.weighting, WEIGHTINGS, "method.weighting"),
+        "supervised_loss": supervised_loss,
+        "unsupervised_loss": build_choice(method.unsupervised_loss, UNSUPERVISED_LOSSES, "method.unsupervised_loss"),
+        "refiners": build_refiners(method, num_classes, class_share, prototypes, total),
     }
-    contrast = None
-    if contrasts(method):
-        contrast = build_contrast(method, num_classes, embedding_dim, gather, processes, total)
-        if method.denoise and contrast.prototypes is not None:
-            options["denoising"] = PrototypicalDenoising(contrast.prototypes, method.denoise_temperature)
-    if uses_tags(method):
-        return WeakU2PL(network, contrast=contrast, **_weak_options(method), **options)
-    return MeanTeacher(network, **options) if contrast is None else U2PL(network, contrast=contrast, **options)
+    parts["further_losses"] = build_further_losses(method, num_classes, parts["weighting"], parts["unsupervised_loss"])
+    teacher = EmaTeacher(network, **dict(method.teacher))
+    if method.kind.uses_tags:
+        return build_weak(method, teacher, contrast, parts)
+    return MeanTeacher(teacher, **parts) if contrast is None else U2PL(teacher, contrast=contrast, **parts)
 
 
-def build_supervised_loss(method: MethodConfig) -> PixelLoss:
-    """L_s."""
-    if method.loss == "ohem":
-        return OhemCrossEntropy(threshold=method.ohem_threshold, min_kept=method.ohem_min_kept)
-    return BalancedCrossEntropy() if method.loss == "balanced" else cross_entropy
+def build_weak(
+    method: MethodConfig, teacher: EmaTeacher, contrast: UnreliableContrast | None, parts: dict[str, Any]
+) -> WeakU2PL:
+    """The step of U2PL around seeds from tags."""
+    seeding = build_seeding(method)
+    parts["schedule"] = replace(parts["schedule"], warmup=max(parts["schedule"].warmup, seeding.warmup))
+    seed_refiners = [each for each in parts["refiners"] if isinstance(each, (ClassWeightCorrection, LimitToTags))]
+    return WeakU2PL(U2PL(teacher, contrast=contrast, **parts), seeding=seeding, seed_refiners=seed_refiners)
 
 
-def build_unsupervised_loss(method: MethodConfig) -> PixelLoss:
-    """L_u, before its weight."""
-    if method.symmetric and method.unsupervised_loss == "balanced":
-        raise InputError("method.symmetric: goes with method.unsupervised_loss=cross_entropy, not with balanced")
-    if method.symmetric:
-        return SymmetricCrossEntropy(method.symmetric)
-    return BalancedCrossEntropy() if method.unsupervised_loss == "balanced" else cross_entropy
+def build_strong_views(method: MethodConfig, num_classes: int, total: Sum | None = None) -> StrongViews:
+    """How strong views are mixed. Raises InputError where the method has no use for such a mixing."""
+    name = method.mixing.name
+    if name == "ael" and not method.kind.has_teacher:
+        raise InputError(f"method.mixing.name: ael needs mean_teacher or u2pl, not {method.name}; use cutmix")
+    if name in ("ael", "cross_domain") and method.kind.uses_tags:  # a pasted class would not be among the tags
+        raise InputError(f"method.mixing.name: {name} pastes labels, which weak_u2pl has none of; use cutmix")
+    confidence = ClassConfidence(num_classes, reduce=total) if name == "ael" else None
+    injected = {"num_classes": num_classes, "confidence": confidence}
+    mixing = build_choice(method.mixing, MIXINGS, "method.mixing", injected)
+    copy_paste = AdaptiveCopyPaste(mixing.confidence) if isinstance(mixing, AdaptiveCutMix) else None
+    jitter = Photometric() if method.strong_views.jitter == "mixed" else None
+    return StrongViews(mixing, jitter=jitter, copy_paste=copy_paste)
 
 
-def build_weighting(method: MethodConfig) -> Weighting:
-    """How much pseudo-labels weigh."""
-    if method.unsupervised_weighting == "confident_share":
-        return ConfidentShare(method.threshold)
-    if method.unsupervised_weighting == "reliable_share":
-        return ReliableShare()
-    return LambdaU(math.inf if method.max_lambda_u is None else method.max_lambda_u)
+def build_refiners(
+    method: MethodConfig,
+    num_classes: int,
+    class_share: Tensor | None,
+    prototypes: Prototypes | None,
+    total: Sum | None,
+) -> list[Refiner]:
+    """What changes the teacher's output, in the order in which it does."""
+    refiners: list[Refiner] = []
+    if class_share is not None:
+        refiners.append(ClassWeightCorrection(rarity_weight(class_share)))
+    refiners.append(AddImagePrior())  # where a batch has one
+    if method.alignment is not None:
+        alignment = DistributionAlignment(num_classes, **dict(method.alignment), reduce=total)
+        refiners.append(AlignPseudoLabels(alignment))
+    if method.denoising is not None and prototypes is not None:
+        refiners.append(DenoisePseudoLabels(PrototypicalDenoising(prototypes, **dict(method.denoising))))
+    if method.kind.uses_tags:
+        refiners.append(LimitToTags())
+    return refiners
 
 
-def _weak_options(method: MethodConfig) -> dict[str, Any]:
-    if method.mixing in ("ael", "cross_domain"):  # a pasted class would not be among the tags
-        raise InputError(f"method.mixing: {method.mixing} pastes labels, which weak_u2pl has none of; use cutmix")
-    return {"seeding": build_seeding(method), "cam_warmup": method.cam_warmup, "tag_negatives": method.tag_negatives}
+def build_further_losses(
+    method: MethodConfig, num_classes: int, weighting: Any, unsupervised_loss: Any
+) -> list[FurtherLoss]:
+    """Losses that are not in the paper."""
+    losses: list[FurtherLoss] = []
+    if method.kind.uses_tags:
+        losses.append(ClassificationLoss())
+    if method.feature_dropout:
+        losses.append(FeatureDropoutLoss(weighting, unsupervised_loss))
+    if method.loss_weights.negative > 0:
+        losses.append(NegativeLearningLoss(NegativeLearning(build_negative_keys(method, num_classes))))
+    return losses
 
 
-def build_seeding(method: MethodConfig) -> Seeding:
-    """How image-level tags become labeled pixels."""
-    if method.cam_low > method.cam_high:
-        raise InputError(f"method.cam_low: {method.cam_low} is above method.cam_high, {method.cam_high}; lower it")
-    return Seeding(
-        scales=method.cam_scales,
-        flip=method.cam_flip,
-        stride=method.cam_stride,
-        refinement=PixelAdaptiveRefinement(method.pamr_iterations, method.pamr_dilations),
-        high=method.cam_high,
-        low=method.cam_low,
-        share=method.seed_share,
-    )
+def build_negative_keys(method: MethodConfig, num_classes: int) -> NegativeKeys:
+    """Which pixels are negatives. Raises InputError when no rank lies between r_l and r_h."""
+    options: dict[str, Any] = {name: None if value == AUTO else value for name, value in method.negative_keys}
+    keys = NegativeKeys(**options)
+    try:
+        keys.ranks(num_classes)
+    except ValueError as error:
+        raise InputError(f"method.negative_keys: {error}") from error
+    return keys
 
 
-def build_mixing(method: MethodConfig, num_classes: int, total: Callable[[Tensor], Tensor] | None = None) -> Mixing:
-    """How strong views are mixed."""
-    if method.mixing == "ael":
-        return AdaptiveCutMix(ClassConfidence(num_classes, reduce=total))
-    if method.mixing == "classmix":
-        return ClassMix(num_classes)
-    if method.mixing == "cross_domain":
-        return CrossDomainClassMix(num_classes)
-    return {"cutmix": CutMix, "cutout": CutOut, "none": NoMixing}[method.mixing]()
-
-
-def build_jitter(method: MethodConfig) -> Jitter | None:
-    """What jitters mixed images; None where strong views are jittered before they are mixed, or not at all."""
-    return Photometric() if method.strong_view and method.jitter == "mixed" else None
+def build_prototypes(
+    method: MethodConfig, num_classes: int, embedding_dim: int, total: Sum | None = None
+) -> Prototypes | None:
+    """Class centres kept over training, for the positives or for denoising."""
+    if not method.trains_embeddings or (method.prototypes is None and method.denoising is None):
+        return None
+    return Prototypes(num_classes, embedding_dim, **dict(method.prototypes or ()), reduce=total)
 
 
 def build_contrast(
@@ -166,78 +172,34 @@ def build_contrast(
     embedding_dim: int,
     gather: Gather | None = None,
     processes: int = 1,
-    total: Callable[[Tensor], Tensor] | None = None,
+    prototypes: Prototypes | None = None,
 ) -> UnreliableContrast:
-    """The contrastive term, its bank and its prototypes."""
-    low_rank, high_rank = ranks(method, num_classes)
-    sizes = [method.bank_size] * num_classes
-    sizes[0] = method.background_bank_size or method.bank_size
-    if method.keys_per_step * processes > min(sizes):
+    """The contrastive term and its bank. Raises InputError when a step's keys do not fit the bank."""
+    section = method.contrast
+    assert section is not None
+    smallest = min(section.bank_size, section.background_bank_size or section.bank_size)
+    if section.keys_per_step * processes > smallest:
         shared = f" of each of {processes} processes" if processes > 1 else ""
         raise InputError(
-            f"method.keys_per_step: {method.keys_per_step}{shared} are more than the {min(sizes)} of method.bank_size "
-            "or background_bank_size; lower it"
+            f"method.contrast.keys_per_step: {section.keys_per_step}{shared} are more than the {smallest} of "
+            "method.contrast.bank_size or background_bank_size; lower it"
         )
-    prototypes = Prototypes(num_classes, embedding_dim, reduce=total) if method.prototypes or method.denoise else None
     return UnreliableContrast(
         num_classes,
         embedding_dim,
-        low_rank=low_rank,
-        high_rank=high_rank,
-        min_probability=method.min_probability,
-        anchors=method.anchors,
-        negatives=method.negatives,
-        temperature=method.temperature,
-        bank_size=sizes,
-        keys_per_step=method.keys_per_step,
+        **dict(section),
+        negative_keys=build_negative_keys(method, num_classes),
         gather=gather,
         prototypes=prototypes,
-        prototype_positives=method.prototypes,
+        prototype_positives=method.prototypes is not None,
         keep_truth=method.diagnose,
     )
 
 
-def contrasts(method: MethodConfig) -> bool:
-    """Whether the method has a contrastive term, and so trains embeddings."""
-    return method.name in ("u2pl", "weak_u2pl") and method.contrast
-
-
-def balances(method: MethodConfig) -> bool:
-    """Whether a teacher learns from labels and from pseudo-labels which weigh more where they are rare."""
-    teacher = method.name in ("mean_teacher", "u2pl", "weak_u2pl")
-    return teacher and method.loss == method.unsupervised_loss == "balanced"
-
-
-def uses_tags(method: MethodConfig) -> bool:
-    """Whether the method learns from image-level tags, and so has a classification head."""
-    return method.name == "weak_u2pl"
-
-
-def uses_ranks(method: MethodConfig) -> bool:
-    """Whether a loss asks which classes a pixel is sure not to be."""
-    return contrasts(method) or (method.name in ("mean_teacher", "u2pl", "weak_u2pl") and method.negative_weight > 0)
-
-
-def strong_views(method: MethodConfig) -> int:
-    """Strong views of each unlabeled image: UniMatch is defined by two."""
-    return {"fixmatch": 1, "unimatch": 2}.get(method.name, method.views)
-
-
-def default_ranks(num_classes: int) -> tuple[int, int]:
-    """r_l and r_h for so many classes."""
-    return default_low_rank(num_classes), min(20, num_classes)
-
-
-def ranks(method: MethodConfig, num_classes: int) -> tuple[int, int]:
-    """r_l and r_h. Raises InputError when no rank lies between them: what unreliable pixels teach would be zero."""
-    low, high = 1, num_classes
-    if method.rank_threshold:
-        low, high = default_ranks(num_classes)
-        low = low if method.low_rank in (None, AUTO) else method.low_rank
-        high = high if method.high_rank in (None, AUTO) else method.high_rank
-    if not 0 < low < high <= num_classes:
-        raise InputError(
-            f"method.low_rank and method.high_rank: {low} and {high} leave no rank between them; "
-            f"needed: 0 < low_rank < high_rank <= {num_classes}, the number of classes"
-        )
-    return low, high
+def build_seeding(method: MethodConfig) -> Seeding:
+    """How image-level tags become labeled pixels."""
+    refinement = PixelAdaptiveRefinement(**dict(method.cam.refinement))
+    try:
+        return Seeding(**{**dict(method.cam), "refinement": refinement})
+    except ValueError as error:
+        raise InputError(f"method.cam.{error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,14 +9,11 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from u2pl.build.accepted import accepted
-from u2pl.build.method import contrasts, uses_tags
+from u2pl.config.part import accepted
 from u2pl.config.schema import Config, EvaluationConfig, TrainConfig
 from u2pl.engine.inference import Inference, inference
 from u2pl.engine.parameter_groups import parameter_groups
-from u2pl.networks import deeplabv3plus, smp_network
-
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"deeplabv3plus": deeplabv3plus, "smp": smp_network}
+from u2pl.networks import NETWORKS
 
 
 def build_network(config: Config, num_classes: int) -> nn.Module:
@@ -25,8 +21,8 @@ def build_network(config: Config, num_classes: int) -> nn.Module:
     builder = NETWORKS[config.network.name]
     options = config.network.model_dump(exclude={"name", "embedding_dim"}, exclude_none=True)
     options = accepted(builder, options, f"network.name={config.network.name}", "network")
-    dim = config.network.embedding_dim if contrasts(config.method) else None
-    classification = uses_tags(config.method)
+    dim = config.network.embedding_dim if config.method.trains_embeddings else None
+    classification = config.method.kind.uses_tags
     return builder(num_classes=num_classes, embedding_dim=dim, classification=classification, **options)
 
 

@@ -128,7 +128,7 @@ def import_weights(
 @app.command()
 def presets(name: Annotated[str | None, typer.Argument(help="Print this preset's YAML.")] = None) -> None:
     """List the presets, or print one."""
-    from u2pl.config.overrides import preset_about, preset_names, preset_text
+    from u2pl.config.reading import preset_about, preset_names, preset_text
 
     if name is not None:
         if name not in preset_names():

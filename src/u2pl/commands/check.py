@@ -9,7 +9,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from u2pl.auto.resolving import resolved
-from u2pl.build import build_source, check_image_prior, ranks, uses_ranks, uses_tags
+from u2pl.build import build_negative_keys, build_source, check_image_prior
 from u2pl.commands.train import fabric_of
 from u2pl.config.overrides import load_config
 from u2pl.data.inspection import Inspection, inspect
@@ -20,15 +20,15 @@ def print_inspection(source: str, overrides: Sequence[str], console: Console) ->
     """Read all data of a configuration and print what is there; whether it can be trained on."""
     config = load_config(source, overrides)
     data = build_source(config.data, seed=config.seed)
-    if uses_ranks(config.method):
-        ranks(config.method, len(data.classes))
+    if config.method.uses_negative_keys:
+        build_negative_keys(config.method, len(data.classes))
     check_image_prior(config)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading")
         inspection = inspect(
             data,
             semi_supervised=config.method.name != "supervised",
-            weak=uses_tags(config.method),
+            weak=config.method.kind.uses_tags,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     domains = config.data.name == "domain" and not config.data.upper_bound

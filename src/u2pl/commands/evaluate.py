@@ -11,9 +11,9 @@ import torch
 
 from u2pl.build import build_inference, build_seeding, build_source
 from u2pl.commands.train import fabric_of
-from u2pl.config.overrides import load_config
+from u2pl.config.overrides import load_config, load_saved
 from u2pl.data.batches import Evaluation, loader
-from u2pl.data.readers.files import FileSample
+from u2pl.data.files import FileSample
 from u2pl.data.source import Sample
 from u2pl.data.splits import IMAGE_SUFFIXES, is_image
 from u2pl.engine.checkpoint import read_description
@@ -44,7 +44,8 @@ def score_run(
     if (images is None) != (masks is None):
         raise InputError("--images and --masks belong together; give both or neither")
     told = described(run) if saved is None and run.is_file() else []
-    config = load_config(saved, ["train.devices=1", "train.nodes=1", *told, *overrides])
+    changes = ["train.devices=1", "train.nodes=1", *told, *overrides]
+    config = load_config(None, changes) if saved is None else load_saved(saved, changes)
     for key in config.auto_keys():
         raise InputError(f"{key}: auto is for training; give a value")
     fabric = fabric_of(config.train)

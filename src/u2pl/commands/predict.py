@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from u2pl.data.readers.files import FileSample
+from u2pl.data.files import FileSample
 from u2pl.data.splits import IMAGE_SUFFIXES, is_image
 from u2pl.engine.machine import make_fabric
 from u2pl.errors import InputError

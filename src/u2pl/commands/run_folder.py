@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from u2pl.auto.resolving import LOADING
-from u2pl.config.overrides import load_config
+from u2pl.config.overrides import load_saved
 from u2pl.config.schema import Config
 from u2pl.data.source import DataSource
 from u2pl.engine.checkpoint import write_atomically, write_text_atomically
@@ -26,7 +26,7 @@ def check_folder(out: Path, config: Config, *, resume: bool) -> None:
     if saved.exists():
         if not resume:
             raise InputError(f"{out} already holds a run; add --resume to go on with it or choose another --out")
-        before, now = dict(_keys(load_config(saved).model_dump())), dict(_keys(config.model_dump()))
+        before, now = dict(_keys(load_saved(saved).model_dump())), dict(_keys(config.model_dump()))
         for key in [*now, *(key for key in before if key not in now)]:
             if before.get(key) != now.get(key) and key not in LOADING:
                 raise InputError(
@@ -64,7 +64,7 @@ def network_description(config: Config, source: DataSource) -> dict[str, Any]:
         "lookup": None if source.lookup is None else list(source.lookup),
         "scale": config.data.val_scale,
         "method": config.method.name,
-        "contrast": config.method.contrast,
+        "contrast": config.method.contrast is not None,
         "network": config.network.model_dump(exclude={"pretrained", "weights"}, exclude_none=True),
         "evaluation": config.evaluation.model_dump(),
     }

@@ -20,16 +20,13 @@ from u2pl.build import (
     build_image_prior,
     build_inference,
     build_method,
+    build_negative_keys,
     build_network,
     build_optimizer,
     build_rare_classes,
     build_scheduler,
     build_source,
     check_image_prior,
-    ranks,
-    strong_views,
-    uses_ranks,
-    uses_tags,
 )
 from u2pl.commands.run_folder import check_folder, make_folder, network_description, save_diagnosis, save_pictures
 from u2pl.config.schema import Config, TrainConfig
@@ -80,7 +77,7 @@ def train(
     optimizer = build_optimizer(config.train, network)
     check_folder(out, config, resume=resume)
     processes = config.train.devices * config.train.nodes
-    with out_of_memory_is_bad_input("method.bank_size"):
+    with out_of_memory_is_bad_input("method.contrast.bank_size"):
         method = build_method(
             config.method,
             network,
@@ -140,10 +137,10 @@ def fabric_of(train: TrainConfig) -> Fabric:
 def check_source(source: DataSource, config: Config) -> None:
     """Raise InputError unless the data set is fit to train on."""
     semi_supervised = config.method.name != "supervised"
-    if uses_ranks(config.method):
-        ranks(config.method, len(source.classes))
+    if config.method.uses_negative_keys:
+        build_negative_keys(config.method, len(source.classes))
     images = len(source.labeled) + len(source.val) + len(source.unlabeled) * semi_supervised
-    weak = uses_tags(config.method)
+    weak = config.method.kind.uses_tags
     verify(source, semi_supervised=semi_supervised, weak=weak, thorough=images <= _THOROUGH)
 
 
@@ -154,8 +151,9 @@ def checked_network(config: Config, source: DataSource, fabric: Fabric) -> nn.Mo
     network = build_network(config, len(source.classes))
     crop = config.train.crop_size
     height, width = (crop, crop) if isinstance(crop, int) else crop
-    images = config.train.batch_size * (1 if config.method.name == "supervised" else 1 + strong_views(config.method))
-    if uses_tags(config.method) and source.labeled:  # besides weak and strong views
+    views = 1 + config.method.strong_views_of_an_image if config.method.kind.semi_supervised else 1
+    images = config.train.batch_size * views
+    if config.method.kind.uses_tags and source.labeled:  # besides weak and strong views
         images += config.train.batch_size
     require_memory(network, fabric.device, images=images, height=height, width=width)
     return network.to(memory_format=torch.channels_last) if config.train.channels_last else network
@@ -165,18 +163,12 @@ def run_of(
     config: Config, out: Path, source: DataSource, watchers: tuple[Watcher, ...], classifier: nn.Module | None = None
 ) -> Run:
     """What the engine needs to know of a configuration."""
-    train, method = config.train, config.method
+    train = config.train
     return Run(
         folder=out,
         steps=train.steps,
         seed=config.seed,
-        loss_weights={
-            "unsupervised": method.unsupervised_weight,
-            "contrastive": method.contrastive_weight,
-            "negative": method.negative_weight,
-            "auxiliary": method.auxiliary_weight,
-            "classification": method.classification_weight,
-        },
+        loss_weights=dict(config.method.loss_weights),
         description=network_description(config, source),
         beside={} if classifier is None else {IMAGE_PRIOR: classifier},
         eval_every=train.eval_every,

@@ -54,15 +54,20 @@ Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator
 
 
 class Section(BaseModel):
-    """A part of the schema: keys it does not know are refused, as are infinities and switches for numbers."""
+    """A part of the schema: keys it does not know are refused, as are infinities and switches for numbers.
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+    A section that is optional may be written as a switch: ``true`` is its defaults, ``false`` leaves the part out.
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_switch(cls, value: Any, info: ValidationInfo) -> Any:
+    def _switches(cls, value: Any, info: ValidationInfo) -> Any:
         """``true`` is not 1, though Python counts with it."""
         kind = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
-            raise ValueError("another kind of value than a switch")
-        return value
+        if not isinstance(value, bool) or bool in (kind, *get_args(kind)):
+            return value
+        if any(isinstance(part, type) and issubclass(part, Section) for part in get_args(kind)):
+            return {} if value else None
+        raise ValueError("another kind of value than a switch")

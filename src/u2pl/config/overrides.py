@@ -2,135 +2,69 @@
 
 from __future__ import annotations
 
-import difflib
-import os
-from collections.abc import Sequence
-from functools import cache
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from u2pl.config.schema import Config
+from u2pl.config.former import refuse_former, upgraded, without_leftovers
+from u2pl.config.reading import read
+from u2pl.config.schema import Config, section_in
+from u2pl.config.words import nearest
 from u2pl.errors import InputError
-
-_YAML = (".yaml", ".yml")
-#: A section without a key, as in a file whose lines below it are comments, sets nothing.
-_SECTIONS = [name for name, value in Config() if isinstance(value, BaseModel)]
-
-
-def preset_names() -> list[str]:
-    """The presets that come with the package."""
-    return list(_presets())
-
-
-def preset_about(name: str) -> str:
-    """One line on what a preset is for."""
-    return _presets()[name].splitlines()[0].removeprefix("#").strip()
-
-
-def preset_text(name: str) -> str:
-    """YAML of a preset: all it sets beyond the defaults, that of its bases with it. Its first line is a comment that
-    says what it is for."""
-    text = _presets()[name]
-    if "base" not in yaml.safe_load(text):
-        return text
-    return f"# {preset_about(name)}\n{yaml.safe_dump(_read(name), sort_keys=False)}"
-
-
-@cache
-def _presets() -> dict[str, str]:
-    """Text of each preset by name: a file each, and the rows of the tables, as if each were a file."""
-    folder = resources.files("u2pl.config") / "presets"
-    files = {Path(file.name).stem: file for file in folder.iterdir() if file.name.endswith(".yaml")}
-    presets = {name: files[name].read_text(encoding="utf-8") for name in sorted(files)}
-    for file in (folder / "tables").iterdir():
-        for name, row in yaml.safe_load(file.read_text(encoding="utf-8")).items():
-            presets[name] = f"# {row.pop('about')}\n{yaml.safe_dump(row, sort_keys=False)}"
-    return presets
 
 
 def load_config(source: str | Path | None, overrides: Sequence[str] = ()) -> Config:
     """A preset by name, a YAML file, or None for the defaults, with ``section.key=value`` overrides.
 
+    An override that names another part, such as ``data.name=pascal_voc``, counts first: keys that the preset or file
+    sets for the former part are dropped where the new one has none of that name.
+
     Raises InputError, one line that names the key, for whatever does not fit the schema.
     """
-    tree = {} if source is None else _read(source)
-    for override in overrides:
-        _set(tree, override)
+    return _checked({} if source is None else read(source), overrides)
+
+
+def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration saved with a run, also of an earlier version. Raises InputError as :func:`load_config`."""
+    return _checked(upgraded(read(path)), overrides)
+
+
+def _checked(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
+    refuse_former(tree)
+    keys = [_split(override) for override in overrides]
+    for key, text in sorted(keys, key=lambda each: not each[0].endswith(".name")):
+        _set(tree, key, text)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise InputError(_explain(error)) from error
 
 
-def _read(source: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The sections that a preset or file sets, on top of those of its ``base``. ``above``: what has it for a base."""
-    text, where = _text(source, above)
-    try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise InputError(f"{where} must hold sections such as `data:` and `train:`, not {type(tree).__name__}")
-    tree = {name: value for name, value in tree.items() if value is not None or name not in _SECTIONS}
-    base = tree.pop("base", None)
-    if base is None:
-        return tree
-    if not isinstance(base, str):
-        raise InputError(f"{where}: base: should be a preset's name or a YAML file, not {base!r}")
-    if where in above:
-        circle = " -> ".join((*above[above.index(where) :], where))
-        raise InputError(f"{where}: base: leads back to itself ({circle}); take one of these bases out")
-    if base.endswith(_YAML):
-        base = os.path.normpath(Path(source).parent / base)
-    return _merged(_read(base, (*above, where)), tree)
-
-
-def _text(source: str | Path, above: tuple[str, ...]) -> tuple[str, str]:
-    """Text of a preset or file, and what to call it in an error."""
-    path, of = Path(source), f"{above[-1]}: base: " if above else ""
-    if path.suffix in _YAML or (path.is_file() and not above):
-        try:
-            return path.read_text(), str(path)
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "no text in UTF-8"
-            raise InputError(f"{of}{path} cannot be read ({why}); give a YAML file or a preset's name") from error
-    if str(source) in _presets():
-        return _presets()[str(source)], f"preset {source}"
-    near = _nearest(str(source), preset_names())
-    raise InputError(f"{of}no preset {str(source)!r}{near}; `u2pl presets` lists them")
-
-
-def _merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
-    """The sections of both, those within sections too; where both set a key, that of ``tree``."""
-    both = dict(base)
-    for section, values in tree.items():
-        below = base.get(section)
-        if not (isinstance(below, dict) and isinstance(values, dict)):
-            both[section] = values
-            continue
-        both[section] = _merged(below, values)
-        if section == "train" and "steps" in values and "epochs" not in values:
-            both[section].pop("epochs", None)  # the length set last counts
-    return both
-
-
-def _set(tree: dict[str, Any], override: str) -> None:
+def _split(override: str) -> tuple[str, str]:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise InputError(f"{override!r} is no override; write key=value, such as train.steps=1000")
+    return key, text
+
+
+def _set(tree: dict[str, Any], key: str, text: str) -> None:
+    value = _value(key, text)
+    refuse_former(_nested(key, value))
     *sections, leaf = key.split(".")
-    for section in sections:
-        if tree.get(section) is None:  # data.source is null until a key of it is set
-            tree[section] = {}
-        tree = tree[section]
+    for depth, section in enumerate(sections):
+        if tree.get(section) in (None, True, False) and _is_section(sections[: depth + 1]):
+            tree[section] = {}  # an optional part is there once a key of it is set
+        tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
             raise InputError(f"{key}: {section} is a value, not a section")
-    tree[leaf] = _value(key, text)
+    if leaf == "name":
+        for name in without_leftovers(".".join(sections), tree, value):
+            del tree[name]
+    tree[leaf] = value
     if key == "train.steps":
         tree.pop("epochs", None)  # the length set last counts
 
@@ -142,24 +76,33 @@ def _value(key: str, text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    *sections, leaf = key.split(".")
-    fields = Config.model_fields
-    for section in sections:
-        fields = _section_fields(fields.get(section))
-    field = fields.get(leaf)
+    field = _field(key.split("."))
     if field is None:
         return value
     kinds = get_args(field.annotation) or (field.annotation,)
     return text if str in kinds and type(value) not in (*kinds, type(None)) else value
 
 
-def _section_fields(field: FieldInfo | None) -> dict[str, FieldInfo]:
-    """The fields of a section within a section, by name; none for a value."""
-    annotation = getattr(field, "annotation", None)
-    for kind in (annotation, *get_args(annotation)):  # a section may be optional
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind.model_fields
-    return {}
+def _field(path: Sequence[str]) -> FieldInfo | None:
+    """The field of a key; None for one that the schema does not know."""
+    fields: Mapping[str, FieldInfo] = Config.model_fields
+    *sections, leaf = path
+    for section in sections:
+        inner = section_in(getattr(fields.get(section), "annotation", None))
+        fields = {} if inner is None else inner.model_fields
+    return fields.get(leaf)
+
+
+def _is_section(path: Sequence[str]) -> bool:
+    field = _field(path)
+    return field is None or section_in(field.annotation) is not None
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """``{"train": {"steps": 1000}}`` of `train.steps` and its value."""
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
 
 
 def _explain(error: ValidationError) -> str:
@@ -168,22 +111,17 @@ def _explain(error: ValidationError) -> str:
     # The branch of a union that came furthest; best one that takes such a value at all.
     first = max(same_key, key=lambda each: (len(each["loc"]), not each["type"].endswith("_type")))
     # A union reports one error per branch; the branch's name follows the key and is no part of it.
-    fields = Config.model_fields
+    fields: Mapping[str, FieldInfo] = Config.model_fields
     key: list[str] = []
     for part in map(str, first["loc"]):
         key.append(part)
-        nested = _section_fields(fields.get(part))
-        if not nested:
+        inner = section_in(getattr(fields.get(part), "annotation", None))
+        if inner is None:
             break
-        fields = nested
+        fields = inner.model_fields
     name = ".".join(key)
     if first["type"] in ("extra_forbidden", "invalid_key"):
-        return f"unknown key {name}{_nearest(key[-1], list(fields))}"
+        return f"unknown key {name}{nearest(key[-1], list(fields))}"
     _, should, reason = first["msg"].partition(" should ")  # "Input should be ...", "List should have ..."
     reason = reason.partition(" after validation")[0] if should else "be " + first["msg"].removeprefix("Value error, ")
     return f"{name}: should {reason}, not {first['input']!r}"
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {near[0]}?)" if near else f" (known: {', '.join(known)})"

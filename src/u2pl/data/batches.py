@@ -116,7 +116,8 @@ class Batches(Dataset["Batch | InputError"]):
     def _draw(self, step: int) -> Batch:
         pairs = [self._read_labeled(self.labeled[index], wanted) for index, wanted in self._labeled_draw(step)]
         if self.unlabeled is None or self.unlabeled_transform is None:
-            return Batch(*_stack(pairs))
+            image, label = _stack(pairs)
+            return Batch(image, label)
         samples = [self.unlabeled[index] for index in self.indices(step)[1]]
         views = _stack([self.unlabeled_transform(*self._read_unlabeled(sample)) for sample in samples])
         truth = views.pop() if self.truth else None
@@ -125,7 +126,10 @@ class Batches(Dataset["Batch | InputError"]):
         batch = Batch(image, label, weak, strong[0], valid, strong[1] if len(strong) > 1 else None, truth)
         if self.priors is not None:
             batch = replace(batch, prior=torch.stack([self.priors[sample.name] for sample in samples]))
-        return batch if self.tag_classes is None else replace(batch, **_tags(samples, self.tag_classes))
+        if self.tag_classes is None:
+            return batch
+        tags, tagged = _tags(samples, self.tag_classes)
+        return replace(batch, tags=tags, tagged=tagged)
 
     def _read_labeled(self, sample: Sample, wanted: int | None) -> tuple[Tensor, Tensor]:
         """A crop of image and mask that shows the wanted class, if one of a few does."""
@@ -204,11 +208,11 @@ def _no_pairs(weak: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty(0, *weak.shape[1:]), torch.empty(0, *weak.shape[-2:], dtype=torch.long)
 
 
-def _tags(samples: Sequence[Sample], num_classes: int) -> dict[str, Tensor]:
+def _tags(samples: Sequence[Sample], num_classes: int) -> tuple[Tensor, Tensor]:
     """``tags`` and ``tagged`` of a batch."""
     known = [sample.tags for sample in samples]
     rows = [[tags is None or index == 0 or index in tags for index in range(num_classes)] for tags in known]
-    return {"tags": torch.tensor(rows), "tagged": torch.tensor([tags is not None for tags in known])}
+    return torch.tensor(rows), torch.tensor([tags is not None for tags in known])
 
 
 def _permutation(count: int, seed: int) -> list[int]:

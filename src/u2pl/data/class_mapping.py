@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from u2pl.data.readers.files import INVALID
+from u2pl.data.files import INVALID
 from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX
 

@@ -21,8 +21,8 @@ class RareClassSampling:
     """Draws a class, rare ones more often, then one of the images that hold it.
 
     Class c, with the share f_c of the labeled pixels, is drawn with probability ``softmax((1 - f_c) / temperature)``
-    among the classes that have a pixel; then the image uniformly among those of which c covers MIN_SHARE or, if there
-    are none, among those that show it at all.
+    among the classes that have a pixel; then the image uniformly among those of which c covers ``min_share`` or, if
+    there are none, among those that show it at all.
     """
 
     def __init__(self, pixels: npt.NDArray[np.int64], *, temperature: float = 0.01, min_share: float = MIN_SHARE):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-from u2pl.data.readers.files import FileSample
+from u2pl.data.files import FileSample
 from u2pl.errors import InputError
 
 #: None: everything with a mask; int: a count; float: a fraction in (0, 1]; a path: a split file; False: nothing, and

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from xml.etree import ElementTree
 
-from u2pl.data.readers.files import FileSample
+from u2pl.data.files import FileSample
 from u2pl.data.splits import Pool, some
 from u2pl.errors import InputError
 

@@ -20,9 +20,7 @@ from u2pl.build import (
     build_method,
     build_optimizer,
     build_source,
-    contrasts,
     image_prior_parameters,
-    uses_tags,
 )
 from u2pl.commands.run_folder import check_folder
 from u2pl.commands.train import checked_network, fabric_of
@@ -124,7 +122,7 @@ class Planner:
             return self.shared, ()
         source = self._source(self.shared)
         config, _, choices = resolved(self.shared, source, fabric_of(self.shared.train))
-        return config, tuple(replace(choice, detail="") for choice in choices if choice.keys <= self.alike)
+        return config, tuple(replace(choice, detail="") for choice in choices if set(choice.values) <= set(self.alike))
 
     def _source(self, config: Config) -> DataSource:
         key = f"{config.data.model_dump_json()} {config.seed}"
@@ -134,7 +132,7 @@ class Planner:
 
     def _checked_source(self, config: Config) -> DataSource:
         source = self._source(config)
-        for error in structure_errors(source, config.method.name != "supervised", weak=uses_tags(config.method)):
+        for error in structure_errors(source, config.method.name != "supervised", weak=config.method.kind.uses_tags):
             raise InputError(error)
         if not source.val:
             raise InputError("data.val: there is no validation set to compare on; give one")
@@ -147,7 +145,8 @@ class Planner:
         """
         train, method = config.train, config.method
         sizes = train.crop_size, train.batch_size, train.accelerator, len(source.classes)
-        key = json.dumps([config.network.model_dump(), method.name, contrasts(method), method.views, *sizes])
+        heads = method.name, method.trains_embeddings, method.strong_views.number
+        key = json.dumps([config.network.model_dump(), *heads, *sizes])
         if key not in self._networks:
             built = checked_network(config, source, fabric_of(train)).to("meta")
             height, width = (train.crop_size,) * 2 if isinstance(train.crop_size, int) else train.crop_size

@@ -15,8 +15,11 @@ PixelLoss = Callable[[Tensor, Tensor], Tensor]  #: (logits (B, C, H, W), target 
 class Method(nn.Module):
     """A training method. Whatever it must remember between steps is in its state dict, so that resuming is exact."""
 
-    #: Whether batches need unlabeled images.
-    semi_supervised = False
+    semi_supervised = False  #: whether batches need unlabeled images
+    has_teacher = False  #: whether another network than the student makes pseudo-labels
+    has_contrast = False  #: whether it can train embeddings
+    uses_tags = False  #: whether batches need image-level tags, and the network a classification head
+    strong_views: int | None = 1  #: strong views of each unlabeled image; None: as many as are asked for
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """The unweighted losses of one step, by name.
@@ -55,8 +58,8 @@ class Method(nn.Module):
 
 
 def supervised_losses(output: SegmentationOutput, label: Tensor, loss: PixelLoss) -> dict[str, Tensor]:
-    """L_s, and the same loss on the auxiliary head where there is one. ``label`` may cover the first images only."""
-    losses = {"supervised": loss(output.logits[: len(label)], label)}
+    """L_s of the output for labeled images, and the same loss on the auxiliary head where there is one."""
+    losses = {"supervised": loss(output.logits, label)}
     if output.auxiliary is not None:
-        losses["auxiliary"] = loss(output.auxiliary[: len(label)], label)
+        losses["auxiliary"] = loss(output.auxiliary, label)
     return losses

@@ -5,14 +5,36 @@ Each count is int64, (2,) or (2, C) by class: how many, and out of how many. Cou
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from u2pl.pixels.contrast import UnreliableContrast, anchor_mask
 from u2pl.pixels.memory_bank import MemoryBank
-from u2pl.structures import IGNORE_INDEX, PseudoLabel
+from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
+
+if TYPE_CHECKING:
+    from u2pl.methods.keys import Keys
+    from u2pl.methods.u2pl import U2PL
 
 Counts = dict[str, Tensor]
+
+
+def diagnose_teacher(method: U2PL, student: nn.Module, batch: Batch, progress: float) -> Counts:
+    """Pseudo-labels, agreement of student and teacher, anchors and queues of a method whose teacher has begun."""
+    batch = method.prepare(batch)
+    teacher = method.teacher_pass(batch)
+    pseudo = method.reliability.partition(method.make_pseudo_labels(teacher, batch), progress)
+    counts = pseudo_label_counts(pseudo, batch.truth, num_classes=teacher.logits.shape[1])
+    if method.contrast is not None:
+        keys = method.keys(teacher, batch, method.mix(batch, pseudo))
+        assert keys is not None
+        counts |= contrast_counts(method.contrast, keys, labeled=len(batch.image))
+    student.eval()
+    weak, _ = batch.unlabeled_views()
+    logits = [network(weak).logits for network in (student, method.teacher)]
+    return counts | agreement_counts(logits[0], logits[1], pseudo.valid)
 
 
 def pseudo_label_counts(pseudo: PseudoLabel, truth: Tensor | None, *, num_classes: int) -> Counts:
@@ -37,21 +59,16 @@ def pseudo_label_counts(pseudo: PseudoLabel, truth: Tensor | None, *, num_classe
     return counts
 
 
-def contrast_counts(
-    contrast: UnreliableContrast, coarse: Tensor, sets: dict[str, Tensor], truth: Tensor | None, *, labeled: int
-) -> Counts:
+def contrast_counts(contrast: UnreliableContrast, keys: Keys, *, labeled: int) -> Counts:
     """Of the anchors that a contrast has in a batch, and of its queues.
 
     Args:
-        coarse: (B, C, h, w), the teacher's scores.
-        sets: the contrast's arguments, of which ``target`` and ``label`` are used.
-        truth: (B, h, w) int64, IGNORE_INDEX where unknown; None: unknown everywhere.
         labeled: the first so many images are labeled.
     """
-    probability = coarse.float().softmax(dim=1)
-    anchors = anchor_mask(sets["target"], probability, min_probability=contrast.min_probability)
+    anchors = anchor_mask(keys.target, keys.probability, min_probability=contrast.min_probability)
+    truth = keys.truth
     if truth is not None:  # what has a label is right by definition, pasted or not
-        truth = truth.masked_fill(sets["label"] != IGNORE_INDEX, IGNORE_INDEX)
+        truth = truth.masked_fill(keys.label != IGNORE_INDEX, IGNORE_INDEX)
     return anchor_counts(anchors, truth, labeled=labeled) | queue_counts(contrast.bank)
 
 

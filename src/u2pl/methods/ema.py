@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from u2pl.structures import SegmentationOutput
+from u2pl.structures import SegmentationOutput, Share
 
 
 class EmaTeacher(nn.Module):
     """Same network as the student, averaged over its past (Tarvainen & Valpola 2017).
 
-    The momentum is ``m = min(1 - 1/(k+1), decay)`` with k updates done. Buffers, the statistics of batch
+    The momentum is ``m = min(1 - 1/(k+1), ema_decay)`` with k updates done. Buffers, the statistics of batch
     normalisation among them, are averaged as the weights are: the student's own statistics do not fit averaged weights.
+
+    Args:
+        network: the student, freshly built; the teacher is a copy of it.
+        ema_decay: largest momentum m of the average.
+        passes: 2: the teacher also sees the mixed images, to embed them, as in the released code. 1: its output for
+            the weak images is mixed instead, which saves a pass.
     """
 
-    def __init__(self, network: nn.Module, *, decay: float = 0.99) -> None:
+    def __init__(self, network: nn.Module, *, ema_decay: Share = 0.99, passes: Literal[1, 2] = 2) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
-        self.decay = decay
+        self.ema_decay, self.passes = ema_decay, passes
         self.updates = 0
         self.started = False
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> SegmentationOutput:
-        """The teacher's view of (B, 3, H, W) images, in evaluation mode, without gradient."""
+        """The teacher's output for (B, 3, H, W) images, in evaluation mode, without gradient."""
         return self.network(image)
 
     def train(self, mode: bool = True) -> EmaTeacher:
@@ -44,7 +51,7 @@ class EmaTeacher(nn.Module):
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
         """One step of the average."""
-        weight = 1 - min(1 - 1 / (self.updates + 1), self.decay)
+        weight = 1 - min(1 - 1 / (self.updates + 1), self.ema_decay)
         pairs = self._pairs(student)
         floating = [pair for pair in pairs if pair[0].is_floating_point()]
         torch._foreach_lerp_([own for own, _ in floating], [other for _, other in floating], weight)

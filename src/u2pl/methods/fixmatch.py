@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.methods.base import Method, PixelLoss, supervised_losses
 from u2pl.methods.diagnosis import pseudo_label_counts
-from u2pl.methods.views import Jitter, jittered
+from u2pl.methods.passes import Network, student_pass, teacher_pass
+from u2pl.methods.strong_views import StrongViews
+from u2pl.methods.weighting import ReliableShare
 from u2pl.pixels.losses import cross_entropy
-from u2pl.pixels.mixing import CutMix, Mixing
-from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
+from u2pl.pixels.reliability import ConfidenceThreshold
+from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel, SegmentationOutput
 
 
 class FixMatch(Method):
@@ -24,8 +23,7 @@ class FixMatch(Method):
 
     Args:
         threshold: confidence that a pseudo-label needs.
-        mixing: how strong views are mixed.
-        jitter: photometric jitter of the mixed images, where strong views come without.
+        mix: makes the strong views; CutMix unless given.
         supervised_loss: L_s.
     """
 
@@ -35,50 +33,39 @@ class FixMatch(Method):
         self,
         *,
         threshold: float = 0.95,
-        mixing: Mixing | None = None,
-        jitter: Jitter | None = None,
+        mix: StrongViews | None = None,
         supervised_loss: PixelLoss = cross_entropy,
     ) -> None:
         super().__init__()
-        self.threshold, self.jitter = threshold, jitter
-        self.mixing: Mixing = CutMix() if mixing is None else mixing
-        self.supervised_loss = supervised_loss
+        self.reliability = ConfidenceThreshold(threshold)
+        self.mix = StrongViews() if mix is None else mix
+        self.label_loss, self.weighting = supervised_loss, ReliableShare()
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Returns ``supervised`` and ``unsupervised``; with such a head ``auxiliary``."""
-        _, (strong, *_) = batch.unlabeled_views()
-        mixed, pseudo = self.mix(batch, strong, self.believe(self.weak_logits(student, batch), batch.valid))
-
-        output = student(torch.cat((batch.image, mixed)))
-        losses = supervised_losses(output, batch.label, self.supervised_loss)
-        losses["unsupervised"] = confident_cross_entropy(output.logits[-len(mixed) :], pseudo)
+        pseudo = self.make_pseudo_labels(student, batch, progress)
+        mixed = self.mix(batch, pseudo)
+        output = student_pass(student, batch, mixed)
+        losses = supervised_losses(output.labeled, batch.label, self.label_loss)
+        losses["unsupervised"] = self.unsupervised_loss(output.mixed.logits, mixed.pseudo)
         return losses
 
-    @torch.no_grad()
-    def weak_logits(self, student: nn.Module, batch: Batch) -> Tensor:
-        """(B_u, C, H, W): the student's view of the weak images, in evaluation mode."""
-        weak, _ = batch.unlabeled_views()
-        student.eval()
-        logits = student(weak).logits
-        student.train()
-        return logits
+    def make_pseudo_labels(self, student: nn.Module, batch: Batch, progress: float) -> PseudoLabel:
+        """The student's own labels of the weak images, reliable where they reach the threshold."""
+        pseudo = PseudoLabel.from_logits(teacher_pass(evaluated(student), batch).logits, batch.valid)
+        return self.reliability.partition(pseudo, progress)
 
+    def unsupervised_loss(self, logits: Tensor, pseudo: PseudoLabel) -> Tensor:
+        """Cross-entropy over reliable pixels, divided by the number of all valid ones: few of them weigh little."""
+        nothing = torch.full_like(pseudo.label, IGNORE_INDEX)
+        return self.weighting(cross_entropy, logits, pseudo, known=nothing, predicted=pseudo)
+
+    @torch.no_grad()
     def diagnose(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Pseudo-labels; the student labels its images itself, so that there is nothing else to compare."""
-        logits = self.weak_logits(student, batch)
-        pseudo = self.believe(logits, batch.valid)
-        return pseudo_label_counts(pseudo, batch.truth, num_classes=logits.shape[1])
-
-    def believe(self, logits: Tensor, valid: Tensor | None) -> PseudoLabel:
-        """Pseudo-labels, reliable where they reach the threshold."""
-        pseudo = PseudoLabel.from_logits(logits, valid)
-        reliable = pseudo.valid & (pseudo.confidence >= self.threshold)
-        return replace(pseudo, reliable=reliable, unreliable=pseudo.valid & ~reliable)
-
-    def mix(self, batch: Batch, strong: Tensor, pseudo: PseudoLabel) -> tuple[Tensor, PseudoLabel]:
-        """The strong view and its pseudo-labels, mixed alike."""
-        mix = self.mixing.draw(pseudo, batch.label)
-        return jittered(mix.apply(strong, batch.image), self.jitter), mix.pseudo_label(pseudo)
+        pseudo = self.make_pseudo_labels(student, batch, progress)
+        classes = student(batch.image[:1]).logits.shape[1]
+        return pseudo_label_counts(pseudo, batch.truth, num_classes=classes)
 
 
 class UniMatch(FixMatch):
@@ -86,32 +73,43 @@ class UniMatch(FixMatch):
 
     L_u = (the mean over the strong views + the loss of the perturbed features) / 2. The release also halves the sum of
     L_s and L_u, which is left to the learning rate here, and draws partners for CutMix from a second loader; here an
-    image's partner is the next of its batch. Takes the options of :class:`FixMatch`.
+    image's partner is the next of its batch. Takes the parts of :class:`FixMatch`.
     """
+
+    strong_views = 2
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Returns ``supervised`` and ``unsupervised``; with such a head ``auxiliary``."""
-        weak, views = batch.unlabeled_views()
+        weak, _ = batch.unlabeled_views()
         output = student(torch.cat((batch.image, weak)), dropped=len(weak))
         _, clean, perturbed = output.logits.split((len(batch.image), len(weak), len(weak)))
-        pseudo = self.believe(clean.detach(), batch.valid)
-        mixed, targets = zip(*(self.mix(batch, strong, pseudo) for strong in views), strict=True)
-        strong_logits = student(torch.cat(mixed)).logits
+        pseudo = self.reliability.partition(PseudoLabel.from_logits(clean.detach(), batch.valid), progress)
+        mixed = self.mix(batch, pseudo)
+        strong = student(mixed.image).logits
 
-        losses = supervised_losses(output, batch.label, self.supervised_loss)
-        strong_loss = confident_cross_entropy(strong_logits, PseudoLabel.cat(targets))
-        losses["unsupervised"] = (strong_loss + confident_cross_entropy(perturbed, pseudo)) / 2
+        losses = supervised_losses(output[: len(batch.image)], batch.label, self.label_loss)
+        strong_loss = self.unsupervised_loss(strong, mixed.pseudo)
+        perturbed_loss = self.unsupervised_loss(perturbed, pseudo)
+        losses["unsupervised"] = (strong_loss + perturbed_loss) / 2
         return losses
 
     @torch.no_grad()
-    def weak_logits(self, student: nn.Module, batch: Batch) -> Tensor:
-        """(B_u, C, H, W): the student's view of the weak images beside the labeled ones, in training mode."""
+    def make_pseudo_labels(self, student: nn.Module, batch: Batch, progress: float) -> PseudoLabel:
+        """The student's own labels of the weak images, seen beside the labeled ones in training mode."""
         weak, _ = batch.unlabeled_views()
-        output = student(torch.cat((batch.image, weak)), dropped=len(weak))
-        return output.logits[len(batch.image) : -len(weak)]
+        logits = student(torch.cat((batch.image, weak)), dropped=len(weak)).logits
+        pseudo = PseudoLabel.from_logits(logits[len(batch.image) : -len(weak)], batch.valid)
+        return self.reliability.partition(pseudo, progress)
 
 
-def confident_cross_entropy(logits: Tensor, pseudo: PseudoLabel) -> Tensor:
-    """Cross-entropy over reliable pixels, divided by the number of all valid ones: few of them weigh little."""
-    total = F.cross_entropy(logits.float(), pseudo.target(), ignore_index=IGNORE_INDEX, reduction="sum")
-    return total / pseudo.valid.sum().clamp(min=1)
+def evaluated(student: nn.Module) -> Network:
+    """The student as a teacher of itself: in evaluation mode, without gradient."""
+
+    @torch.no_grad()
+    def network(image: Tensor) -> SegmentationOutput:
+        student.eval()
+        output = student(image)
+        student.train()
+        return output
+
+    return network

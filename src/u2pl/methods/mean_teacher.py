@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
+from u2pl.methods.ema import EmaTeacher
 from u2pl.methods.u2pl import U2PL
 
 
 class MeanTeacher(U2PL):
-    """CutMix mean teacher (French et al. 2020). Takes the options of :class:`U2PL`, but for the contrast."""
+    """CutMix mean teacher (French et al. 2020). Takes the parts of :class:`U2PL`, but for the contrast."""
 
-    def __init__(self, network: nn.Module, **options: Any) -> None:
-        super().__init__(network, contrast=None, **options)
+    has_contrast = False
+
+    def __init__(self, teacher: EmaTeacher, **parts: Any) -> None:
+        super().__init__(teacher, contrast=None, **parts)

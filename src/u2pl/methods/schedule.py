@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from u2pl.structures import Share
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """Warm-up and ramp. The defaults are the paper's for Cityscapes; on VOC it warms up an epoch.
 
-    All shares are of the progress of training, t / T.
+    Args:
+        warmup: first share of training that uses labels alone.
+        ramp: share of training after it over which the weight of L_u grows to its value; 0 in the paper.
     """
 
-    warmup: float = 0.0  #: first share of training that is supervised only
-    ramp: float = 0.0  #: share over which the weight of L_u grows linearly to one after the warm-up; 0 in the paper
+    warmup: Share = 0.0
+    ramp: Share = 0.0
 
     def is_warmup(self, progress: float) -> bool:
         """Whether training is still supervised only."""

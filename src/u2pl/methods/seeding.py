@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor
 
 from u2pl.pixels.cam import PixelAdaptiveRefinement, normalized_maps, seeds
+from u2pl.structures import Positive, Share
+
+Factor = Annotated[float, Interval(gt=0, le=4)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +22,33 @@ class Seeding:
     """Class activation maps of several looks at an image -> refined maps -> seeds.
 
     K is the number of classes without the background; maps are in [0, 1].
+
+    Args:
+        warmup: share of training in which the tags train the classifier alone, before there are seeds.
+        scales: sizes at which the classifier looks at an image, as factors of the image's.
+        flip: it also looks at the mirror image.
+        stride: maps are refined at the resolution of the image divided by this.
+        refinement: of the maps by the colours of the image.
+        high: a map of at least this is foreground.
+        low: maps of at most this are background; what lies between is not a seed.
+        share: share of the teacher's segmentation in the maps, once there is one.
+
+    Raises:
+        ValueError: ``low`` is above ``high``.
     """
 
-    scales: Sequence[float] = (0.5, 1.0, 1.5)  #: sizes at which the network looks, as factors of the image's
-    flip: bool = True  #: it also looks at the mirror image
-    stride: int = 4  #: maps are refined at this share of the image's resolution
-    refinement: PixelAdaptiveRefinement = field(default_factory=PixelAdaptiveRefinement)
-    high: float = 0.55  #: at least this is foreground
-    low: float = 0.25  #: at most this is background; what lies between is not a seed
-    share: float = 0.5  #: of a segmentation in the maps, where there is one
+    warmup: Share = 0.3
+    scales: Sequence[Factor] = (0.5, 1.0, 1.5)
+    flip: bool = True
+    stride: Positive = 4
+    refinement: PixelAdaptiveRefinement = PixelAdaptiveRefinement()
+    high: Share = 0.55
+    low: Share = 0.25
+    share: Share = 0.5
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError(f"low: {self.low} is above high, {self.high}; lower it")
 
     @property
     def threshold(self) -> float:

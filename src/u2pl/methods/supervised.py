@@ -14,8 +14,8 @@ class Supervised(Method):
 
     def __init__(self, *, supervised_loss: PixelLoss = cross_entropy) -> None:
         super().__init__()
-        self.supervised_loss = supervised_loss
+        self.label_loss = supervised_loss
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Returns ``supervised`` and, with an auxiliary head, ``auxiliary``."""
-        return supervised_losses(student(batch.image), batch.label, self.supervised_loss)
+        return supervised_losses(student(batch.image), batch.label, self.label_loss)

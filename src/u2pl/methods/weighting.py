@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from u2pl.methods.base import PixelLoss
-from u2pl.structures import IGNORE_INDEX, PseudoLabel
+from u2pl.structures import IGNORE_INDEX, Above0, PseudoLabel, Share
 
 
 class Weighting(Protocol):
@@ -31,13 +30,18 @@ class Weighting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LambdaU:
-    """U2PL's weight: the fewer pixels are reliable, the more each of them weighs (section 3.2)."""
+    """U2PL's weight: the fewer pixels are reliable, the more each of them weighs (section 3.2).
 
-    bound: float = math.inf  #: of lambda_u, which a floor under reliability lets grow without one
+    Args:
+        maximum: largest lambda_u; None: no limit. Set one if ``min_confidence`` leaves few pixels reliable.
+    """
+
+    maximum: Above0 | None = None
 
     def lambda_u(self, targets: PseudoLabel) -> Tensor:
         """Scalar: all unlabeled pixels of the batch over the reliable ones."""
-        return (targets.valid.sum() / targets.reliable.sum().clamp(min=1)).clamp(max=self.bound)
+        ratio = targets.valid.sum() / targets.reliable.sum().clamp(min=1)
+        return ratio if self.maximum is None else ratio.clamp(max=self.maximum)
 
     def __call__(
         self, loss: PixelLoss, logits: Tensor, targets: PseudoLabel, *, known: Tensor, predicted: PseudoLabel
@@ -65,9 +69,12 @@ class ConfidentShare:
     predictions that are confident, and true labels weigh one.
 
     The threshold chooses no pixels: while the teacher is unsure, all of what it says weighs little.
+
+    Args:
+        threshold: a prediction is confident if its most likely class is at least this probable.
     """
 
-    threshold: float = 0.968  #: probability of the most likely class
+    threshold: Share = 0.968
 
     def share(self, predicted: PseudoLabel) -> Tensor:
         """Scalar: of the valid pixels of unmixed images, those whose prediction is confident."""

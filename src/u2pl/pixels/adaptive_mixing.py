@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from u2pl.pixels.mixing import Mix, Paste, box_sides, inside_boxes, pixels_of
-from u2pl.structures import IGNORE_INDEX, PseudoLabel
+from u2pl.structures import IGNORE_INDEX, AtLeast0, PseudoLabel, Share
 
 
 class ClassConfidence(nn.Module):
@@ -87,14 +87,14 @@ class AdaptiveCutMix:
             VOC 0.03).
         resize: False takes the extent of the class itself for a box, as both released settings do; ``area`` is then
             that of the random boxes only.
-        smoothing: see :meth:`ClassConfidence.sampling_probability`.
+        smoothing: of the draw of classes; at 0 all are as likely.
     """
 
     confidence: ClassConfidence
-    area: float = 0.5
-    min_area: float = 1e-4
+    area: Share = 0.5
+    min_area: Share = 1e-4
     resize: bool = True
-    smoothing: float = 1.0
+    smoothing: AtLeast0 = 1.0
 
     def draw(self, pseudo: PseudoLabel, label: Tensor | None = None) -> Mix:
         height, width = pseudo.label.shape[-2:]

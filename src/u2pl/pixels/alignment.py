@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from u2pl.structures import IGNORE_INDEX
+from u2pl.structures import IGNORE_INDEX, Above0, Share
 
 
 class DistributionAlignment(nn.Module):
@@ -34,8 +34,8 @@ class DistributionAlignment(nn.Module):
         self,
         num_classes: int,
         *,
-        momentum: float = 0.99,
-        bound: float = 10.0,
+        momentum: Share = 0.99,
+        bound: Above0 = 10.0,
         reduce: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from u2pl.structures import IGNORE_INDEX
+from u2pl.structures import IGNORE_INDEX, Count, Positive
 
 _EPSILON = 1e-5
 
@@ -67,10 +67,14 @@ class PixelAdaptiveRefinement:
     away; beyond the border stands the pixel at it. sigma is the standard deviation of a pixel and all its neighbours.
 
     The work is one product for each neighbour and iteration, whatever the number of pixels.
+
+    Args:
+        iterations: how often maps flow to the neighbours; 0 leaves them as they are.
+        dilations: how far away neighbours are, pixels of the map; the release has 12 and 24, too.
     """
 
-    iterations: int = 10
-    dilations: Sequence[int] = (1, 2, 4, 8)  #: of the release: 1, 2, 4, 8, 12, 24
+    iterations: Count = 10
+    dilations: Sequence[Positive] = (1, 2, 4, 8)
 
     @torch.no_grad()
     def __call__(self, image: Tensor, maps: Tensor) -> Tensor:

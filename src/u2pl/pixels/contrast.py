@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.pixels.memory_bank import MemoryBank
+from u2pl.pixels.negative_keys import NegativeKeys, class_rank
 from u2pl.pixels.prototypes import Prototypes
 from u2pl.pixels.sampling import draw_members
-from u2pl.structures import IGNORE_INDEX
+from u2pl.structures import Above0, Positive, Share
 
 #: Concatenates the (C, K, D) keys and (C, K) bool flags of all processes along K, alike in each of them.
 Gather = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def class_rank(probability: Tensor) -> Tensor:
-    """O(c): rank of each class among (B, C, ...) probabilities, 0 for the most likely; the lower index wins a tie."""
-    classes = probability.shape[1]
-    rank = torch.zeros_like(probability, dtype=torch.int16)
-    for c in range(classes - 1):  # comparing pairs of classes is many times faster than sorting each pixel
-        ahead = probability[:, c : c + 1] >= probability[:, c + 1 :]
-        rank[:, c + 1 :] += ahead
-        rank[:, c] += classes - 1 - c - ahead.sum(dim=1, dtype=torch.int16)
-    return rank
 
 
 def anchor_mask(target: Tensor, probability: Tensor, *, min_probability: float) -> Tensor:
@@ -38,27 +28,6 @@ def anchor_mask(target: Tensor, probability: Tensor, *, min_probability: float) 
     """
     classes = torch.arange(probability.shape[1], device=target.device).view(1, -1, 1, 1)
     return (target.unsqueeze(1) == classes) & (probability > min_probability)
-
-
-def negative_mask(rank: Tensor, label: Tensor, unreliable: Tensor, *, low_rank: int, high_rank: int) -> Tensor:
-    """(B, C, h, w) bool: pixel is a negative key of class c.
-
-    Args:
-        rank: (B, C, h, w), O(c) of :func:`class_rank`.
-        label: (B, h, w) int64, true labels; IGNORE_INDEX on every unlabeled pixel.
-        unreliable: (B, h, w) bool, unlabeled pixels with H >= gamma_t.
-        low_rank: r_l. A labeled pixel is a hard negative of the other classes ranked below it.
-        high_rank: r_h. An unreliable pixel is a negative of the classes with r_l <= O(c) < r_h.
-    """
-    classes = torch.arange(rank.shape[1], device=rank.device).view(1, -1, 1, 1)
-    labeled = (label != IGNORE_INDEX).unsqueeze(1)
-    hard = labeled & (label.unsqueeze(1) != classes) & (rank < low_rank)
-    return hard | unlikely_classes(rank, unreliable, low_rank=low_rank, high_rank=high_rank)
-
-
-def unlikely_classes(rank: Tensor, unreliable: Tensor, *, low_rank: int, high_rank: int) -> Tensor:
-    """(B, C, h, w) bool: pixel is unreliable, and sure not to be class c: r_l <= O(c) < r_h."""
-    return unreliable.unsqueeze(1) & (rank >= low_rank) & (rank < high_rank)
 
 
 def class_sums(embedding: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,16 +69,18 @@ def gather_pixels(embedding: Tensor, index: Tensor) -> Tensor:
 
 
 class UnreliableContrast(nn.Module):
-    """L_c and its memory bank.
+    """L_c and its memory bank (section 3.2 of the paper).
 
     Args:
         num_classes: C.
         dim: D, length of an embedding.
-        low_rank, high_rank: r_l and r_h, ``0 < r_l < r_h <= C``; defaults ``min(3, max(1, C // 4))``, ``min(20, C)``.
-        min_probability: delta_p.
-        anchors, negatives: M anchors per class, N negatives, drawn afresh in every step.
-        temperature: tau.
-        bank_size: capacity of each class's queue, one number or one per class.
+        negative_keys: which pixels are negatives of which classes.
+        min_probability: delta_p: an anchor's own class is more probable than this.
+        anchors: M, anchors of each class, drawn afresh in every step.
+        negatives: N, negatives of each anchor, drawn afresh in every step.
+        temperature: tau of the softmax over similarities.
+        bank_size: keys that the queue of a class holds.
+        background_bank_size: keys that the queue of class 0 holds; None: as many as the others.
         keys_per_step: at most so many of a step's negatives enter a queue, drawn evenly among all of them.
         gather: shares the keys of a step among processes.
         prototypes: follow the centres of the anchors in every step.
@@ -125,31 +96,26 @@ class UnreliableContrast(nn.Module):
         num_classes: int,
         dim: int,
         *,
-        low_rank: int | None = None,
-        high_rank: int | None = None,
-        min_probability: float = 0.3,
-        anchors: int = 50,
-        negatives: int = 256,
-        temperature: float = 0.5,
-        bank_size: int | Sequence[int] = 30_000,
-        keys_per_step: int = 1024,
+        negative_keys: NegativeKeys = NegativeKeys(),
+        min_probability: Share = 0.3,
+        anchors: Positive = 50,
+        negatives: Positive = 256,
+        temperature: Above0 = 0.5,
+        bank_size: Positive = 30_000,
+        background_bank_size: Positive | None = None,
+        keys_per_step: Positive = 1024,
         gather: Gather | None = None,
         prototypes: Prototypes | None = None,
         prototype_positives: bool = True,
         keep_truth: bool = False,
     ) -> None:
         super().__init__()
-        self.low_rank = default_low_rank(num_classes) if low_rank is None else low_rank
-        self.high_rank = min(20, num_classes) if high_rank is None else high_rank
-        if not 0 < self.low_rank < self.high_rank <= num_classes:
-            raise ValueError(
-                f"low_rank {self.low_rank} and high_rank {self.high_rank} leave no rank between them: "
-                f"0 < low_rank < high_rank <= {num_classes} (the number of classes)"
-            )
-        sizes = [bank_size] * num_classes if isinstance(bank_size, int) else list(bank_size)
+        negative_keys.ranks(num_classes)
+        sizes = [background_bank_size or bank_size, *[bank_size] * (num_classes - 1)]
         if keys_per_step > min(sizes):
             raise ValueError(f"keys_per_step {keys_per_step} is more than a queue holds ({min(sizes)})")
         self.bank = MemoryBank(sizes, dim, keep_truth=keep_truth)
+        self.negative_keys = negative_keys
         self.min_probability, self.temperature = min_probability, temperature
         self.anchors, self.negatives, self.keys_per_step = anchors, negatives, keys_per_step
         self.gather = gather
@@ -173,7 +139,7 @@ class UnreliableContrast(nn.Module):
         Args:
             embedding: (B, D, h, w), the student's, with gradient.
             teacher_embedding: (B, D, h, w). teacher_probability: (B, C, h, w).
-            target, label, unreliable: (B, h, w), see :func:`anchor_mask` and :func:`negative_mask`.
+            target, label, unreliable: (B, h, w), see :func:`anchor_mask` and :class:`NegativeKeys`.
             rank: (B, C, h, w), :func:`class_rank` of ``teacher_probability`` where it is known already.
             absent: (B, C, h, w) bool, classes that a pixel is known not to be, by the tags of its image: further
                 negatives.
@@ -186,7 +152,7 @@ class UnreliableContrast(nn.Module):
             is_anchor = anchor_mask(target, teacher_probability, min_probability=self.min_probability)
             anchor_index, anchor_count = draw_members(by_class(is_anchor), self.anchors)
             rank = class_rank(teacher_probability.detach()) if rank is None else rank
-            is_negative = negative_mask(rank, label, unreliable, low_rank=self.low_rank, high_rank=self.high_rank)
+            is_negative = self.negative_keys.mask(rank, label, unreliable)
             self._push(teacher_embedding, is_negative if absent is None else is_negative | absent, truth)
             loss = info_nce(
                 gather_pixels(embedding, anchor_index),
@@ -222,8 +188,3 @@ class UnreliableContrast(nn.Module):
 def by_class(mask: Tensor) -> Tensor:
     """(B, C, h, w) -> (C, B * h * w)."""
     return mask.transpose(0, 1).flatten(1)
-
-
-def default_low_rank(num_classes: int) -> int:
-    """r_l for C classes: 3 as in the paper, less with few classes, so that ranks remain beyond it."""
-    return min(3, max(1, num_classes // 4))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt
 from torch import Tensor
 
-from u2pl.structures import IGNORE_INDEX
+from u2pl.structures import IGNORE_INDEX, Above0, AtLeast0, Positive, Share
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -24,10 +26,14 @@ class OhemCrossEntropy:
     ``min_kept`` of them (online hard example mining, Shrivastava et al. 2016; the paper's Cityscapes recipe).
 
     Pixels as hard as the last one kept are kept too. Fewer labeled pixels than ``min_kept`` are all kept.
+
+    Args:
+        threshold: a pixel is hard if its true class is at most this probable.
+        min_kept: at least so many pixels of a batch train.
     """
 
-    threshold: float = 0.7
-    min_kept: int = 100_000
+    threshold: Share = 0.7
+    min_kept: Positive = 100_000
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar loss of (B, C, H, W) logits and a (B, H, W) int64 target."""
@@ -56,9 +62,12 @@ class BalancedCrossEntropy:
 
     What minimises it is in proportion to ``w_c p(c | pixel)``, with w_c the :func:`rarity_weight`, and not to
     ``p(c | pixel)``: rare classes are found, and seen too often.
+
+    Args:
+        offset: of the weight 1 / ln(offset + share of the class); the nearer to 1, the more rare classes weigh.
     """
 
-    offset: float = 1.02  #: of :func:`rarity_weight`
+    offset: Annotated[float, Gt(1)] = 1.02
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Weighted mean, a scalar, of (B, C, H, W) logits and a (B, H, W) int64 target."""
@@ -73,18 +82,22 @@ class BalancedCrossEntropy:
 
 @dataclass(frozen=True, slots=True)
 class SymmetricCrossEntropy:
-    """Mean of ``CE + weight * RCE`` over the pixels that are not ignored (Wang et al. 2019, arXiv 1908.06112).
+    """Mean of ``CE + reverse_weight * RCE`` over the pixels that are not ignored (Wang et al. 2019, arXiv 1908.06112).
 
     The reverse term, ``RCE = -sum_c p_c log q_c``, takes the one-hot target q for the prediction; its zeros are clamped
     at ``floor``. It is bounded, so a wrong target cannot pull without limit.
+
+    Args:
+        reverse_weight: lambda_rce, of the reverse term.
+        floor: probability that the target gives to each other class.
     """
 
-    weight: float = 0.1  #: lambda_rce
-    floor: float = 1e-4
+    reverse_weight: AtLeast0 = 0.1
+    floor: Above0 = 1e-4
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar loss of (B, C, H, W) logits and a (B, H, W) int64 target."""
         loss = F.cross_entropy(logits.float(), target, ignore_index=IGNORE_INDEX, reduction="none")
         # log q is 0 at the target and log(floor) elsewhere, so RCE is -log(floor) (1 - p_target); CE is -log p_target.
         reverse = math.log(self.floor) * (-loss).expm1()
-        return (loss + self.weight * reverse).sum() / (target != IGNORE_INDEX).sum().clamp(min=1)
+        return (loss + self.reverse_weight * reverse).sum() / (target != IGNORE_INDEX).sum().clamp(min=1)

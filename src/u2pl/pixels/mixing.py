@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from u2pl.structures import IGNORE_INDEX, PseudoLabel
+from u2pl.structures import IGNORE_INDEX, PseudoLabel, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +125,13 @@ def pixels_of(chosen: Tensor, label: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class CutOut:
-    """Erase a random box (DeVries & Taylor 2017); its pixels no longer train."""
+    """Erase a random box (DeVries & Taylor 2017); its pixels no longer train.
 
-    area: float = 0.5
+    Args:
+        area: share of the image that the box covers.
+    """
+
+    area: Share = 0.5
 
     def draw(self, pseudo: PseudoLabel, label: Tensor | None = None) -> Mix:
         return Mix(~random_boxes(*pseudo.label.shape, area=self.area, device=pseudo.label.device), erase=True)
@@ -135,9 +139,13 @@ class CutOut:
 
 @dataclass(frozen=True, slots=True)
 class CutMix:
-    """Fill a random box from the next image (Yun et al. 2019; French et al. 2020)."""
+    """Fill a random box from the next image (Yun et al. 2019; French et al. 2020).
 
-    area: float = 0.5
+    Args:
+        area: share of the image that the box covers.
+    """
+
+    area: Share = 0.5
 
     def draw(self, pseudo: PseudoLabel, label: Tensor | None = None) -> Mix:
         return Mix(~random_boxes(*pseudo.label.shape, area=self.area, device=pseudo.label.device))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from u2pl.pixels.contrast import unlikely_classes
+from u2pl.pixels.negative_keys import NegativeKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,18 +18,17 @@ class NegativeLearning:
     arXiv 1908.07387).
     """
 
-    low_rank: int  #: r_l
-    high_rank: int  #: r_h
+    negative_keys: NegativeKeys = NegativeKeys()
 
     def __call__(self, logits: Tensor, rank: Tensor, unreliable: Tensor) -> Tensor:
         """Scalar loss; without such a pixel it is zero, still connected to the graph.
 
         Args:
             logits: (B, C, h, w), the student's, with gradient.
-            rank: (B, C, h, w), O(c) by the teacher, see :func:`~u2pl.pixels.contrast.class_rank`.
+            rank: (B, C, h, w), O(c) by the teacher, see :func:`~u2pl.pixels.negative_keys.class_rank`.
             unreliable: (B, h, w) bool.
         """
-        unlikely = unlikely_classes(rank, unreliable, low_rank=self.low_rank, high_rank=self.high_rank)
+        unlikely = self.negative_keys.unlikely(rank, unreliable)
         return -log_complement(logits).where(unlikely, 0.0).sum() / unlikely.sum().clamp(min=1)
 
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from u2pl.structures import Above0, Share
+
 
 class Prototypes(nn.Module):
     """For each class a running centre of its embeddings, ``c <- m c + (1 - m) centre of the step``.
@@ -20,7 +22,7 @@ class Prototypes(nn.Module):
     Args:
         num_classes: C.
         dim: D, length of an embedding.
-        momentum: largest m.
+        momentum: largest m of the running mean.
         reduce: sums a tensor over processes, so that all hold the same prototypes.
     """
 
@@ -28,7 +30,7 @@ class Prototypes(nn.Module):
     updates: Tensor  #: (C,) int64, k
 
     def __init__(
-        self, num_classes: int, dim: int, *, momentum: float = 0.999, reduce: Callable[[Tensor], Tensor] | None = None
+        self, num_classes: int, dim: int, *, momentum: Share = 0.999, reduce: Callable[[Tensor], Tensor] | None = None
     ) -> None:
         super().__init__()
         self.momentum, self.reduce = momentum, reduce
@@ -64,11 +66,11 @@ class PrototypicalDenoising:
 
     Args:
         prototypes: they belong to the contrast, which saves and updates them.
-        temperature: of the softmax; ProDA's is 1. Distances are at most 2.
+        temperature: of the softmax over distances, which are at most 2; ProDA's is 1.
     """
 
     prototypes: Prototypes
-    temperature: float = 1.0
+    temperature: Above0 = 1.0
 
     def weight(self, embedding: Tensor) -> Tensor:
         """(B, C, h, w) float32: w_c of the embeddings (B, D, h, w). Sums to one where all classes are known."""

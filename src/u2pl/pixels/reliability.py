@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from u2pl.structures import IGNORE_INDEX, PseudoLabel
+from u2pl.structures import IGNORE_INDEX, PseudoLabel, Share
 
 
 def entropy_threshold(entropy: Tensor, valid: Tensor, alpha: float) -> Tensor:
@@ -86,19 +86,42 @@ def partition(
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Which pseudo-labels to believe over the course of training."""
+    """Which pseudo-labels to believe over the course of training.
 
-    alpha_0: float = 0.20  #: share of pixels held unreliable at the start
-    dynamic: bool = True  #: the share falls to 0 with the progress of training (DPA); else it stays
-    min_confidence: float = 0.0  #: absolute floor of a reliable pixel beside the quantile; 0 in the paper
-    class_wise: bool = False  #: a quantile of each pseudo-class's own pixels, so that rare classes are not silenced
+    Args:
+        alpha: alpha_0, the share of pixels held unreliable when training begins.
+        dynamic: the share falls to 0 as training goes on (the paper's DPA); false keeps it at alpha_0.
+        min_confidence: a reliable pixel must also be this confident; 0 in the paper.
+        class_wise: compare a pixel with those of the same pseudo-class only, so that rare classes keep theirs.
+    """
 
-    def alpha(self, progress: float) -> float:
+    alpha: Share = 0.20
+    dynamic: bool = True
+    min_confidence: Share = 0.0
+    class_wise: bool = False
+
+    def alpha_t(self, progress: float) -> float:
         """alpha_t = alpha_0 (1 - t/T): the share of pixels held unreliable."""
-        return self.alpha_0 * (1 - progress) if self.dynamic else self.alpha_0
+        return self.alpha * (1 - progress) if self.dynamic else self.alpha
 
     def partition(self, pseudo: PseudoLabel, progress: float) -> PseudoLabel:
         """Split the valid pixels, see :func:`partition`."""
         return partition(
-            pseudo, alpha=self.alpha(progress), min_confidence=self.min_confidence, class_wise=self.class_wise
+            pseudo, alpha=self.alpha_t(progress), min_confidence=self.min_confidence, class_wise=self.class_wise
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceThreshold:
+    """FixMatch's choice (Sohn et al. 2020): a pixel is reliable if its most likely class is probable enough.
+
+    Args:
+        threshold: least probability of the most likely class.
+    """
+
+    threshold: Share = 0.95
+
+    def partition(self, pseudo: PseudoLabel, progress: float) -> PseudoLabel:
+        """Split the valid pixels; the same at any ``progress``."""
+        reliable = pseudo.valid & (pseudo.confidence >= self.threshold)
+        return replace(pseudo, reliable=reliable, unreliable=pseudo.valid & ~reliable)

@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from u2pl.data.files import FileSample, cached
 from u2pl.data.inspection import inspect, verify
 from u2pl.data.readers.cityscapes import CLASSES as CITYSCAPES
 from u2pl.data.readers.cityscapes import cityscapes
 from u2pl.data.readers.domain import domain
-from u2pl.data.readers.files import FileSample, cached
 from u2pl.data.readers.folder import folder
 from u2pl.data.readers.synthia import CLASSES as SYNTHIA
 from u2pl.data.scenes.reader import scenes

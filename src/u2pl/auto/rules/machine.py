@@ -8,7 +8,6 @@ from typing import NamedTuple
 from u2pl.auto.choices import Choice
 from u2pl.auto.facts import Facts
 from u2pl.auto.rules.reading import crop_of, size_text, steps_of
-from u2pl.build import contrasts
 from u2pl.config.fields import AUTO
 from u2pl.config.schema import Config
 
@@ -46,8 +45,10 @@ def loading(config: Config, facts: Facts) -> Choice:
     if workers == AUTO:
         workers = max(1, min(limits_of(facts).workers, facts.cores // facts.processes - 1))
     needed = 4 * facts.height * facts.width * (facts.images + facts.val) * max(1, workers) * facts.processes
-    reason = f"decoded images take about {size_text(needed)} of this machine's {size_text(facts.host_memory)}"
-    return Choice("data", {"cache": needed <= CACHE_SHARE * facts.host_memory, "workers": workers}, reason)
+    because = f"decoded images take {size_text(needed)} of {size_text(facts.host_memory)}"
+    fits = needed <= CACHE_SHARE * facts.host_memory
+    detail = f"{facts.cores} cores; images stay in memory where they take at most a quarter of it"
+    return Choice({"data.cache": fits, "data.workers": workers}, because, detail=detail)
 
 
 def crops(config: Config, facts: Facts) -> Choice:
@@ -56,13 +57,14 @@ def crops(config: Config, facts: Facts) -> Choice:
     stride = 28 if "dinov2" in encoder or "patch14" in encoder else 32
     fitting = max(stride, min(side, most) // stride * stride)
     crop = fitting if config.train.crop_size == AUTO else min(crop_of(config.train))
-    reason = f"images of {facts.height}x{facts.width} (height x width, median), at most {most} on {facts.device}"
+    because = f"images of {facts.height}x{facts.width}, at most {most} on {facts.device}"
+    detail = "height x width, median"
     tags, drawn = config.data.tags is not None, config.data.name in ("scenes", "domain")
     if side > (1 / WHOLE if tags else HUGE) * crop and config.data.scale is None and not drawn:
         why = ", as tags are of whole images" if tags else ""
-        reason += f"; data.scale={(1 if tags else 2) * crop / side:.1g} would show the network more of each{why}"
+        detail += f"; data.scale={(1 if tags else 2) * crop / side:.1g} would show the network more of each{why}"
     scales = SCALES_TAGS if tags else SCALES_WHOLE if crop > WHOLE * side else SCALES
-    return Choice("train", {"crop_size": fitting, "scale_range": list(scales)}, reason)
+    return Choice({"train.crop_size": fitting, "train.scale_range": list(scales)}, because, detail=detail)
 
 
 def batch(config: Config, facts: Facts) -> Choice:
@@ -70,8 +72,8 @@ def batch(config: Config, facts: Facts) -> Choice:
     height, width = crop_of(config.train)
     needed = 2 * BATCH * height * width * STEP_BYTES
     size = BATCH if needed <= STEP_SHARE * facts.memory else SMALL_BATCH
-    reason = f"{BATCH} and as many unlabeled crops take up to {size_text(needed)} of {size_text(facts.memory)}"
-    return Choice("train", {"batch_size": size}, reason)
+    because = f"{BATCH} + {BATCH} crops take up to {size_text(needed)} of {size_text(facts.memory)}"
+    return Choice({"train.batch_size": size}, because)
 
 
 def length(config: Config, facts: Facts) -> Choice:
@@ -80,30 +82,33 @@ def length(config: Config, facts: Facts) -> Choice:
     passes = math.ceil(limits.passes * facts.images / size / 100) * 100
     chosen = train.steps == AUTO and train.epochs is None
     steps = max(limits.fewest, min(passes, limits.most)) if chosen else steps_of(config, facts)
-    reason = f"{steps} steps"
+    because, detail = f"{VALIDATIONS} validations in {steps} steps", []
     if chosen:
-        reason = f"{limits.passes:g} passes over {facts.images} images in batches of {size}, but {limits.fewest} to "
-        reason += f"{limits.most} steps on {facts.device}"
-    detail = []
+        because = f"{limits.passes:g} passes over {facts.images} images; {limits.fewest} to {limits.most}"
+        detail.append(f"in batches of {size}, on {facts.device}")
     if facts.labeled:
         detail.append(f"each of {facts.labeled} labels is seen about {steps * size / facts.labeled:.0f} times")
     if facts.device == "cpu" and config.network.encoder == MEASURED:
         detail.append(f"roughly {_minutes(config, facts, steps):.0f} min on {facts.cores} cores")
-    values = {"steps": steps, "eval_every": max(1, steps // VALIDATIONS)}
-    return Choice("train", values, reason, detail="; ".join(detail))
+    values = {"train.steps": steps, "train.eval_every": max(1, steps // VALIDATIONS)}
+    return Choice(values, because, detail="; ".join(detail))
 
 
 def bank(config: Config, facts: Facts) -> Choice:
     """Queues within memory, of which a step replaces a part."""
-    method, limits, row = config.method, limits_of(facts), 4 * config.network.embedding_dim * facts.classes
-    size = method.bank_size
+    limits, row = limits_of(facts), 4 * config.network.embedding_dim * facts.classes
+    contrast = config.method.contrast
+    if contrast is None:
+        return Choice({}, "there is no contrast", used=False)
+    size = contrast.bank_size
     if size == AUTO:
-        pushed = 1 if method.keys_per_step == AUTO else method.keys_per_step * facts.processes
+        pushed = 1 if contrast.keys_per_step == AUTO else contrast.keys_per_step * facts.processes
         size = max(100, pushed, min(limits.bank, int(BANK_SHARE * facts.memory / row) // 100 * 100))
-    smallest = min(size, method.background_bank_size or size)
-    values = {"bank_size": size, "keys_per_step": max(1, min(limits.keys, smallest // (2 * facts.processes)))}
-    reason = f"{facts.classes} classes take {size_text(size * row)} of {size_text(facts.memory)}"
-    return Choice("method", values, reason, used=contrasts(method))
+    smallest = min(size, contrast.background_bank_size or size)
+    keys = max(1, min(limits.keys, smallest // (2 * facts.processes)))
+    because = f"{facts.classes} classes take {size_text(size * row)} of {size_text(facts.memory)}"
+    values = {"method.contrast.bank_size": size, "method.contrast.keys_per_step": keys}
+    return Choice(values, because, used=config.method.trains_embeddings)
 
 
 def limits_of(facts: Facts) -> Limits:
@@ -112,6 +117,6 @@ def limits_of(facts: Facts) -> Limits:
 
 def _minutes(config: Config, facts: Facts, steps: int) -> float:
     height, width = crop_of(config.train)
-    warmup = 1.0 if config.method.name == "supervised" else config.method.warmup
+    warmup = 1.0 if config.method.name == "supervised" else config.method.schedule.warmup
     pixel = warmup * SECONDS_SUPERVISED + (1 - warmup) * SECONDS
     return steps * config.train.batch_size * height * width * pixel / 60 * 2 / facts.cores

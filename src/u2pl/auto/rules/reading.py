@@ -25,10 +25,6 @@ def shows_scenes(facts: Facts) -> bool:
     return facts.shown > FEW_SHOWN
 
 
-def has_teacher(config: Config) -> bool:
-    return config.method.name not in ("supervised", "fixmatch", "unimatch")
-
-
 def crop_of(train: TrainConfig) -> tuple[int, int]:
     crop = train.crop_size
     return (crop, crop) if isinstance(crop, int) else (crop[0], crop[1])

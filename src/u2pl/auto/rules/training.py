@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from u2pl.auto.choices import Choice
 from u2pl.auto.facts import Facts
@@ -42,15 +42,16 @@ def network(config: Config, facts: Facts) -> Choice:
     if name == AUTO:
         name = "deeplabv3plus" if its_own and chosen.architecture in (AUTO, None) else "smp"
     if name == "deeplabv3plus":
-        return Choice("network", {"name": name, "architecture": None}, f"{', '.join(its_own) or 'name'} is set")
-    what = {"cnn": "convolutional", "mit": "MiT", "vit": "vision transformer"}[kind]
-    values = {"name": name, "architecture": ARCHITECTURES[kind]}
-    return Choice("network", values, f"encoder {chosen.encoder} ({what})")
+        values: dict[str, Any] = {"network.name": name, "network.architecture": None}
+        return Choice(values, f"network.{(its_own or ['name'])[0]} is set", detail=f"keys set: {', '.join(its_own)}")
+    what = {"cnn": "convolutional network", "mit": "MiT", "vit": "vision transformer"}[kind]
+    values = {"network.name": name, "network.architecture": ARCHITECTURES[kind]}
+    return Choice(values, f"the encoder is a {what}", detail=chosen.encoder)
 
 
 def colours(config: Config, facts: Facts) -> Choice:
     """Whether labeled images are jittered, too."""
-    return Choice("train", {"jitter": True}, "few labels show few kinds of light")
+    return Choice({"train.jitter": True}, "few labels show few kinds of light")
 
 
 def optimizer(config: Config, facts: Facts) -> Choice:
@@ -60,5 +61,6 @@ def optimizer(config: Config, facts: Facts) -> Choice:
     rates = ADAMW[kind, pretrained] if name == "adamw" else SGD[pretrained]
     values = {"optimizer": name, **rates._asdict(), "weight_decay": WEIGHT_DECAY[name]}
     values["lr_warmup"] = min(rates.lr_warmup, steps_of(config, facts) // 10)
-    what = "convolutional encoder" if kind == "cnn" else "transformer"
-    return Choice("train", values, f"{what} {'with pretrained weights' if pretrained else 'from scratch'}")
+    what = "a convolutional encoder" if kind == "cnn" else "a transformer"
+    because = f"{what} {'with pretrained weights' if pretrained else 'from scratch'}"
+    return Choice({f"train.{key}": value for key, value in values.items()}, because)

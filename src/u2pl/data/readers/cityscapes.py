@@ -7,7 +7,7 @@ from pathlib import Path
 
 from u2pl.data.class_mapping import Lookup, compose
 from u2pl.data.classes import Palette, keep
-from u2pl.data.readers.files import INVALID, FileSample
+from u2pl.data.files import INVALID, FileSample
 from u2pl.data.source import DataSource
 from u2pl.data.splits import Labeled, Pool, refuse_overlap
 from u2pl.errors import InputError

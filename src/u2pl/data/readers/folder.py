@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from u2pl.data.classes import keep, read_classes
-from u2pl.data.readers.files import FileSample
+from u2pl.data.files import FileSample
 from u2pl.data.source import DataSource
 from u2pl.data.splits import IMAGE_SUFFIXES, Labeled, Pool, refuse_overlap
 from u2pl.data.tags import tagged

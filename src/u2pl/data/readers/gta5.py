@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from u2pl.data.class_mapping import Lookup, compose
+from u2pl.data.files import FileSample
 from u2pl.data.readers.cityscapes import CLASSES, LABEL_ID_LOOKUP
-from u2pl.data.readers.files import FileSample
 from u2pl.data.readers.synthetic import read_synthetic
 from u2pl.data.source import DataSource
 from u2pl.data.splits import Labeled

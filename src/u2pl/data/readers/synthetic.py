@@ -7,8 +7,8 @@ from pathlib import Path
 
 from u2pl.data.class_mapping import Lookup
 from u2pl.data.classes import keep
+from u2pl.data.files import FileSample
 from u2pl.data.readers.cityscapes import palette_of
-from u2pl.data.readers.files import FileSample
 from u2pl.data.source import DataSource
 from u2pl.data.splits import Labeled, Pool, is_image, refuse_overlap
 from u2pl.errors import InputError

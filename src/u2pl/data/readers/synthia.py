@@ -12,8 +12,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from u2pl.data.class_mapping import Lookup, compose
+from u2pl.data.files import INVALID, FileSample
 from u2pl.data.readers.cityscapes import CLASSES as CITYSCAPES
-from u2pl.data.readers.files import INVALID, FileSample
 from u2pl.data.readers.synthetic import read_synthetic
 from u2pl.data.source import DataSource
 from u2pl.data.splits import Labeled

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from u2pl.data.readers.files import INVALID, CachedSample, FileSample, cached
+from u2pl.data.files import INVALID, CachedSample, FileSample, cached
 from u2pl.data.source import DataSource
 from u2pl.errors import InputError
 

@@ -1,0 +1,107 @@
+"""Presets and YAML files -> the keys that they set, those of their bases with them."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from u2pl.config.former import without_leftovers
+from u2pl.config.schema import Config, section_in
+from u2pl.config.words import nearest
+from u2pl.errors import InputError
+
+_YAML = (".yaml", ".yml")
+#: A section without a key, as in a file whose lines below it are comments, sets nothing.
+_SECTIONS = [name for name, field in Config.model_fields.items() if section_in(field.annotation) is not None]
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the package."""
+    return list(_presets())
+
+
+def preset_about(name: str) -> str:
+    """One line on what a preset is for."""
+    return _presets()[name].splitlines()[0].removeprefix("#").strip()
+
+
+def preset_text(name: str) -> str:
+    """YAML of a preset: all it sets beyond the defaults, that of its bases with it. Its first line is a comment that
+    says what it is for."""
+    text = _presets()[name]
+    if "base" not in yaml.safe_load(text):
+        return text
+    return f"# {preset_about(name)}\n{yaml.safe_dump(read(name), sort_keys=False)}"
+
+
+@cache
+def _presets() -> dict[str, str]:
+    """Text of each preset by name: a file each, and the rows of the tables, as if each were a file."""
+    folder = resources.files("u2pl.config") / "presets"
+    files = {Path(file.name).stem: file for file in folder.iterdir() if file.name.endswith(".yaml")}
+    presets = {name: files[name].read_text(encoding="utf-8") for name in sorted(files)}
+    for file in (folder / "tables").iterdir():
+        for name, row in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+            presets[name] = f"# {row.pop('about')}\n{yaml.safe_dump(row, sort_keys=False)}"
+    return presets
+
+
+def read(source: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The sections that a preset or file sets, on top of those of its ``base``. ``above``: what has it for a base."""
+    text, where = _text(source, above)
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{where} must hold sections such as `data:` and `train:`, not {type(tree).__name__}")
+    tree = {name: value for name, value in tree.items() if value is not None or name not in _SECTIONS}
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise InputError(f"{where}: base: should be a preset's name or a YAML file, not {base!r}")
+    if where in above:
+        circle = " -> ".join((*above[above.index(where) :], where))
+        raise InputError(f"{where}: base: leads back to itself ({circle}); take one of these bases out")
+    if base.endswith(_YAML):
+        base = os.path.normpath(Path(source).parent / base)
+    return _merged(read(base, (*above, where)), tree)
+
+
+def _text(source: str | Path, above: tuple[str, ...]) -> tuple[str, str]:
+    """Text of a preset or file, and what to call it in an error."""
+    path, of = Path(source), f"{above[-1]}: base: " if above else ""
+    if path.suffix in _YAML or (path.is_file() and not above):
+        try:
+            return path.read_text(), str(path)
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "no text in UTF-8"
+            raise InputError(f"{of}{path} cannot be read ({why}); give a YAML file or a preset's name") from error
+    if str(source) in _presets():
+        return _presets()[str(source)], f"preset {source}"
+    near = nearest(str(source), preset_names())
+    raise InputError(f"{of}no preset {str(source)!r}{near}; `u2pl presets` lists them")
+
+
+def _merged(base: dict[str, Any], tree: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """The sections of both, those within sections too; where both set a key, that of ``tree``."""
+    both = dict(base)
+    for section, values in tree.items():
+        below = base.get(section)
+        if not (isinstance(below, dict) and isinstance(values, dict)):
+            both[section] = values
+            continue
+        where = f"{path}{section}"
+        if "name" in values:
+            leftovers = without_leftovers(where, below, values["name"])
+            below = {key: value for key, value in below.items() if key not in leftovers}
+        both[section] = _merged(below, values, f"{where}.")
+        if section == "train" and "steps" in values and "epochs" not in values:
+            both[section].pop("epochs", None)  # the length set last counts
+    return both

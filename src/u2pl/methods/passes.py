@@ -1,0 +1,63 @@
+"""The forward passes of a step: which images a network sees, and where each finds its part of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from u2pl.methods.strong_views import MixedViews
+from u2pl.structures import Batch, SegmentationOutput
+
+Network = Callable[[Tensor], SegmentationOutput]
+
+
+def teacher_pass(teacher: Network, batch: Batch, *, labeled: bool = False) -> SegmentationOutput:
+    """The teacher's output for the weak images, with ``labeled`` for the labeled images before them."""
+    weak, _ = batch.unlabeled_views()
+    if not labeled:
+        return teacher(weak)
+    if batch.seeded:  # the weak images are among the labeled ones: one look is enough
+        output = teacher(batch.image)
+        return SegmentationOutput.cat([output, output[len(batch.image) - len(weak) :]])
+    return teacher(torch.cat((batch.image, weak)))
+
+
+@dataclass(frozen=True, slots=True)
+class StudentOutput:
+    """The student's output for labeled images, mixed images and, if asked for, weak images with dropped features."""
+
+    whole: SegmentationOutput
+    labeled_images: int
+    mixed_images: int
+
+    @property
+    def labeled(self) -> SegmentationOutput:
+        """For the labeled images."""
+        return self.whole[: self.labeled_images]
+
+    @property
+    def mixed(self) -> SegmentationOutput:
+        """For the mixed images."""
+        return self.whole[self.labeled_images :][: self.mixed_images]
+
+    @property
+    def labeled_and_mixed(self) -> SegmentationOutput:
+        """For both, the labeled images first."""
+        return self.whole[: self.labeled_images + self.mixed_images]
+
+
+def student_pass(student: nn.Module, batch: Batch, mixed: MixedViews, *, dropped: bool = False) -> StudentOutput:
+    """One forward pass over labeled and mixed images.
+
+    With ``dropped`` the weak images follow twice: as they are, and with half of their features dropped.
+    """
+    images = torch.cat((batch.image, mixed.image))
+    if dropped:
+        weak, _ = batch.unlabeled_views()
+        output = student(torch.cat((images, weak)), dropped=len(weak))
+    else:
+        output = student(images)
+    return StudentOutput(output, len(batch.image), len(mixed.image))

@@ -1,0 +1,79 @@
+"""Strong views: images are mixed, and their pseudo-labels alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from u2pl.pixels.adaptive_mixing import AdaptiveCopyPaste
+from u2pl.pixels.mixing import CutMix, Mix, Mixing
+from u2pl.structures import Batch, PseudoLabel, SegmentationOutput
+
+Jitter = Callable[[Tensor], Tensor]  #: photometric, of one image (3, H, W) float32 in [0, 1]
+
+
+@dataclass(frozen=True, slots=True)
+class MixedViews:
+    """The strong views of a step: V of each of B_u unlabeled images."""
+
+    image: Tensor  #: (V B_u, 3, H, W) float32
+    pseudo: PseudoLabel  #: (V B_u, H, W), mixed as the images
+    mixes: list[Mix]  #: one of each strong view
+
+    def true_label(self) -> Tensor:
+        """(V B_u, H, W) int64: labels of mixed pixels that come from labeled images, IGNORE_INDEX on others."""
+        return torch.cat([mix.true_label() for mix in self.mixes])
+
+    def follow(self, unlabeled: Tensor, labeled: Tensor) -> Tensor:
+        """(B_l + V B_u, ...): values of labeled images, then those of unlabeled ones, mixed as the images were."""
+        return torch.cat((labeled, *(mix.apply(unlabeled, labeled) for mix in self.mixes)))
+
+
+class StrongViews(nn.Module):
+    """Mixes the strong views of a batch. Shared by all semi-supervised methods.
+
+    Args:
+        mixing: draws one mask for each strong view.
+        jitter: photometric jitter of the mixed images, where strong views come without.
+        copy_paste: AEL's adaptive copy-paste among labeled images (Hu et al. 2021, arXiv 2110.05474). Its running class
+            confidence, which an adaptive ``mixing`` shares, follows the student's labeled pixels.
+    """
+
+    def __init__(
+        self, mixing: Mixing | None = None, *, jitter: Jitter | None = None, copy_paste: AdaptiveCopyPaste | None = None
+    ) -> None:
+        super().__init__()
+        self.mixing: Mixing = CutMix() if mixing is None else mixing
+        self.jitter, self.copy_paste = jitter, copy_paste
+        self.class_confidence = None if copy_paste is None else copy_paste.confidence  # saved and moved with the method
+
+    def forward(self, batch: Batch, pseudo: PseudoLabel) -> MixedViews:
+        """Mix strong images and the pseudo-labels (B_u, H, W) of their weak views with the same masks."""
+        _, strong = batch.unlabeled_views()
+        mixes = [self.mixing.draw(pseudo, batch.label) for _ in strong]
+        mixed = [mix.apply(image, batch.image) for mix, image in zip(mixes, strong, strict=True)]
+        images = torch.cat([jittered(image, self.jitter) for image in mixed])
+        return MixedViews(images, PseudoLabel.cat([mix.pseudo_label(pseudo) for mix in mixes]), mixes)
+
+    def paste_labeled(self, batch: Batch) -> Batch:
+        """The batch with rare classes pasted among its labeled images, if ``copy_paste`` does so."""
+        if self.copy_paste is None:
+            return batch
+        image, label = self.copy_paste.apply(batch.image, batch.label)
+        return replace(batch, image=image, label=label)
+
+    def observe(self, output: SegmentationOutput, label: Tensor) -> None:
+        """Let the running class confidence follow the student's output for labeled images."""
+        if self.class_confidence is not None:
+            self.class_confidence.update(output.logits.detach(), label)
+
+
+def jittered(images: Tensor, jitter: Jitter | None) -> Tensor:
+    """Images (B, 3, H, W), each with a jitter of its own; None leaves them as they are."""
+    if jitter is None:
+        return images
+    with torch.autocast(images.device.type, enabled=False):  # a blur is a convolution, which would be rounded
+        return torch.stack([jitter(image) for image in images])
