@@ -25,6 +25,7 @@ app.add_typer(splits, name="splits", no_args_is_help=True)
 console = Console()
 
 RunArgument = Annotated[Path, typer.Argument(help="A run folder made by `u2pl train`, or a .safetensors file.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print the whole reasoning of each choice.")]
 Weights = Annotated[str, typer.Option(help="`last` (end of training) or `best` (highest validation mIoU).")]
 
 
@@ -49,6 +50,7 @@ def train(
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/CONFIG-METHOD-SEED unless given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the killed run in --out.")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train a model into a run folder."""
     from u2pl.commands.train import train as run_training
@@ -60,7 +62,9 @@ def train(
     settings = load_config(config, overrides or ())
     folder = out or Path("runs") / f"{Path(config).stem}-{settings.method.name}-{settings.seed}"
     with ProgressBar(console, title=settings.method.name) as bar:
-        trained = run_training(settings, folder, resume=resume, watchers=(bar,), say=_say)
+        trained = run_training(
+            settings, folder, resume=resume, watchers=(bar,), say=_say, console=console, verbose=verbose
+        )
     _finish(trained.folder, trained.scores)
 
 
@@ -75,13 +79,13 @@ def evaluate(
 ) -> None:
     """Score a trained model: mIoU, IoU of each class, pixel accuracy, all in percent."""
     from u2pl.commands.evaluate import score_run
-    from u2pl.report.table import stage_table
+    from u2pl.report.table import show, stage_table
 
     scores = score_run(run, overrides or (), images=images, masks=masks, weights=weights)
     if as_json:
         sys.stdout.write(json.dumps(scores.as_json()) + "\n")
     else:
-        console.print(stage_table(scores, title=str(run)))
+        show(console, stage_table(scores, title=str(run)))
 
 
 @app.command()
@@ -99,11 +103,11 @@ def predict(
 
 
 @app.command()
-def check(config: ConfigArgument, overrides: Overrides = None) -> None:
+def check(config: ConfigArgument, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """Read the whole data set of a configuration: counts, sizes, class shares, and every problem."""
-    from u2pl.commands.check import print_inspection
+    from u2pl.commands.check import check as run_check
 
-    if not print_inspection(config, overrides or (), console):
+    if not run_check(config, overrides or (), console, verbose=verbose):
         raise typer.Exit(2)
 
 
@@ -137,6 +141,24 @@ def presets(name: Annotated[str | None, typer.Argument(help="Print this preset's
         return
     for each in preset_names():
         console.print(f"[bold]{each:<22}[/bold] {preset_about(each)}", highlight=False, soft_wrap=True)
+
+
+@app.command("keys")
+def keys(
+    section: Annotated[str | None, typer.Argument(help="A section or a key, such as train or method.contrast.")] = None,
+    everyday: Annotated[bool, typer.Option("--everyday", help="Only the keys that most runs are told.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page of the documentation.")] = False,
+) -> None:
+    """List the keys of a configuration, with their defaults and meanings."""
+    from u2pl.config.reference import keys as find_keys
+    from u2pl.config.reference import markdown as page
+    from u2pl.report.keys_table import keys_table
+    from u2pl.report.table import show
+
+    if markdown:
+        sys.stdout.write(page())
+        return
+    show(console, keys_table([key for key in find_keys(section) if key.everyday or not everyday]))
 
 
 @splits.command("fetch")
@@ -175,10 +197,10 @@ def _say(line: str) -> None:
 
 
 def _finish(folder: Path, scores: dict) -> None:  # type: ignore[type-arg]
-    from u2pl.report.table import score_table
+    from u2pl.report.table import score_table, show
 
     if scores:
-        console.print(score_table(scores, title="validation, IoU %"))
+        show(console, score_table(scores, title="validation, IoU %"))
     console.print(f"weights, metrics and curves in {folder}", highlight=False)
 
 

@@ -24,7 +24,7 @@ from u2pl.pixels import partition
 from u2pl.predictor import Prediction, Predictor
 from u2pl.report.pictures import coloured, heat, overlay, save_panels, trust
 from u2pl.report.progress import ProgressBar
-from u2pl.report.table import score_table
+from u2pl.report.table import score_table, show
 from u2pl.structures import PseudoLabel
 
 _PICTURES = 6
@@ -87,7 +87,7 @@ def run_demo(
         scores = {**score_run(trained[chosen.shown].folder).stages, **scores}
     source = trained[chosen.shown].source
     about = chosen.about.format(labeled=len(source.labeled), unlabeled=len(source.unlabeled))
-    console.print(score_table(scores, title=f"{about}, seed {seed}"))
+    show(console, score_table(scores, title=f"{about}, seed {seed}"))
     path = folder / "pictures" / "comparison.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_comparison(path, source, {name: Predictor.from_run(run.folder) for name, run in trained.items()})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from u2pl.auto.choices import Choice
 from u2pl.auto.resolving import LOADING
 from u2pl.config.overrides import load_saved
 from u2pl.config.schema import Config
@@ -44,13 +45,18 @@ def _keys(sections: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]
             yield f"{above}{name}", value
 
 
-def make_folder(out: Path, config: Config) -> None:
-    """Make the run folder with the configuration in it, unless it is there. Raises InputError when it cannot be."""
+def make_folder(out: Path, config: Config, choices: Sequence[Choice] = ()) -> None:
+    """Make the run folder with the configuration in it, unless it is there. Raises InputError when it cannot be.
+
+    ``choices`` and the whole reasoning go into ``choices.txt``.
+    """
     saved = out / "config.yaml"
     if saved.exists():
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if choices:
+            write_text_atomically(out / "choices.txt", "".join(f"{choice}\n" for choice in choices))
         write_text_atomically(saved, config.to_yaml())
     except OSError as error:
         raise InputError(f"--out {out}: cannot write there ({error.strerror})") from error

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from rich.console import Console
 from torch import nn
 
 from u2pl.auto.resolving import as_begun, resolved
@@ -28,10 +29,11 @@ from u2pl.build import (
     build_source,
     check_image_prior,
 )
+from u2pl.commands.overview import print_overview, reading
 from u2pl.commands.run_folder import check_folder, make_folder, network_description, save_diagnosis, save_pictures
 from u2pl.config.schema import Config, TrainConfig
 from u2pl.data.batches import Evaluation, loader, step_seed
-from u2pl.data.inspection import verify
+from u2pl.data.inspection import Inspection, verify
 from u2pl.data.source import DataSource
 from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.fit import Run, Watcher, fit
@@ -60,17 +62,25 @@ def train(
     resume: bool = False,
     watchers: tuple[Watcher, ...] = (),
     say: Callable[[str], None] = print,
+    console: Console | None = None,
+    verbose: bool = False,
 ) -> Trained:
     """Train ``config`` into the folder ``out``.
 
     With ``resume``, a run that was killed goes on from its last save, to the weights it would have had. Raises
     InputError before training where the data, the configuration or the folder cannot be used.
+
+    Args:
+        watchers: told of the progress.
+        say: takes lines of text on what is done.
+        console: gets warnings, a table of the data and one of what was chosen for them; None: no such overview.
+        verbose: the whole reasoning of each choice; it is in ``choices.txt`` of the run folder in any case.
     """
     config = as_begun(config, out) if resume else config
     fabric = fabric_of(config.train)
     source = build_source(config.data, seed=config.seed)
     config, source, choices = resolved(config, source, fabric)
-    check_source(source, config)
+    inspection = check_source(source, config, say)
     rare_classes = build_rare_classes(config.data, source, say=say)
     class_share = build_class_share(config.method, source, say=say)
     network = checked_network(config, source, fabric)
@@ -90,10 +100,9 @@ def train(
         )
     fabric.launch()  # other processes begin here: bad input is told once, by the first
     if fabric.is_global_zero:
-        make_folder(out, config)
-        for choice in choices:
-            if choice.used:
-                say(str(choice))
+        make_folder(out, config, choices)
+        if console is not None:
+            print_overview(console, config, inspection, source.classes, choices, verbose=verbose)
         say(describe(config, source, network))
     fabric.barrier()
     fabric.to_device(method)
@@ -134,14 +143,16 @@ def fabric_of(train: TrainConfig) -> Fabric:
     )
 
 
-def check_source(source: DataSource, config: Config) -> None:
-    """Raise InputError unless the data set is fit to train on."""
-    semi_supervised = config.method.name != "supervised"
+def check_source(source: DataSource, config: Config, say: Callable[[str], None] = print) -> Inspection:
+    """What the data set holds. Raises InputError unless it is fit to train on."""
+    semi_supervised = config.method.kind.semi_supervised
     if config.method.uses_negative_keys:
         build_negative_keys(config.method, len(source.classes))
     images = len(source.labeled) + len(source.val) + len(source.unlabeled) * semi_supervised
     weak = config.method.kind.uses_tags
-    verify(source, semi_supervised=semi_supervised, weak=weak, thorough=images <= _THOROUGH)
+    return verify(
+        source, semi_supervised=semi_supervised, weak=weak, thorough=images <= _THOROUGH, progress=reading(say)
+    )
 
 
 def checked_network(config: Config, source: DataSource, fabric: Fabric) -> nn.Module:

@@ -96,6 +96,20 @@ def without_leftovers(section: str, tree: Mapping[str, Any], name: Any) -> list[
     return [key for key in tree if key not in known]
 
 
+def users(key: str) -> list[str]:
+    """The values of a section's ``name`` that have a use for the key, where not all have; empty otherwise."""
+    section, _, name = key.rpartition(".")
+    if section not in ("data", "network"):
+        return []
+    parts, always = _CHOICES[section]
+    if name in always or name == "name" or name in _EVERY_DATA:
+        return []
+    if name in _TWO_DOMAINS:
+        return ["domain"]
+    known = [each for each, part in parts.items() if name in arguments(part)]
+    return [] if len(known) == len(parts) else known
+
+
 def upgraded(tree: dict[str, Any]) -> dict[str, Any]:
     """The whole configuration of an earlier version's run, by the keys of today."""
     method = dict(tree.get("method", {}))

@@ -7,6 +7,7 @@ written once, in the part. So building is ``Part(**section)``.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -54,7 +55,7 @@ def choice_of(parts: Mapping[str, Callable[..., Any]], default: str, *, meaning:
     fields: dict[str, Any] = {"name": (name, Field(default, description=meaning))}
     for chosen, part in parts.items():
         for key, (kind, own, about) in _keys(part).items():
-            whose = f"{chosen}: {about}" + ("" if own is None else f"; null: {own}")
+            whose = f"{chosen}: {about}" + ("" if own is None else f"; null: {json.dumps(own)}")
             if key in fields:
                 fields[key][1].description += f" {whose}."
             else:

@@ -31,6 +31,10 @@ class Inspection:
     largest: tuple[int, int] | None  #: (H, W) of the image with the most pixels
     labeled_shares: dict[str, float]  #: share of each class in the pixels of the labeled masks that are not ignored
     val_shares: dict[str, float]  #: the same of the validation masks
+    labeled_images: dict[str, int]  #: labeled images that show each class
+    val_images: dict[str, int]  #: the same of the validation images
+    labeled_ignored: float  #: share of the pixels of the labeled masks that are ignored
+    val_ignored: float  #: the same of the validation masks
     absent: tuple[str, ...]  #: classes without a pixel in the labeled masks
     tagged: dict[str, int] = field(default_factory=dict)  #: unlabeled images tagged with each class; empty: no tags
     sizes: dict[str, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)
@@ -59,9 +63,8 @@ class _Tally:
     """What accumulates over the readings."""
 
     sizes: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
-    counts: dict[str, npt.NDArray[np.int64]] = field(
-        default_factory=lambda: {kind: np.zeros(256, dtype=np.int64) for kind in ("labeled", "val")}
-    )
+    counts: dict[str, npt.NDArray[np.int64]] = field(default_factory=lambda: _none_of(("labeled", "val")))
+    images: dict[str, npt.NDArray[np.int64]] = field(default_factory=lambda: _none_of(("labeled", "val")))
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -70,6 +73,7 @@ class _Tally:
             self.sizes.setdefault(reading.kind, set()).add(reading.size)
         if reading.counts is not None:
             self.counts[reading.kind] += reading.counts
+            self.images[reading.kind] += reading.counts > 0
         self.errors += reading.errors
         self.warnings += reading.warnings
 
@@ -82,11 +86,38 @@ def inspect(
     ``weak``: the method learns from image-level tags, and needs no mask. ``progress`` is called with (samples done,
     samples in all). Never raises InputError.
     """
-    tally = _Tally(errors=structure_errors(source, semi_supervised, weak=weak), warnings=list(source.notes))
+    tally = _Tally(errors=structure_errors(source, semi_supervised, weak=weak), warnings=_structure_warnings(source))
     for reading in _readings(source, thorough=True, progress=progress):
         tally.add(reading)
-    classes = source.classes
-    counted = tally.counts["labeled"]
+    return _told(tally, source, weak=weak)
+
+
+def verify(
+    source: DataSource,
+    *,
+    semi_supervised: bool,
+    thorough: bool,
+    weak: bool = False,
+    progress: Progress | None = None,
+) -> Inspection:
+    """As :func:`inspect`, but raise InputError on the first error.
+
+    ``thorough`` decodes everything; otherwise all masks are decoded and of images only the headers are read. A wrong
+    mask for validation would otherwise stop a training of days at its first evaluation.
+    """
+    for error in structure_errors(source, semi_supervised, weak=weak):
+        raise InputError(error)
+    tally = _Tally(warnings=_structure_warnings(source))
+    for reading in _readings(source, thorough=thorough, progress=progress):
+        for error in reading.errors:
+            raise InputError(error)
+        tally.add(reading)
+    return _told(tally, source, weak=weak)
+
+
+def _told(tally: _Tally, source: DataSource, *, weak: bool) -> Inspection:
+    """What the readings come to."""
+    classes, counted = source.classes, tally.counts["labeled"]
     absent = tuple(name for index, name in enumerate(classes) if counted[index] == 0) if source.labeled else ()
     tally.warnings += [f"class {name!r} is in no labeled mask; label an image that shows it" for name in absent]
     tagged = _count_tags(source) if weak else {}
@@ -101,6 +132,10 @@ def inspect(
         largest=largest,
         labeled_shares=_shares(counted, classes),
         val_shares=_shares(tally.counts["val"], classes),
+        labeled_images=_images(tally.images["labeled"], classes),
+        val_images=_images(tally.images["val"], classes),
+        labeled_ignored=_ignored(counted),
+        val_ignored=_ignored(tally.counts["val"]),
         absent=absent,
         tagged=tagged,
         sizes=sizes,
@@ -109,17 +144,12 @@ def inspect(
     )
 
 
-def verify(source: DataSource, *, semi_supervised: bool, thorough: bool, weak: bool = False) -> None:
-    """Raise InputError on the first error that :func:`inspect` would report.
-
-    ``thorough`` decodes everything; otherwise all masks are decoded and of images only the headers are read. A wrong
-    mask for validation would otherwise stop a training of days at its first evaluation.
-    """
-    for error in structure_errors(source, semi_supervised, weak=weak):
-        raise InputError(error)
-    for reading in _readings(source, thorough=thorough, progress=None):
-        for error in reading.errors:
-            raise InputError(error)
+def _structure_warnings(source: DataSource) -> list[str]:
+    """What is worth a look in the lists of a data set; no file is read."""
+    notes = list(source.notes)
+    if not source.val:
+        notes.append("there are no validation images, so no score will be known; set data.val")
+    return notes
 
 
 def structure_errors(source: DataSource, semi_supervised: bool, *, weak: bool = False) -> list[str]:
@@ -209,6 +239,18 @@ def _count_tags(source: DataSource) -> dict[str, int]:
     """Images tagged with each class but the first, the background."""
     tags = [sample.tags for sample in source.unlabeled if sample.tags is not None]
     return {name: sum(index in each for each in tags) for index, name in enumerate(source.classes) if index > 0}
+
+
+def _none_of(kinds: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
+    return {kind: np.zeros(256, dtype=np.int64) for kind in kinds}
+
+
+def _images(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> dict[str, int]:
+    return {name: int(counts[index]) for index, name in enumerate(classes)}
+
+
+def _ignored(counts: npt.NDArray[np.int64]) -> float:
+    return int(counts[IGNORE_INDEX]) / max(1, int(counts.sum()))
 
 
 def _shares(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:

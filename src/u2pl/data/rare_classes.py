@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from u2pl.data.source import Sample
 from u2pl.errors import InputError
-from u2pl.structures import IGNORE_INDEX
+from u2pl.structures import IGNORE_INDEX, Above0, Share
 
 #: An image holds a class that covers at least this share of it: DAFormer's 3000 pixels of 1914 x 1052.
 MIN_SHARE = 0.0015
@@ -23,10 +23,16 @@ class RareClassSampling:
     Class c, with the share f_c of the labeled pixels, is drawn with probability ``softmax((1 - f_c) / temperature)``
     among the classes that have a pixel; then the image uniformly among those of which c covers ``min_share`` or, if
     there are none, among those that show it at all.
+
+    Args:
+        pixels: (N, 256), how many pixels of each mask hold each value; IGNORE_INDEX is no class.
+        temperature: the lower, the more often the rarest classes are drawn; at 1 all are nearly alike.
+        min_share: share of an image that a class covers at least, where there is such an image.
     """
 
-    def __init__(self, pixels: npt.NDArray[np.int64], *, temperature: float = 0.01, min_share: float = MIN_SHARE):
-        """``pixels`` (N, 256): how many pixels of each mask hold each value; IGNORE_INDEX is no class."""
+    def __init__(
+        self, pixels: npt.NDArray[np.int64], *, temperature: Above0 = 0.01, min_share: Share = MIN_SHARE
+    ) -> None:
         counts = pixels[:, :IGNORE_INDEX]
         total = counts.sum(axis=0)
         self.classes = np.flatnonzero(total)

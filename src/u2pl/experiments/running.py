@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from u2pl.commands.overview import print_choices
 from u2pl.commands.train import train
 from u2pl.engine.checkpoint import write_atomically, write_text_atomically
 from u2pl.engine.fit import Watcher
@@ -20,6 +21,7 @@ from u2pl.experiments.records import Record, is_finished, read_record, write_rec
 from u2pl.experiments.trials import Trial, naming
 from u2pl.report.grid import Grid
 from u2pl.report.progress import ProgressBar
+from u2pl.report.table import show
 
 Records = Mapping[Path, Record]  #: of finished runs, by folder
 Report = Callable[[Records], None]
@@ -44,8 +46,7 @@ def run_into(
         grid, plot: make the table, and write the plot to a path, of what is finished.
         dry_run: list the trials and train none.
     """
-    for line in dict.fromkeys(line for trial in trials for line in trial.choices):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    print_choices(console, list({str(choice): choice for trial in trials for choice in trial.choices}.values()))
     if dry_run:
         list_trials(trials, console)
         return []
@@ -129,7 +130,7 @@ def list_trials(trials: Sequence[Trial], console: Console) -> None:
         table.add_column(column, justify="right" if column in ("labeled images", "steps") else "left")
     for trial in trials:
         table.add_row(trial.folder.name, str(trial.images), str(trial.config.train.steps), state_of(trial))
-    console.print(table)
+    show(console, table)
 
 
 def _train(trial: Trial, console: Console, watchers: tuple[Watcher, ...]) -> None:

@@ -50,7 +50,7 @@ class Trial:
     parameters: int  #: that the model in use has
     training_parameters: int
     baseline: bool = False  #: what the others are held against
-    choices: tuple[str, ...] = ()  #: a line for each group of keys that were `auto`
+    choices: tuple[Choice, ...] = ()  #: one for each group of keys that were `auto`
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Planner:
             config=config,
             overrides=tuple(overrides),
             images=len(source.labeled),
-            choices=tuple(str(choice) for choice in (*choices, *own) if choice.used),
+            choices=(*choices, *own),
             parameters=parameters + seen_whole,
             training_parameters=training_parameters(network) + seen_whole,
             baseline=baseline,

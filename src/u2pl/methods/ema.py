@@ -20,8 +20,8 @@ class EmaTeacher(nn.Module):
     Args:
         network: the student, freshly built; the teacher is a copy of it.
         ema_decay: largest momentum m of the average.
-        passes: 2: the teacher also sees the mixed images, to embed them, as in the released code. 1: its output for
-            the weak images is mixed instead, which saves a pass.
+        passes: 2: the teacher also sees the mixed images, as in the released code; 1: its output for the weak images
+            is mixed instead, which is faster.
     """
 
     def __init__(self, network: nn.Module, *, ema_decay: Share = 0.99, passes: Literal[1, 2] = 2) -> None:

@@ -33,7 +33,7 @@ class LambdaU:
     """U2PL's weight: the fewer pixels are reliable, the more each of them weighs (section 3.2).
 
     Args:
-        maximum: largest lambda_u; None: no limit. Set one if ``min_confidence`` leaves few pixels reliable.
+        maximum: largest lambda_u; null: no limit. Useful where ``min_confidence`` leaves few pixels reliable.
     """
 
     maximum: Above0 | None = None

@@ -83,10 +83,8 @@ class AdaptiveCutMix:
     Args:
         confidence: the bank; it belongs to the method, which saves and updates it.
         area: share of the image that a box covers.
-        min_area: share of the image that a class needs (released code: 1e-4; its settings for Cityscapes 0.005, for
-            VOC 0.03).
-        resize: False takes the extent of the class itself for a box, as both released settings do; ``area`` is then
-            that of the random boxes only.
+        min_area: share of the image that a class needs (released settings: 0.005 for Cityscapes, 0.03 for VOC).
+        resize: a box covers ``area``; false: it has the extent of the class, as in both released settings.
         smoothing: of the draw of classes; at 0 all are as likely.
     """
 

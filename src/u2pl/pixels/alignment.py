@@ -20,9 +20,9 @@ class DistributionAlignment(nn.Module):
 
     Args:
         num_classes: C.
-        momentum: largest momentum of the running distributions (ReMixMatch: the mean of the last 128 batches).
-        bound: a probability is multiplied by no more than this and no less than its inverse, so that a class which no
-            label has shown yet is not silenced for good.
+        momentum: largest momentum of the running distributions (ReMixMatch: 128 batches).
+        bound: a probability is multiplied by at most this, and at least by its inverse; else a class without a label
+            would be lost for good.
         reduce: sums a tensor over processes, so that all hold the same distributions.
     """
 

@@ -80,7 +80,7 @@ class UnreliableContrast(nn.Module):
         negatives: N, negatives of each anchor, drawn afresh in every step.
         temperature: tau of the softmax over similarities.
         bank_size: keys that the queue of a class holds.
-        background_bank_size: keys that the queue of class 0 holds; None: as many as the others.
+        background_bank_size: keys that the queue of class 0 holds; null: as many as the others.
         keys_per_step: at most so many of a step's negatives enter a queue, drawn evenly among all of them.
         gather: shares the keys of a step among processes.
         prototypes: follow the centres of the anchors in every step.

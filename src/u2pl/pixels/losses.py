@@ -64,7 +64,7 @@ class BalancedCrossEntropy:
     ``p(c | pixel)``: rare classes are found, and seen too often.
 
     Args:
-        offset: of the weight 1 / ln(offset + share of the class); the nearer to 1, the more rare classes weigh.
+        offset: a class weighs 1 / ln(offset + its share); the nearer to 1, the more rare classes weigh.
     """
 
     offset: Annotated[float, Gt(1)] = 1.02

@@ -40,11 +40,11 @@ class NegativeKeys:
     labeled pixel is a hard negative of the other classes with ``O(c) < r_l``.
 
     Args:
-        low_rank: r_l; None: ``min(3, max(1, C // 4))`` for C classes.
-        high_rank: r_h, at most C; None: ``min(20, C)``.
-        rank_threshold: use r_l and r_h (the paper's PRT); false sets r_l = 1 and r_h = C.
+        low_rank: r_l; null: a quarter of the number of classes, from 1 to 3.
+        high_rank: r_h, at most the number of classes; null: 20, or all classes where there are fewer.
+        rank_threshold: use r_l and r_h (the paper's PRT); false sets r_l to 1 and r_h to the number of classes.
         pixels: unlabeled pixels that serve as negatives; the paper's are the unreliable ones.
-        tags: a pixel is also a negative of each class that its image is not tagged with. Needs images with tags.
+        tags: a pixel is also a negative of each class that its image is not tagged with; for images with tags.
     """
 
     low_rank: int | None = None

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import StringIO
 
+from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from u2pl.engine.evaluate import Scores
+
+_WIDE = 1000  # columns of a pipe, which breaks no line
+
+
+def show(console: Console, table: Table) -> None:
+    """Print a table: in a terminal with rules and within its width; in a pipe without rules, and no line broken."""
+    if console.is_terminal:
+        table.box = box.SIMPLE_HEAD
+        console.print(table, highlight=False)
+        return
+    table.box, table.padding, table.pad_edge, table.title_justify = None, (0, 2, 0, 0), False, "left"
+    text = StringIO()
+    Console(file=text, width=_WIDE).print(table, highlight=False)
+    for line in text.getvalue().splitlines():
+        console.print(line.rstrip(), highlight=False, markup=False, soft_wrap=True)
 
 
 def percent(value: float | None) -> str:

@@ -1,0 +1,57 @@
+"""What `check` and `train` say before a training: warnings, the data, and what was chosen for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+from rich.console import Console
+
+from u2pl.auto.choices import Choice
+from u2pl.config.schema import Config
+from u2pl.data.inspection import Inspection
+from u2pl.report.choices_table import choices_table
+from u2pl.report.data_table import data_line, data_table
+from u2pl.report.table import show
+
+_SECONDS = 10.0  # between two lines on how far the reading is
+
+
+def print_overview(
+    console: Console,
+    config: Config,
+    inspection: Inspection,
+    classes: Sequence[str],
+    choices: Sequence[Choice] = (),
+    *,
+    verbose: bool = False,
+) -> None:
+    """Warnings first, then a table of the data and one of the choices."""
+    for kind, lines in (("error", inspection.errors), ("warning", inspection.warnings)):
+        for line in lines:
+            console.print(f"{kind}: {line}", highlight=False, markup=False, soft_wrap=True)
+    domains = config.data.name == "domain" and not config.data.upper_bound
+    console.print(data_line(inspection, domains=domains), highlight=False, markup=False, soft_wrap=True)
+    show(console, data_table(inspection, classes, domains=domains))
+    print_choices(console, choices, verbose=verbose)
+
+
+def print_choices(console: Console, choices: Sequence[Choice], *, verbose: bool = False) -> None:
+    """The table of choices, if there are any."""
+    table = choices_table(choices, verbose=verbose)
+    if table is not None:
+        console.print("chosen by `auto`:", highlight=False)
+        show(console, table)
+
+
+def reading(say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Told how many images are read, and of how many, it says so every few seconds."""
+    last = perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if perf_counter() - last >= _SECONDS:
+            last = perf_counter()
+            say(f"reading: {done} of {total} images")
+
+    return progress

@@ -1,0 +1,55 @@
+"""What a data set holds: for each class its share of the pixels, and how many images show it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from u2pl.data.inspection import Inspection
+
+_ONE = ("labeled", "unlabeled", "validation")
+_DOMAINS = ("source", "target", "target validation")
+
+
+def data_line(inspection: Inspection, *, domains: bool = False) -> str:
+    """Numbers and sizes of the images in one line; with ``domains``, labeled images are of the source domain."""
+    counts = (inspection.labeled, inspection.unlabeled, inspection.val)
+    parts = []
+    for name, count, kind in zip(_DOMAINS if domains else _ONE, counts, ("labeled", "unlabeled", "val"), strict=True):
+        size = f" of {_sizes(*inspection.sizes[kind])}" if kind in inspection.sizes else ""
+        parts.append(f"{count} {name}{size}" if count else f"no {name}")
+    return f"images (height x width): {', '.join(parts)}"
+
+
+def data_table(inspection: Inspection, classes: Sequence[str], *, domains: bool = False) -> Table:
+    """A row a class, and one for the ignored pixels. Where there are no such images there is no column.
+
+    ``domains``: labeled images are of the source domain, validation images of the target domain.
+    """
+    labeled, _, validation = _DOMAINS if domains else _ONE
+    shown = {}
+    if inspection.labeled:
+        shown[labeled] = inspection.labeled_shares, inspection.labeled_images, inspection.labeled_ignored
+    if inspection.val:
+        shown[validation] = inspection.val_shares, inspection.val_images, inspection.val_ignored
+    table = Table()
+    table.add_column("class", overflow="fold")
+    for name in shown:
+        table.add_column(f"{name}\n% of pixels", justify="right")
+        table.add_column("\nimages", justify="right")
+    if inspection.tagged:
+        table.add_column("tagged\nimages", justify="right")
+    for label in classes:
+        cells = [(f"{100 * shares[label]:.2f}", str(images[label])) for shares, images, _ in shown.values()]
+        tagged = [str(inspection.tagged.get(label, ""))] if inspection.tagged else []
+        table.add_row(Text(label), *(cell for pair in cells for cell in pair), *tagged)
+    ignored = [(f"{100 * share:.2f}", "") for *_, share in shown.values()]
+    table.add_row("(ignored)", *(cell for pair in ignored for cell in pair))
+    return table
+
+
+def _sizes(smallest: tuple[int, int], largest: tuple[int, int]) -> str:
+    small, large = ("x".join(map(str, size)) for size in (smallest, largest))
+    return small if small == large else f"{small} to {large}"
