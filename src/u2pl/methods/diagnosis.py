@@ -5,36 +5,15 @@ Each count is int64, (2,) or (2, C) by class: how many, and out of how many. Cou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from u2pl.methods.keys import Keys
 from u2pl.pixels.contrast import UnreliableContrast, anchor_mask
 from u2pl.pixels.memory_bank import MemoryBank
-from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
-
-if TYPE_CHECKING:
-    from u2pl.methods.keys import Keys
-    from u2pl.methods.u2pl import U2PL
+from u2pl.structures import IGNORE_INDEX, PseudoLabel
 
 Counts = dict[str, Tensor]
-
-
-def diagnose_teacher(method: U2PL, student: nn.Module, batch: Batch, progress: float) -> Counts:
-    """Pseudo-labels, agreement of student and teacher, anchors and queues of a method whose teacher has begun."""
-    batch = method.prepare(batch)
-    teacher = method.teacher_pass(batch)
-    pseudo = method.reliability.partition(method.make_pseudo_labels(teacher, batch), progress)
-    counts = pseudo_label_counts(pseudo, batch.truth, num_classes=teacher.logits.shape[1])
-    if method.contrast is not None:
-        keys = method.keys(teacher, batch, method.mix(batch, pseudo))
-        assert keys is not None
-        counts |= contrast_counts(method.contrast, keys, labeled=len(batch.image))
-    student.eval()
-    weak, _ = batch.unlabeled_views()
-    logits = [network(weak).logits for network in (student, method.teacher)]
-    return counts | agreement_counts(logits[0], logits[1], pseudo.valid)
 
 
 def pseudo_label_counts(pseudo: PseudoLabel, truth: Tensor | None, *, num_classes: int) -> Counts:

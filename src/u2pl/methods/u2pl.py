@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from u2pl.methods.base import Method, PixelLoss, supervised_losses
-from u2pl.methods.diagnosis import diagnose_teacher
+from u2pl.methods.diagnosis import agreement_counts, contrast_counts, pseudo_label_counts
 from u2pl.methods.ema import EmaTeacher
 from u2pl.methods.keys import Keys, make_keys, mixed_output
 from u2pl.methods.parts import FurtherLoss, Refiner, Step
@@ -19,14 +18,8 @@ from u2pl.methods.strong_views import MixedViews, StrongViews
 from u2pl.methods.weighting import LambdaU, Weighting
 from u2pl.pixels.contrast import UnreliableContrast
 from u2pl.pixels.losses import cross_entropy
-from u2pl.pixels.reliability import Reliability
+from u2pl.pixels.reliability import Partition, Reliability
 from u2pl.structures import Batch, PseudoLabel, SegmentationOutput
-
-
-class Partition(Protocol):
-    """Splits pseudo-labels into reliable and unreliable ones."""
-
-    def partition(self, pseudo: PseudoLabel, progress: float) -> PseudoLabel: ...
 
 
 class U2PL(Method):
@@ -173,7 +166,18 @@ class U2PL(Method):
     @torch.no_grad()
     def diagnose(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Pseudo-labels, agreement of student and teacher, anchors and queues; nothing before there is a teacher."""
-        return diagnose_teacher(self, student, batch, progress) if self.teacher.started else {}
+        if not self.teacher.started:
+            return {}
+        batch = self.prepare(batch)
+        teacher = self.teacher_pass(batch)
+        pseudo = self.reliability.partition(self.make_pseudo_labels(teacher, batch), progress)
+        counts = pseudo_label_counts(pseudo, batch.truth, num_classes=teacher.logits.shape[1])
+        keys = self.keys(teacher, batch, self.mix(batch, pseudo))
+        if self.contrast is not None and keys is not None:
+            counts |= contrast_counts(self.contrast, keys, labeled=len(batch.image))
+        weak, _ = batch.unlabeled_views()
+        own, averaged = student.eval()(weak).logits, self.teacher(weak).logits
+        return counts | agreement_counts(own, averaged, pseudo.valid)
 
     def after_step(self, student: nn.Module) -> None:
         """Average the student into the teacher, once semi-supervised training has begun."""

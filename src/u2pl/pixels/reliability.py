@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -82,6 +83,13 @@ def partition(
         gamma = entropy_threshold(pseudo.entropy, pseudo.valid, alpha)
     reliable = pseudo.valid & (pseudo.entropy < gamma) & (pseudo.confidence >= min_confidence)
     return replace(pseudo, reliable=reliable, unreliable=pseudo.valid & ~reliable)
+
+
+class Partition(Protocol):
+    """Splits pseudo-labels into reliable and unreliable ones."""
+
+    def partition(self, pseudo: PseudoLabel, progress: float) -> PseudoLabel:
+        """The same pseudo-labels with their valid pixels split, at a progress t / T of training."""
 
 
 @dataclass(frozen=True, slots=True)
