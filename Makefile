@@ -1,24 +1,38 @@
-# `make demo` and `make test` need nothing before them: both make the virtual environment first.
+# Each target makes the virtual environment first, so it needs nothing but Python and make.
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
+CODE = src tests examples benchmarks
 
-.PHONY: demo test check golden clean
+.PHONY: demo test slow check format golden docs bench clean
 
-demo: $(VENV)/installed
+demo: $(VENV)/installed            # trains on drawn street scenes, with and without unlabeled ones (5 minutes)
 	$(BIN)/u2pl demo
 
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-dev        # all tests but the slow ones (4 minutes)
 	$(BIN)/python -m pytest -m "not slow"
 
-check: $(VENV)/installed-dev
-	$(BIN)/ruff check src tests examples benchmarks
-	$(BIN)/ruff format --check src tests examples benchmarks
+slow: $(VENV)/installed-dev        # the slow tests: whole trainings, several processes, kills (5 minutes)
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/installed-dev       # style, types, and the contract on imports
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-golden: $(VENV)/installed-dev
+format: $(VENV)/installed-dev      # mends what `check` finds wrong in the style
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+golden: $(VENV)/installed-dev      # records the numbers of tests/golden anew: after a change that changes training
 	cd tests/golden && $(abspath $(BIN))/python record.py
+
+docs: $(VENV)/installed            # writes docs/reference/keys.md from the schema
+	$(BIN)/u2pl keys --markdown > docs/reference/keys.md
+
+bench: $(VENV)/installed           # how much a step costs beyond its network passes
+	$(BIN)/python benchmarks/step.py --small
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

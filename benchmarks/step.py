@@ -31,8 +31,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from u2pl.data.photometric import Photometric
-from u2pl.methods import U2PL, WeakU2PL
+from u2pl.methods import U2PL, EmaTeacher, Schedule, StrongViews, WeakU2PL
+from u2pl.methods.extras.alignment import AlignPseudoLabels
+from u2pl.methods.extras.denoising import DenoisePseudoLabels
+from u2pl.methods.extras.negative_learning import NegativeLearningLoss
 from u2pl.methods.seeding import Seeding
+from u2pl.methods.tags import ClassificationLoss, LimitToTags
 from u2pl.networks import deeplabv3plus
 from u2pl.pixels import (
     CrossDomainClassMix,
@@ -99,7 +103,9 @@ class PlainContrast:
 
 def full_contrast(shape: Shape, device: str, **options: Any) -> UnreliableContrast:
     """The contrastive term of the library, all of its queues full."""
-    contrast = UnreliableContrast(shape.classes, shape.dim, bank_size=shape.bank_size, **options).to(device)
+    background, *_, others = shape.bank_size
+    sizes = {"bank_size": others, "background_bank_size": background}
+    contrast = UnreliableContrast(shape.classes, shape.dim, **sizes, **options).to(device)
     contrast.bank.keys.normal_()
     contrast.bank.pushed.copy_(contrast.bank.capacity)
     return contrast
@@ -145,7 +151,8 @@ def alternate(runs: dict[str, Callable[[], object]], *, repeats: int, device: st
 
 def compare_contrast(shape: Shape, *, device: str, dtype: torch.dtype, repeats: int) -> None:
     ours = full_contrast(shape, device)
-    plain = PlainContrast(shape, low_rank=ours.low_rank, high_rank=ours.high_rank, device=device)
+    low_rank, high_rank = ours.negative_keys.ranks(shape.classes)
+    plain = PlainContrast(shape, low_rank=low_rank, high_rank=high_rank, device=device)
     pixels = synthetic_pixels(shape, device, dtype)
     inputs = [pixels.pop(name) for name in ("embedding", "keys", "probability")]
 
@@ -186,10 +193,9 @@ def compare_step(
     shape: Shape, *, passes: int, device: str, dtype: torch.dtype, repeats: int, across: bool = False
 ) -> None:
     training = Training(shape, device=device, dtype=dtype)
-    parts: dict[str, Any] = {"contrast": full_contrast(shape, device), "teacher_passes": passes}
-    if across:
-        parts |= {"mixing": CrossDomainClassMix(shape.classes), "jitter": Photometric()}
-    method = U2PL(training.student, **parts).to(device)
+    mix = StrongViews(CrossDomainClassMix(shape.classes), jitter=Photometric()) if across else None
+    teacher = EmaTeacher(training.student, passes=passes)  # type: ignore[arg-type]
+    method = U2PL(teacher, contrast=full_contrast(shape, device), mix=mix).to(device)
     both, weak = torch.cat((training.batch.image, training.batch.strong)), training.batch.weak
 
     def network_passes() -> None:
@@ -213,14 +219,17 @@ def compare_options(shape: Shape, *, device: str, dtype: torch.dtype, repeats: i
     options: dict[str, dict[str, Any]] = {
         "none": {},
         "class_wise": {"reliability": Reliability(class_wise=True)},
-        "align": {"alignment": DistributionAlignment(shape.classes)},
-        "negative_weight": {"negative_learning": NegativeLearning(2, shape.classes)},
+        "alignment": {"refiners": [AlignPseudoLabels(DistributionAlignment(shape.classes))]},
+        "negative": {"further_losses": [NegativeLearningLoss(NegativeLearning())]},
         "symmetric": {"unsupervised_loss": SymmetricCrossEntropy()},
         "prototypes": {"contrast": full_contrast(shape, device, prototypes=Prototypes(shape.classes, shape.dim))},
-        "denoise": {"contrast": full_contrast(shape, device, **kept), "denoising": PrototypicalDenoising(prototypes)},
+        "denoising": {
+            "contrast": full_contrast(shape, device, **kept),
+            "refiners": [DenoisePseudoLabels(PrototypicalDenoising(prototypes))],
+        },
     }
     methods = {
-        name: U2PL(training.student, **{"contrast": full_contrast(shape, device), "teacher_passes": 1, **parts})
+        name: U2PL(EmaTeacher(training.student, passes=1), **{"contrast": full_contrast(shape, device), **parts})
         for name, parts in options.items()
     }
     runs = {name: partial(training.step, method.to(device)) for name, method in methods.items()}
@@ -247,9 +256,15 @@ def compare_refinement(shape: Shape, *, device: str, dtype: torch.dtype, repeats
     autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
     def step_with(iterations: int) -> Callable[[], None]:
-        seeding = Seeding(refinement=PixelAdaptiveRefinement(iterations))
-        contrast = full_contrast(shape, device)
-        method = WeakU2PL(student, contrast=contrast, seeding=seeding, cam_warmup=0, teacher_passes=1).to(device)
+        step_of_u2pl = U2PL(
+            EmaTeacher(student, passes=1),
+            contrast=full_contrast(shape, device),
+            schedule=Schedule(),
+            refiners=[LimitToTags()],
+            further_losses=[ClassificationLoss()],
+        )
+        seeding = Seeding(warmup=0, refinement=PixelAdaptiveRefinement(iterations))
+        method = WeakU2PL(step_of_u2pl, seeding=seeding).to(device)
 
         def step() -> None:
             with autocast:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from u2pl import U2PL, Schedule, UnreliableContrast, deeplabv3plus
+from u2pl import U2PL, EmaTeacher, Schedule, UnreliableContrast, deeplabv3plus
 from u2pl.data.batches import Batches, Evaluation, loader
 from u2pl.data.scenes.reader import scenes
 from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
@@ -53,10 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> float:
     contrast = UnreliableContrast(classes, dim, bank_size=2000, keys_per_step=256)
     # A quarter of training is supervised only: a teacher has to know something before it is worth listening to.
     schedule = Schedule(warmup=0.25, ramp=0.2)
-    method = U2PL(student, contrast=contrast, schedule=schedule, teacher_passes=1).to(device)
-    optimizer = AdamW(
-        student.parameters(), lr=1e-3, weight_decay=0.01
-    )  # the student alone: the teacher has no gradient
+    method = U2PL(EmaTeacher(student, passes=1), contrast=contrast, schedule=schedule).to(device)
+    optimizer = AdamW(student.parameters(), lr=1e-3, weight_decay=0.01)  # the teacher has no gradient
 
     student.train()
     for step, batch in enumerate(loader(batches)):

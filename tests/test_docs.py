@@ -1,70 +1,90 @@
-"""docs/configuration.md lists every key of the schema, with its default, and no other."""
+"""The documentation names keys that exist, links to what is there, and stays short."""
 
 from __future__ import annotations
 
-import inspect
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel
 
-from u2pl.build.data import DOMAIN, READERS, read_domains
-from u2pl.build.network import NETWORKS
-from u2pl.config.schema import Config, may_be_auto
+from u2pl.config.overrides import load_config
+from u2pl.config.reference import EVERYDAY, keys, markdown
+from u2pl.config.schema import SourceConfig, TargetConfig
 
-ROWS = re.compile(r"^\| (`\w+\.[^|]*) \|", re.MULTILINE)
-PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
-DATA = {**READERS, DOMAIN: read_domains}
-EVERYWHERE = {  # read by no builder
-    "data": {"name", "rare_class_sampling", "rare_class_temperature", "cache", "workers"},
-    "network": {"name", "embedding_dim"},
-}
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+USER_PAGES = [page for page in PAGES if page.parent.name in ("docs", "howto", "explanation", "reference")]
+KEY = re.compile(r"(?<![\w./-])((?:data|network|method|train|evaluation)(?:\.[a-z_0-9]+)+)=")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 
 
-def part(title: str) -> str:
-    """Text of a section of the page."""
-    return PAGE.read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
+def known_keys() -> set[str]:
+    found = {key.name for key in keys()}
+    found |= {f"data.source.{name}" for name in SourceConfig.model_fields}
+    return found | {f"data.target.{name}" for name in TargetConfig.model_fields}
 
 
-def rows(section: str) -> dict[str, list[str]]:
-    """The other cells of each row of a section's table, by key; a key listed twice is an error."""
-    cells = [line.strip("|").split(" | ") for line in part(section).splitlines() if line.startswith("| `")]
-    table = {key.strip().strip("`"): [cell.strip() for cell in others] for key, *others in cells}
-    assert len(table) == len(cells)
-    return table
+def anchors(page: Path) -> set[str]:
+    """What a heading of a page is called in a link to it."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title) for title in titles)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in plain}
 
 
-def defaults(section: str) -> dict[str, Any]:
-    value = getattr(Config(), section)
-    return value.model_dump() if isinstance(value, BaseModel) else {section: value}
+def test_the_page_of_keys_is_what_the_schema_says() -> None:
+    page = ROOT / "docs" / "reference" / "keys.md"
+    assert page.read_text(encoding="utf-8") == markdown(), "run `make docs`"
 
 
-@pytest.mark.parametrize("section", Config.model_fields)
-def test_the_page_lists_the_keys_of_the_schema_with_their_defaults(section: str) -> None:
-    written = {key: yaml.safe_load(cells[0].strip("`")) for key, cells in rows(section).items()}
-    expected = defaults(section)
-    assert written == expected
-    assert list(written) == list(expected)  # in the order of the schema
-    assert {key: type(value) for key, value in written.items()} == {key: type(v) for key, v in expected.items()}
+def test_every_key_has_a_meaning_and_a_few_are_everyday() -> None:
+    assert [key.name for key in keys() if not key.meaning] == []
+    assert {key.name for key in keys()} >= EVERYDAY
+    assert 20 <= len(EVERYDAY) <= 30
 
 
-@pytest.mark.parametrize(("section", "builders"), [("data", DATA), ("network", NETWORKS)])
-def test_the_page_says_which_keys_belong_to_which_name(section: str, builders: dict[str, Any]) -> None:
-    for key, (_, names, *_) in rows(section).items():
-        takers = {name for name, builder in builders.items() if key in inspect.signature(builder).parameters}
-        if key in EVERYWHERE[section]:
-            takers = set(builders)
-        known = {"all": set(builders), "all but domain": set(builders) - {DOMAIN}}
-        assert known.get(names, set(names.split(", "))) == takers, key
+@EVERY_PAGE
+def test_every_key_of_a_page_exists(page: Path) -> None:
+    named = set(KEY.findall(page.read_text(encoding="utf-8")))
+    assert named - known_keys() == set()
 
 
-def test_the_page_says_what_is_chosen_for_every_key_that_may_be_auto() -> None:
-    told = {key.strip(" `") for keys in ROWS.findall(part("What `auto` chooses and why")) for key in keys.split(",")}
-    assert told == set(may_be_auto())
+@EVERY_PAGE
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page if not path else (page.parent / path).resolve()
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
 
 
-def test_lines_are_short() -> None:
-    assert max(map(len, PAGE.read_text(encoding="utf-8").splitlines())) <= 120
+@EVERY_PAGE
+def test_every_configuration_of_a_page_is_one(page: Path, tmp_path: Path) -> None:
+    for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)):
+        assert isinstance(yaml.safe_load(block), dict)
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(block)
+        load_config(file)
+
+
+def test_pages_are_short() -> None:
+    words = {page: len(page.read_text(encoding="utf-8").split()) for page in PAGES}
+    assert words[ROOT / "README.md"] <= 700
+    assert sum(words[page] for page in USER_PAGES) <= 9000
+
+
+def test_the_files_to_read_first_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    files = re.findall(r"^\d\. \[`[^`]*`\]\((src/[^)]*)\)", text, re.MULTILINE)
+    assert len(files) == 5
+    assert all((ROOT / file).is_file() for file in files)
+
+
+def test_the_tests_mirror_the_rooms() -> None:
+    rooms = {path.name for path in (ROOT / "src" / "u2pl").iterdir() if (path / "__init__.py").exists()}
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == rooms | {"golden"}

@@ -2,7 +2,7 @@
 
 from u2pl.commands.train import train
 from u2pl.config.overrides import load_config
-from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised, UniMatch
+from u2pl.methods import U2PL, EmaTeacher, FixMatch, MeanTeacher, Schedule, StrongViews, Supervised, UniMatch, WeakU2PL
 from u2pl.networks import deeplabv3plus, smp_network
 from u2pl.pixels import Reliability, UnreliableContrast
 from u2pl.predictor import Predictor, load_network
@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 __all__ = [
     "U2PL",
     "Batch",
+    "EmaTeacher",
     "FixMatch",
     "MeanTeacher",
     "Predictor",
@@ -20,9 +21,11 @@ __all__ = [
     "Reliability",
     "Schedule",
     "SegmentationOutput",
+    "StrongViews",
     "Supervised",
     "UniMatch",
     "UnreliableContrast",
+    "WeakU2PL",
     "deeplabv3plus",
     "load_config",
     "load_network",

@@ -65,8 +65,8 @@ def build_image_prior(
     if say is not None:
         asked = int((shown & told).any(dim=1).sum())
         say(
-            f"image_prior: what {len(source.unlabeled)} unlabeled images show, by images like them; so is the class of "
-            f"{int(named(features, shown).sum())} of {asked} labeled ones, left out in turn "
+            f"image_prior: made for {len(source.unlabeled)} unlabeled images; it names the class of "
+            f"{int(named(features, shown).sum())} of {asked} labeled ones right, each left out in turn "
             f"({time.perf_counter() - began:.0f} s)"
         )
     return ImagePrior(

@@ -72,7 +72,7 @@ def parse_axes(texts: Iterable[str]) -> dict[str, list[str]]:
     for text in texts:
         key, equals, values = text.partition("=")
         if not (key and equals and values):
-            raise InputError(f"--axis {text!r}: write KEY=VALUE,VALUE, such as method.low_rank=1,3,5")
+            raise InputError(f"--axis {text!r}: write KEY=VALUE,VALUE, such as method.reliability.alpha=0.1,0.2,0.4")
         if key in axes:
             raise InputError(f"--axis {key}: is given twice; put its values into one")
         axes[key] = parse_list(f"--axis {key}", values)
