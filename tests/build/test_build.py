@@ -15,27 +15,31 @@ from torch.optim import SGD, AdamW
 from u2pl.build import (
     build_batches,
     build_class_share,
-    build_contrast,
     build_diagnosis,
     build_method,
-    build_mixing,
+    build_negative_keys,
     build_network,
     build_optimizer,
     build_scheduler,
     build_source,
-    ranks,
-    strong_views,
-    uses_ranks,
 )
+from u2pl.build.method import build_contrast, build_strong_views
 from u2pl.config.overrides import load_config
 from u2pl.config.schema import Config
 from u2pl.data.files import CachedSample
 from u2pl.errors import InputError
 from u2pl.methods import U2PL, FixMatch, LambdaU, MeanTeacher, ReliableShare, Schedule, Supervised
+from u2pl.methods.extras.alignment import AlignPseudoLabels
+from u2pl.methods.extras.class_weights import ClassWeightCorrection
+from u2pl.methods.extras.denoising import DenoisePseudoLabels
+from u2pl.methods.extras.feature_dropout import FeatureDropoutLoss
+from u2pl.methods.extras.image_prior import AddImagePrior
+from u2pl.methods.extras.negative_learning import NegativeLearningLoss
 from u2pl.networks.adapter import SmpNetwork
 from u2pl.networks.deeplabv3plus import DeepLabV3Plus
-from u2pl.pixels import ClassMix, CutMix, CutOut, NegativeLearning, NoMixing, PrototypicalDenoising, Reliability
+from u2pl.pixels import ClassMix, CutMix, CutOut, NoMixing, PrototypicalDenoising, Reliability
 from u2pl.pixels.losses import BalancedCrossEntropy, OhemCrossEntropy, SymmetricCrossEntropy, cross_entropy
+from u2pl.pixels.reliability import ConfidenceThreshold
 
 SCENES = ("data.train=6", "data.val=2", "data.labeled=2", "data.height=48", "data.width=64", "data.workers=0")
 NETWORK = ("network.channels=8", "network.low_level_channels=8", "network.embedding_dim=6")
@@ -43,6 +47,10 @@ NETWORK = ("network.channels=8", "network.low_level_channels=8", "network.embedd
 
 def config(*overrides: str) -> Config:
     return load_config("scenes", [*SCENES, *NETWORK, *overrides])
+
+
+def parts_of(parts: nn.ModuleList, kind: type) -> list[Any]:
+    return [part for part in parts if isinstance(part, kind)]
 
 
 class Two(nn.Module):
@@ -138,17 +146,12 @@ def test_labels_and_pseudo_labels_are_balanced_each_by_its_own_key() -> None:
         return build_method(config(*overrides).method, Two(), num_classes=4, embedding_dim=6)
 
     labels, pseudo = build("method.supervised_loss.name=balanced"), build("method.unsupervised_loss.name=balanced")
-    assert (labels.supervised_loss, labels.unsupervised_loss) == (BalancedCrossEntropy(), cross_entropy)
-    assert (pseudo.supervised_loss, pseudo.unsupervised_loss) == (cross_entropy, BalancedCrossEntropy())
-    assert (
-        build("method.name=fixmatch", "method.supervised_loss.name=balanced").supervised_loss == BalancedCrossEntropy()
-    )
-    with pytest.raises(InputError, match=r"^method\.symmetric: goes with method\.unsupervised_loss=cross_entropy"):
-        build(
-            "method.unsupervised_loss.name=symmetric",
-            "method.unsupervised_loss.reverse_weight=0.3",
-            "method.unsupervised_loss.name=balanced",
-        )
+    assert (labels.label_loss, labels.pseudo_label_loss) == (BalancedCrossEntropy(), cross_entropy)
+    assert (pseudo.label_loss, pseudo.pseudo_label_loss) == (cross_entropy, BalancedCrossEntropy())
+    assert build("method.name=fixmatch", "method.supervised_loss.name=balanced").label_loss == BalancedCrossEntropy()
+    key, chosen = r"method\.unsupervised_loss\.reverse_weight", r"method\.unsupervised_loss\.name=balanced"
+    with pytest.raises(InputError, match=f"^{key}: has no meaning with {chosen}; leave it out$"):
+        build("method.unsupervised_loss.name=balanced", "method.unsupervised_loss.reverse_weight=0.3")
 
 
 def test_a_teacher_of_balanced_losses_is_corrected_by_all_labeled_pixels() -> None:
@@ -161,7 +164,8 @@ def test_a_teacher_of_balanced_losses_is_corrected_by_all_labeled_pixels() -> No
     torch.testing.assert_close(share, torch.tensor(expected))
     method = build_method(chosen.method, Two(), num_classes=len(source.classes), embedding_dim=6, class_share=share)
     weights = [1 / math.log(1.02 + each) for each in expected]
-    torch.testing.assert_close(method.class_shift, torch.tensor([[-math.log(weight) for weight in weights]]))
+    (correction,) = parts_of(method.refiners, ClassWeightCorrection)
+    torch.testing.assert_close(correction.shift, torch.tensor([[-math.log(weight) for weight in weights]]))
 
 
 @pytest.mark.parametrize(
@@ -206,20 +210,20 @@ def test_method_options_arrive() -> None:
     assert method.reliability == Reliability(0.3, min_confidence=0.6)
     assert method.schedule == Schedule(warmup=0.1, ramp=0.4)
     assert method.weighting == LambdaU(3.0)
-    assert (method.teacher.decay, method.teacher_passes) == (0.9, 2)
-    assert isinstance(method.mixing, ClassMix)
-    loss = method.supervised_loss
+    assert (method.teacher.ema_decay, method.teacher.passes) == (0.9, 2)
+    assert method.mix.mixing == ClassMix(4)
+    loss = method.label_loss
     assert isinstance(loss, OhemCrossEntropy)
     assert (loss.threshold, loss.min_kept) == (0.6, 5)
     unbounded = build_method(config("method.weighting.maximum=null").method, Two(), num_classes=4, embedding_dim=6)
-    assert unbounded.weighting == LambdaU(math.inf)
+    assert unbounded.weighting == LambdaU(None)
     shared = config("method.weighting.name=reliable_share").method
     assert build_method(shared, Two(), num_classes=4, embedding_dim=6).weighting == ReliableShare()
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cutmix", CutMix), ("classmix", ClassMix), ("cutout", CutOut)])
 def test_mixing(name: str, kind: type) -> None:
-    assert type(build_mixing(config(f"method.mixing.name={name}").method, 4)) is kind
+    assert type(build_strong_views(config(f"method.mixing.name={name}").method, 4).mixing) is kind
 
 
 def test_contrast_options_arrive() -> None:
@@ -243,7 +247,7 @@ def test_contrast_options_arrive() -> None:
         return keys, keep
 
     contrast = build_contrast(config(*overrides).method, 8, 6, gather)
-    assert (contrast.low_rank, contrast.high_rank, contrast.min_probability) == (2, 6, 0.4)
+    assert (*contrast.negative_keys.ranks(8), contrast.min_probability) == (2, 6, 0.4)
     assert (contrast.anchors, contrast.negatives, contrast.temperature, contrast.keys_per_step) == (7, 9, 0.2, 8)
     assert contrast.bank.capacity.tolist() == [60, *[40] * 7]
     assert contrast.bank.keys.shape[1] == 6
@@ -251,7 +255,7 @@ def test_contrast_options_arrive() -> None:
 
 
 def test_more_keys_than_a_queue_holds_are_refused() -> None:
-    with pytest.raises(InputError, match=r"method\.keys_per_step: 50 are more than the 40 of method\.bank_size"):
+    with pytest.raises(InputError, match=r"^method\.contrast\.keys_per_step: 50 are more than the 40 of method\.cont"):
         build_contrast(config("method.contrast.bank_size=40", "method.contrast.keys_per_step=50").method, 8, 6)
 
 
@@ -267,26 +271,27 @@ def test_more_keys_than_a_queue_holds_are_refused() -> None:
     ],
 )
 def test_ranks(num_classes: int, low: int | None, high: int | None, fits: bool) -> None:
-    method = config().method.model_copy(update={"low_rank": low, "high_rank": high})
+    keys = {"method.negative_keys.low_rank": low, "method.negative_keys.high_rank": high}
+    method = config().with_values(keys).method
     if fits:
-        ranks(method, num_classes)
+        build_negative_keys(method, num_classes)
         build_contrast(method, num_classes, 4)
     else:
-        with pytest.raises(InputError, match=r"^method\.low_rank and method\.high_rank"):
-            ranks(method, num_classes)
+        with pytest.raises(InputError, match=r"^method\.negative_keys: low_rank and high_rank"):
+            build_negative_keys(method, num_classes)
 
 
 def test_one_class_has_no_rank_to_be_sure_of() -> None:
-    with pytest.raises(InputError, match=r"^method\.low_rank and method\.high_rank: 1 and 1"):
-        ranks(config("method.negative_keys.rank_threshold=false").method, 1)
+    with pytest.raises(InputError, match=r"^method\.negative_keys: low_rank and high_rank: 1 and 1"):
+        build_negative_keys(config("method.negative_keys.rank_threshold=false").method, 1)
 
 
 def test_adaptive_mixing_shares_one_confidence() -> None:
     method = build_method(config("method.mixing.name=ael").method, Two(), num_classes=5, embedding_dim=3)
-    assert method.mixing.confidence is method.copy_paste.confidence is method.class_confidence
+    assert method.mix.mixing.confidence is method.mix.copy_paste.confidence is method.mix.class_confidence
     for name in ("fixmatch", "unimatch"):
         wanted = config("method.mixing.name=ael", f"method.name={name}").method
-        with pytest.raises(InputError, match=r"method\.mixing: ael needs mean_teacher or u2pl"):
+        with pytest.raises(InputError, match=r"method\.mixing\.name: ael needs mean_teacher or u2pl"):
             build_method(wanted, Two(), num_classes=5, embedding_dim=3)
 
 
@@ -295,19 +300,19 @@ def test_baselines_and_the_contrast_switch() -> None:
         return build_method(config(*overrides).method, Two(), num_classes=5, embedding_dim=3)
 
     assert type(built("method.name=fixmatch", "method.threshold=0.8")) is FixMatch
-    assert built("method.name=unimatch", "method.threshold=0.8").threshold == 0.8
+    assert built("method.name=unimatch", "method.threshold=0.8").reliability == ConfidenceThreshold(0.8)
     assert built("method.contrast=false").contrast is None
-    assert built("method.reliability.dynamic=false", "method.negative_keys.pixels=all").negatives_from == "all"
+    assert built("method.reliability.dynamic=false", "method.negative_keys.pixels=all").negative_keys.pixels == "all"
     assert not built("method.reliability.dynamic=false").reliability.dynamic
-    assert built("method.feature_dropout=true").feature_dropout
-    every = built("method.negative_keys.rank_threshold=false").contrast
-    assert (every.low_rank, every.high_rank) == (1, 5)
+    (perturbed,) = parts_of(built("method.feature_dropout=true").further_losses, FeatureDropoutLoss)
+    assert perturbed.drops_features
+    assert built("method.negative_keys.rank_threshold=false").contrast.negative_keys.ranks(5) == (1, 5)
     views = [
-        strong_views(config(f"method.name={name}", "method.strong_views.number=2").method)
+        config(f"method.name={name}", "method.strong_views.number=2").method.strong_views_of_an_image
         for name in ("fixmatch", "u2pl")
     ]
-    assert [*views, strong_views(config("method.name=unimatch").method)] == [1, 2, 2]
-    assert isinstance(build_mixing(config("method.mixing.name=none").method, 5), NoMixing)
+    assert [*views, config("method.name=unimatch").method.strong_views_of_an_image] == [1, 2, 2]
+    assert isinstance(built("method.mixing.name=none").mix.mixing, NoMixing)
 
 
 def test_options_for_few_and_noisy_labels_arrive() -> None:
@@ -318,8 +323,10 @@ def test_options_for_few_and_noisy_labels_arrive() -> None:
         return tensor
 
     off = built()
-    assert off.alignment is off.denoising is off.negative_learning is off.contrast.prototypes is None
-    assert off.unsupervised_loss is cross_entropy
+    assert [type(refiner) for refiner in off.refiners] == [AddImagePrior]  # of which a batch has none
+    assert list(off.further_losses) == []
+    assert off.contrast.prototypes is None
+    assert off.pseudo_label_loss is cross_entropy
     on = (
         "method.reliability.class_wise=true",
         "method.alignment=true",
@@ -332,41 +339,47 @@ def test_options_for_few_and_noisy_labels_arrive() -> None:
         built(*on, "method.negative_keys.low_rank=2", "method.name=mean_teacher"),
     ):
         assert method.reliability.class_wise
-        assert method.alignment.reduce is total
-        assert len(method.alignment.labeled) == 8
-        assert method.unsupervised_loss == SymmetricCrossEntropy(0.3)
-        assert method.negative_learning == NegativeLearning(2, 8)
-    every = built("method.loss_weights.negative=1", "method.negative_keys.rank_threshold=false").negative_learning
-    assert every == NegativeLearning(1, 8)
+        (aligned,) = parts_of(method.refiners, AlignPseudoLabels)
+        assert aligned.alignment.reduce is total
+        assert len(aligned.alignment.labeled) == 8
+        assert method.pseudo_label_loss == SymmetricCrossEntropy(0.3)
+        assert ranks_of_negative_learning(method) == (2, 8)
+    every = built("method.loss_weights.negative=1", "method.negative_keys.rank_threshold=false")
+    assert ranks_of_negative_learning(every) == (1, 8)
+
+
+def ranks_of_negative_learning(method: Any) -> tuple[int, int]:
+    (loss,) = parts_of(method.further_losses, NegativeLearningLoss)
+    return loss.negative_learning.negative_keys.ranks(8)
 
 
 @pytest.mark.parametrize(("prototypes", "denoise"), [(True, False), (False, True), (True, True)])
 def test_prototypes_and_denoising(prototypes: bool, denoise: bool) -> None:
-    overrides = (f"method.prototypes={prototypes}", f"method.denoising={denoise}", "method.denoising.temperature=0.5")
+    overrides = (f"method.prototypes={prototypes}", f"method.denoising={denoise}")
+    overrides += ("method.denoising.temperature=0.5",) if denoise else ()
     method = build_method(config(*overrides).method, Two(), num_classes=8, embedding_dim=3)
     assert isinstance(method, U2PL)
     assert method.contrast is not None
     assert method.contrast.prototypes.value.shape == (8, 3)
     assert method.contrast.prototype_positives == prototypes
-    if denoise:
-        assert method.denoising == PrototypicalDenoising(method.contrast.prototypes, 0.5)
-    else:
-        assert method.denoising is None
+    denoising = [refiner.denoising for refiner in parts_of(method.refiners, DenoisePseudoLabels)]
+    assert denoising == ([PrototypicalDenoising(method.contrast.prototypes, 0.5)] if denoise else [])
     for baseline in ("method.name=mean_teacher", "method.contrast=false"):  # no embedding, no prototype
         plain = build_method(config(*overrides, baseline).method, Two(), num_classes=8, embedding_dim=3)
-        assert plain.denoising is plain.contrast is None
+        assert plain.contrast is None
+        assert not parts_of(plain.refiners, DenoisePseudoLabels)
 
 
 def test_what_needs_ranks() -> None:
-    assert uses_ranks(config().method)
+    assert config().method.uses_negative_keys
     for name, needed in {"mean_teacher": True, "u2pl": True, "fixmatch": False, "supervised": False}.items():
         few = config(f"method.name={name}", "method.contrast=false", "method.loss_weights.negative=1").method
-        assert uses_ranks(few) == needed
-    assert not uses_ranks(config("method.contrast=false").method)
+        assert few.uses_negative_keys == needed
+    assert not config("method.contrast=false").method.uses_negative_keys
     method = config(
         "method.name=mean_teacher", "method.loss_weights.negative=1", "method.negative_keys.low_rank=4"
     ).method
-    with pytest.raises(InputError, match=r"^method\.low_rank and method\.high_rank"):
+    with pytest.raises(InputError, match=r"^method\.negative_keys: low_rank and high_rank"):
         build_method(method, Two(), num_classes=4, embedding_dim=3)
 
 

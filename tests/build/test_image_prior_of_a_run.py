@@ -88,7 +88,7 @@ def test_no_prior_where_none_is_asked_for_or_no_teacher_listens(overrides: tuple
 
 
 def test_a_prior_by_an_encoder_from_scratch_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^method\.image_prior: .*network\.pretrained=true") as caught:
+    with pytest.raises(InputError, match=r"^method\.image_prior\.sharpness: .*network\.pretrained=true") as caught:
         check_image_prior(config("method.image_prior.sharpness=2"))
     assert "\n" not in str(caught.value)
     check_image_prior(config("method.image_prior.sharpness=2", "network.pretrained=true"))

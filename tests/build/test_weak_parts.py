@@ -11,13 +11,10 @@ import torch
 from u2pl.build import (
     build_batches,
     build_method,
+    build_negative_keys,
     build_network,
     build_seeding,
     build_source,
-    contrasts,
-    ranks,
-    uses_ranks,
-    uses_tags,
 )
 from u2pl.commands.run_folder import network_description
 from u2pl.commands.train import check_source
@@ -53,22 +50,23 @@ def method_of(settings: Config, classes: int = 7) -> Any:
 
 def test_the_parts_of_a_run() -> None:
     settings = config("method.schedule.warmup=0.1", "method.cam.warmup=0.4", "method.negative_keys.tags=false")
-    assert contrasts(settings.method)
-    assert uses_ranks(settings.method)
-    assert uses_tags(settings.method)
+    assert settings.method.trains_embeddings
+    assert settings.method.uses_negative_keys
+    assert settings.method.kind.uses_tags
     method = method_of(settings)
     assert isinstance(method, WeakU2PL)
-    assert method.contrast is not None
-    assert (method.cam_warmup, method.schedule.warmup, method.tag_negatives) == (0.4, 0.4, False)
-    assert (method.contrast.low_rank, method.contrast.high_rank) == ranks(settings.method, 7)
-    assert method_of(config("method.contrast=false")).contrast is None
+    assert method.u2pl.contrast is not None
+    assert (method.seeding.warmup, method.u2pl.schedule.warmup) == (0.4, 0.4)
+    assert not method.u2pl.negative_keys.tags
+    assert method.u2pl.contrast.negative_keys == build_negative_keys(settings.method, 7)
+    assert method_of(config("method.contrast=false")).u2pl.contrast is None
 
 
 def test_every_key_of_the_seeds_arrives() -> None:
-    keys = ("cam_scales=[1.0,2.0]", "cam_flip=false", "cam_stride=2", "cam_high=0.7", "cam_low=0.2")
-    more = ("pamr_iterations=3", "pamr_dilations=[1,5]")
-    settings = config(*(f"method.{key}" for key in (*keys, *more)))
-    expected = Seeding([1.0, 2.0], False, 2, PixelAdaptiveRefinement(3, [1, 5]), 0.7, 0.2)
+    keys = ("warmup=0.1", "scales=[1.0,2.0]", "flip=false", "stride=2", "high=0.7", "low=0.2", "share=0.4")
+    more = ("refinement.iterations=3", "refinement.dilations=[1,5]")
+    settings = config(*(f"method.cam.{key}" for key in (*keys, *more)))
+    expected = Seeding(0.1, [1.0, 2.0], False, 2, PixelAdaptiveRefinement(3, [1, 5]), 0.7, 0.2, 0.4)
     assert build_seeding(settings.method) == expected
     assert method_of(settings).seeding == expected
 
@@ -115,9 +113,9 @@ def test_a_step_of_the_built_method() -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (("method.cam.low=0.6",), "method.cam_low: 0.6 is above method.cam_high, 0.55"),
-        (("method.mixing.name=ael",), "method.mixing: ael pastes labels"),
-        (("method.mixing.name=cross_domain",), "method.mixing: cross_domain pastes labels"),
+        (("method.cam.low=0.6",), "method.cam.low: 0.6 is above high, 0.55"),
+        (("method.mixing.name=ael",), "method.mixing.name: ael pastes labels"),
+        (("method.mixing.name=cross_domain",), "method.mixing.name: cross_domain pastes labels"),
     ],
 )
 def test_what_does_not_fit_together(overrides: tuple[str, ...], words: str) -> None:
@@ -143,10 +141,10 @@ def test_data_that_a_method_cannot_learn_from(overrides: tuple[str, ...], words:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("method.cam.high=1.5", "method.cam_high: should be less than or equal to 1"),
-        ("method.cam.scales=[]", "method.cam_scales"),
-        ("method.cam.refinement.dilations=[0]", "method.pamr_dilations"),
-        ("method.cam_hihg=0.5", r"unknown key method.cam_hihg \(did you mean cam_high"),
+        ("method.cam.high=1.5", "method.cam.high: should be less than or equal to 1"),
+        ("method.cam.scales=[]", "method.cam.scales"),
+        ("method.cam.refinement.dilations=[0]", "method.cam.refinement.dilations"),
+        ("method.cam.hihg=0.5", r"unknown key method.cam.hihg \(did you mean high"),
     ],
 )
 def test_nonsense_is_told_by_its_key(override: str, words: str) -> None:
@@ -159,7 +157,7 @@ def test_preset_and_example_learn_from_tags_alone(source: str) -> None:
     settings = load_config(source)
     assert (settings.method.name, settings.data.labeled) == ("weak_u2pl", 0)
     assert settings.data.tags is not None
-    assert settings.method.cam_warmup < settings.method.warmup < 1
+    assert settings.method.cam.warmup < settings.method.schedule.warmup < 1
     assert method_of(settings).seeding == build_seeding(settings.method)
 
 

@@ -10,10 +10,13 @@ import yaml
 
 from u2pl.auto.resolving import steps_of
 from u2pl.config.overrides import load_config
+from u2pl.config.part import build_choice
+from u2pl.config.parts import SUPERVISED_LOSSES, UNSUPERVISED_LOSSES
 from u2pl.config.reading import preset_about, preset_names, preset_text
 from u2pl.config.schema import Config, TrainConfig
 from u2pl.data.source import DataSource
 from u2pl.errors import InputError
+from u2pl.pixels.losses import OhemCrossEntropy, SymmetricCrossEntropy
 
 VOC_IMAGES, CITYSCAPES_IMAGES = 10582, 2975
 CLASSIC, BLENDER, CITYSCAPES = (92, 183, 366, 732, 1464), (662, 1323, 2646, 5291), (186, 372, 744, 1488)
@@ -26,13 +29,18 @@ STEPS = {  # epochs * unlabeled images / 16
 }
 BOTH = {
     "network": {"name": "deeplabv3plus", "encoder": "resnet101", "output_stride": 8, "pretrained": True},
-    "method": {
-        **{"name": "u2pl", "contrast": True, "alpha": 0.2, "dynamic_partition": True, "rank_threshold": True},
+    "method": {"name": "u2pl"},
+    "method.reliability": {"alpha": 0.2, "dynamic": True, "min_confidence": 0.0},
+    "method.schedule": {"ramp": 0.0},
+    "method.teacher": {"ema_decay": 0.99},
+    "method.strong_views": {"jitter": "unlabeled"},
+    "method.unsupervised_loss": {"name": "cross_entropy"},
+    "method.weighting": {"name": "lambda_u", "maximum": None},
+    "method.negative_keys": {"pixels": "unreliable", "rank_threshold": True, "low_rank": None, "high_rank": None},
+    "method.contrast": {
         **{"min_probability": 0.3, "anchors": 50, "negatives": 256, "temperature": 0.5, "bank_size": 30000},
-        **{"ema_decay": 0.99, "contrastive_weight": 0.1, "unsupervised_weight": 1.0, "low_rank": None},
-        **{"high_rank": None, "negatives_from": "unreliable", "strong_view": True, "min_confidence": 0.0, "ramp": 0.0},
-        **{"max_lambda_u": None},
     },
+    "method.loss_weights": {"contrastive": 0.1, "unsupervised": 1.0},
     "train": {
         **{"batch_size": 16, "devices": 1, "nodes": 1, "scale_range": [0.5, 2.0], "flip": 0.5, "optimizer": "sgd"},
         **{"momentum": 0.9, "power": 0.9, "lr_warmup": 0},
@@ -42,17 +50,19 @@ BOTH = {
 ONLY_VOC = {
     "data": {"name": "pascal_voc", "val": None},
     "network": {"auxiliary": None},
-    "method": {"loss": "cross_entropy", "warmup": 1 / 80, "background_bank_size": 50000},
+    "method.supervised_loss": {"name": "cross_entropy"},
+    "method.schedule": {"warmup": 1 / 80},
+    "method.contrast": {"background_bank_size": 50000},
     "train": {"epochs": 80, "crop_size": 513, "lr": 0.001, "head_lr_factor": 10, "weight_decay": 1e-4},
     "evaluation": {"protocol": "whole"},
 }
 ONLY_CITYSCAPES = {
     "data": {"name": "cityscapes", "val": None},
     "network": {"auxiliary": True},
-    "method": {
-        **{"loss": "ohem", "ohem_threshold": 0.7, "ohem_min_kept": 100000, "auxiliary_weight": 0.4, "warmup": 0.0},
-        "background_bank_size": None,
-    },
+    "method.supervised_loss": {"name": "ohem"},
+    "method.schedule": {"warmup": 0.0},
+    "method.contrast": {"background_bank_size": None},
+    "method.loss_weights": {"auxiliary": 0.4},
     "train": {"epochs": 200, "crop_size": 769, "lr": 0.01, "head_lr_factor": 1, "weight_decay": 5e-4},
     "evaluation": {"protocol": "sliding", "window": 769, "overlap": 0.333},
 }
@@ -99,9 +109,12 @@ def test_a_row_is_the_papers_recipe(name: str) -> None:
     config = load_config(name)
     for recipe in (BOTH, ONLY_CITYSCAPES if name.startswith("cityscapes") else ONLY_VOC):
         for section, keys in recipe.items():
-            found = getattr(config, section).model_dump()
+            found = config.value(section).model_dump()
             assert {key: found[key] for key in keys} == keys
-    assert config.method.mixing == ("ael" if name.endswith("_ael") else "cutmix")
+    assert config.method.mixing.name == ("ael" if name.endswith("_ael") else "cutmix")
+    loss = build_choice(config.method.supervised_loss, SUPERVISED_LOSSES, "method.supervised_loss")
+    ohem = (loss.threshold, loss.min_kept) if isinstance(loss, OhemCrossEntropy) else None
+    assert ohem == ((0.7, 100000) if name.startswith("cityscapes") else None)
     folder, count = parts_of(name)
     assert config.data.labeled == f"splits/{folder}/labeled.txt"
     assert config.data.unlabeled == f"splits/{folder}/unlabeled.txt"
@@ -181,7 +194,9 @@ def test_bases_are_chained_from_file_to_file(tmp_path: Path, write: Any) -> None
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "one.yaml").write_text("base: ../two.yaml\nseed: 1\n")
     write(two="base: three.yml\nseed: 2\ntrain: {lr: 0.5, power: 0.5}\n")
-    (tmp_path / "three.yml").write_text("base: cityscapes_186_ael\ntrain: {lr: 0.7}\nmethod: {alpha: 0.5}\n")
+    (tmp_path / "three.yml").write_text(
+        "base: cityscapes_186_ael\ntrain: {lr: 0.7}\nmethod: {reliability: {alpha: 0.5}}\n"
+    )
     found = load_config(tmp_path / "sub" / "one.yaml")
     overrides = ["method.reliability.alpha=0.5", "train.lr=0.5", "train.power=0.5", "seed=1"]
     assert found == load_config("cityscapes_186_ael", overrides)
@@ -223,14 +238,12 @@ def test_a_printed_row_needs_no_base(write: Any) -> None:
 
 
 def test_a_preset_of_the_plus_family_is_its_base_with_three_options() -> None:
-    options = [
-        "method.prototypes=true",
-        "method.denoising=true",
-        "method.unsupervised_loss.name=symmetric",
-        "method.unsupervised_loss.reverse_weight=0.1",
-    ]
-    assert load_config("folder_plus") == load_config("folder", options)
-    assert load_config("folder_plus") != load_config("folder")
+    options = ["method.prototypes=true", "method.denoising=true", "method.unsupervised_loss.name=symmetric"]
+    plus = load_config("folder_plus")
+    assert plus == load_config("folder", options)
+    assert plus != load_config("folder")
+    loss = build_choice(plus.method.unsupervised_loss, UNSUPERVISED_LOSSES, "method.unsupervised_loss")
+    assert loss == SymmetricCrossEntropy(0.1)
     text = (Path(__file__).parents[2] / "src" / "u2pl" / "config" / "presets" / "folder_plus.yaml").read_text()
     assert len([line for line in text.splitlines() if not line.startswith("#")]) == 2
 

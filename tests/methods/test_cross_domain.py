@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from assemble import look, mean_teacher, u2pl, with_teacher
 from test_u2pl import SIZE, C, loop_contrast, new_contrast, random_batch
 from torch import Tensor, nn
 
-from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, UniMatch
-from u2pl.methods.views import jittered, pixel_sets
+from u2pl.methods import FixMatch, Schedule, StrongViews, UniMatch
 from u2pl.methods.weighting import ConfidentShare
 from u2pl.pixels import CrossDomainClassMix, CutMix, Reliability
 from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
@@ -26,12 +26,6 @@ def domains(labeled: int, unlabeled: int, seed: int = 0) -> Batch:
     """A batch whose parts differ in number; some source pixels are ignored, some target pixels are padding."""
     source, target = random_batch(seed, labeled), random_batch(seed + 100, unlabeled)
     return replace(target, image=source.image, label=source.label)
-
-
-def with_teacher(method: Any, other: nn.Module) -> Any:
-    method.teacher.started = True
-    method.teacher.network.load_state_dict(other.state_dict())
-    return method
 
 
 def loop_mix(teacher: nn.Module, batch: Batch, keep: Tensor, alpha: float) -> dict[str, Tensor]:
@@ -106,8 +100,8 @@ def test_a_step(
     tiny_network: Network, labeled: int, unlabeled: int, seed: int, passes: int, negatives_from: Any
 ) -> None:
     student, other, batch = tiny_network(seed).eval(), tiny_network(seed + 50).eval(), domains(labeled, unlabeled, seed)
-    options = {"teacher_passes": passes, "negatives_from": negatives_from, "reliability": Reliability(0.5)}
-    method = with_teacher(U2PL(student, contrast=new_contrast(), mixing=CrossDomainClassMix(C), **options), other)
+    options = {"teacher_passes": passes, "mixing": CrossDomainClassMix(C), "reliability": Reliability(0.5)}
+    method = with_teacher(u2pl(student, contrast=new_contrast(pixels=negatives_from), **options), other)
     torch.manual_seed(seed)
     losses = method(student, batch, 0.25)
 
@@ -140,14 +134,14 @@ def test_a_step(
 def test_the_weight_of_dacs(tiny_network: Network, threshold: float, alpha: float, mixing: Any) -> None:
     student, other, batch = tiny_network(1).eval(), tiny_network(51).eval(), domains(2, 3, 1)
     options = {"reliability": Reliability(alpha, dynamic=False), "schedule": Schedule(warmup=0.1, ramp=0.4)}
-    method = with_teacher(MeanTeacher(student, mixing=mixing, weighting=ConfidentShare(threshold), **options), other)
+    method = with_teacher(mean_teacher(student, mixing=mixing, weighting=ConfidentShare(threshold), **options), other)
     torch.manual_seed(3)
-    views = method.look(batch, 0.3)
+    views = look(method, batch, 0.3)
     torch.manual_seed(3)
     losses = method(student, batch, 0.3)
     confidence = other(batch.weak).logits.softmax(dim=1).amax(dim=1)
     confident = [confidence[tuple(place)].item() >= threshold for place in batch.valid.nonzero().tolist()]
-    mixed = {"target": views.targets.target(), "known": views.known()}
+    mixed = {"target": views.mixed.pseudo.target(), "known": views.mixed.true_label()}
     assert (mixed["known"] == IGNORE_INDEX).all() == isinstance(mixing, CutMix)
     expected = loop_unsupervised(student(views.images).logits[2:], mixed, sum(confident) / len(confident))
     assert losses["unsupervised"].item() == pytest.approx(0.5 * expected, rel=1e-3)
@@ -156,14 +150,14 @@ def test_the_weight_of_dacs(tiny_network: Network, threshold: float, alpha: floa
 def test_the_weight_of_dacs_with_dropped_features_and_without_a_pixel(tiny_network: Network) -> None:
     student, other, batch = tiny_network(1).eval(), tiny_network(51).eval(), domains(2, 2, 1)
     options = {"weighting": ConfidentShare(0.5), "mixing": CrossDomainClassMix(C), "reliability": Reliability(0)}
-    method = with_teacher(MeanTeacher(student, feature_dropout=True, **options), other)
+    method = with_teacher(mean_teacher(student, feature_dropout=True, **options), other)
     torch.manual_seed(3)
-    views = method.look(batch, 0.3)
+    views = look(method, batch, 0.3)
     torch.manual_seed(3)
     loss = method(student, batch, 0.3)["unsupervised"]
-    logits = student(torch.cat((views.images, views.weak)), dropped=2).logits
+    logits = student(torch.cat((views.images, batch.weak)), dropped=2).logits
     share = (views.pseudo.confidence[batch.valid] >= 0.5).float().mean().item()
-    mixed = {"target": views.targets.target(), "known": views.known()}
+    mixed = {"target": views.mixed.pseudo.target(), "known": views.mixed.true_label()}
     plain = {"target": views.pseudo.target(), "known": torch.full_like(mixed["known"], IGNORE_INDEX)}
     parts = [loop_unsupervised(logits[2:4], mixed, share), loop_unsupervised(logits[-2:], plain, share)]
     assert loss.item() == pytest.approx(sum(parts) / 2, rel=1e-3)
@@ -182,7 +176,7 @@ def test_sources_without_a_label_paste_nothing(tiny_network: Network, passes: in
     results = []
     for mixing in (CrossDomainClassMix(C), CutMix(area=0.0)):
         method = with_teacher(
-            U2PL(student, contrast=new_contrast(), mixing=mixing, teacher_passes=passes), tiny_network(51)
+            u2pl(student, contrast=new_contrast(), mixing=mixing, teacher_passes=passes), tiny_network(51)
         )
         losses = method(student, batch, 0.2)
         results.append([losses[name].item() for name in ("supervised", "unsupervised")])
@@ -191,28 +185,14 @@ def test_sources_without_a_label_paste_nothing(tiny_network: Network, passes: in
     assert results[0][0] == 0
 
 
-def test_pasted_pixels_are_labeled_pixels_of_the_contrast() -> None:
-    """A true class makes a hard negative, and no rank of a prediction makes one of the pixel's own class."""
-    label = torch.full((1, 1, 3), IGNORE_INDEX)
-    known = torch.tensor([[[2, IGNORE_INDEX, IGNORE_INDEX]]])
-    reliable = torch.tensor([[[True, True, False]]])
-    flags, zeros = torch.ones_like(reliable), torch.zeros(1, 1, 3)
-    pseudo = PseudoLabel(torch.tensor([[[2, 1, 0]]]), zeros, zeros, flags, reliable, ~reliable)
-    expected = {"unreliable": [False, False, True], "reliable": [False, True, False], "all": [False, True, True]}
-    for chosen, negatives in expected.items():
-        sets = pixel_sets(label, pseudo, known=known, size=torch.Size((1, 3)), negatives_from=chosen)  # type: ignore[arg-type]
-        assert sets["unreliable"][1].flatten().tolist() == negatives
-        assert sets["label"][1].flatten().tolist() == [2, IGNORE_INDEX, IGNORE_INDEX]
-        assert sets["target"][1].flatten().tolist() == [2, 1, IGNORE_INDEX]
-
-
 @pytest.mark.parametrize("kind", [FixMatch, UniMatch])
 def test_fixmatch_and_unimatch_across_domains(tiny_network: Network, kind: Any) -> None:
     """Whatever the threshold, pasted pixels train: with one that no prediction reaches, they alone do."""
     student, batch = tiny_network(1).eval(), domains(2, 2, 1)
-    batch = replace(batch, strong_2=batch.strong - 0.3)
+    batch = batch if kind is FixMatch else replace(batch, strong_2=batch.strong - 0.3)
     torch.manual_seed(3)
-    loss = kind(threshold=1.1, mixing=CrossDomainClassMix(C))(student, batch, 0.2)["unsupervised"]
+    method = kind(threshold=1.1, mix=StrongViews(CrossDomainClassMix(C)))
+    loss = method(student, batch, 0.2)["unsupervised"]
     torch.manual_seed(3)
     pseudo = PseudoLabel.from_logits(student.eval()(batch.weak).logits, batch.valid)
     pseudo = replace(pseudo, reliable=torch.zeros_like(batch.valid), unreliable=batch.valid)
@@ -227,53 +207,12 @@ def test_fixmatch_and_unimatch_across_domains(tiny_network: Network, kind: Any) 
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_mixed_images_are_jittered_and_nothing_else(tiny_network: Network) -> None:
-    """Pasted pixels with them; labeled images and the teacher's weak view stay as they are."""
-    student, batch = tiny_network(1).eval(), domains(2, 3, 1)
-    seen: list[Tensor] = []
-
-    def jitter(image: Tensor) -> Tensor:
-        seen.append(image)
-        return image + len(seen)
-
-    results = []
-    for chosen in (None, jitter):
-        method = with_teacher(MeanTeacher(student, mixing=CrossDomainClassMix(C), jitter=chosen), tiny_network(51))
-        torch.manual_seed(3)
-        results.append(method.look(batch, 0.2))
-    bare, changed = results
-    assert [image.shape for image in seen] == [(3, SIZE, SIZE)] * 3
-    shift = torch.tensor([0.0, 0, 1, 2, 3]).view(-1, 1, 1, 1)
-    assert torch.equal(changed.images, bare.images + shift)
-    assert torch.equal(torch.stack(seen), bare.images[2:])
-    assert torch.equal(changed.targets.label, bare.targets.label)
-    assert torch.equal(changed.teacher.logits, bare.teacher.logits)
-
-    fixmatch = FixMatch(mixing=CrossDomainClassMix(C), jitter=jitter)
-    images, _ = fixmatch.mix(batch, batch.strong, bare.pseudo)
-    assert [image.shape for image in seen] == [(3, SIZE, SIZE)] * 6
-    assert torch.equal(images, torch.stack(seen[3:]) + torch.tensor([4.0, 5, 6]).view(-1, 1, 1, 1))
-
-
-def test_jitter_is_not_rounded() -> None:
-    def blur(image: Tensor) -> Tensor:
-        return F.conv2d(image, torch.full((3, 1, 3, 3), 1 / 9), padding=1, groups=3)
-
-    images = torch.rand(2, 3, 6, 6)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert blur(images[0]).dtype == torch.bfloat16
-        found = jittered(images, blur)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, torch.stack([blur(image) for image in images]))
-    assert jittered(images, None) is images
-
-
 def test_a_diagnosis_counts_anchors_that_have_no_label(tiny_network: Network) -> None:
     """Pasted pixels are right by definition: they are classes with an anchor, and no pseudo-label."""
     student, batch = tiny_network(1).eval(), domains(2, 2, 1)
     batch = replace(batch, truth=torch.randint(0, C, batch.valid.shape))
     options = {"mixing": CrossDomainClassMix(C), "reliability": Reliability(1.0)}
-    method = with_teacher(U2PL(student, contrast=new_contrast(), **options), tiny_network(51))
+    method = with_teacher(u2pl(student, contrast=new_contrast(), **options), tiny_network(51))
     counts = method.diagnose(student, batch, 0.0)  # alpha is one: no pixel is reliable, but for the pasted ones
     assert counts["anchors/accuracy"].sum() == 0
     assert counts["anchors/classes"][0] > 0

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from assemble import look, mean_teacher, u2pl, with_teacher
 from torch import Tensor, nn
 
-from u2pl.methods import U2PL, FixMatch, MeanTeacher, Schedule, Supervised, UniMatch
+from u2pl.methods import U2PL, FixMatch, Schedule, Supervised, UniMatch
 from u2pl.methods.diagnosis import agreement_counts, anchor_counts, class_counts, pseudo_label_counts, queue_counts
 from u2pl.pixels import CutMix, CutOut, MemoryBank, NoMixing, Reliability, UnreliableContrast
+from u2pl.pixels.negative_keys import NegativeKeys
 from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
 
 Network = Callable[..., nn.Module]
@@ -169,14 +171,11 @@ def test_class_counts_leave_out_what_is_ignored_or_elsewhere() -> None:
 
 def new_contrast(**options: Any) -> UnreliableContrast:
     sizes = {"anchors": 8, "negatives": 8, "bank_size": 64, "keys_per_step": 16, "min_probability": 0.4}
-    return UnreliableContrast(C, 3, **{**sizes, "low_rank": 1, "high_rank": 3, **options})
+    return UnreliableContrast(C, 3, negative_keys=NegativeKeys(1, 3), **{**sizes, **options})
 
 
 def teacher_of(network: nn.Module, other: nn.Module, **options: Any) -> U2PL:
-    method = U2PL(network, **{"contrast": new_contrast(keep_truth=True), **options})
-    method.teacher.started = True
-    method.teacher.network.load_state_dict(other.state_dict())
-    return method
+    return with_teacher(u2pl(network, **{"contrast": new_contrast(keep_truth=True), **options}), other)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -235,14 +234,14 @@ def test_of_u2pl(tiny_network: Network, seed: int, passes: int, mixing: Any) -> 
 
 def test_before_there_is_a_teacher_nothing_is_counted(tiny_network: Network) -> None:
     student = tiny_network()
-    method = U2PL(student, contrast=new_contrast(), schedule=Schedule(warmup=0.5))
+    method = u2pl(student, contrast=new_contrast(), schedule=Schedule(warmup=0.5))
     assert method.diagnose(student, random_batch(), 0.2) == {}
     assert Supervised().diagnose(student, random_batch(), 0.2) == {}
 
 
 def test_a_mean_teacher_has_neither_anchors_nor_queues(tiny_network: Network) -> None:
     student = tiny_network()
-    method = MeanTeacher(student)
+    method = mean_teacher(student)
     method.teacher.started = True
     names = {name.split("/")[0] for name in method.diagnose(student, random_batch(), 0.2)}
     assert names == {"reliable", "unreliable", "agreement"}
@@ -289,9 +288,9 @@ def test_the_truth_of_the_keys_is_that_of_their_pixels(tiny_network: Network, pa
     (keys, keep, truth), bank = seen[0], method.contrast.bank
 
     torch.manual_seed(5)
-    views = method.look(batch, 0.0)
-    embedding = method.keys(batch, views).embedding
-    mixed = [mix.apply(batch.truth) for mix in views.mixes]
+    views = look(method, batch, 0.0)
+    embedding = views.keys.embedding
+    mixed = [mix.apply(batch.truth) for mix in views.mixed.mixes]
     expected = torch.cat((batch.label, *mixed))[:, ::2, ::2]
     for c, k in places(keep):
         if keep[c, k]:
@@ -312,7 +311,7 @@ def test_no_loss_depends_on_the_truth(tiny_network: Network, kind: str) -> None:
         keep_truth = seed is not None
         methods: dict[str, Callable[[], Any]] = {
             "u2pl": lambda: teacher_of(student, tiny_network(9), contrast=new_contrast(keep_truth=keep_truth)),  # noqa: B023
-            "mean_teacher": lambda: MeanTeacher(student),  # noqa: B023
+            "mean_teacher": lambda: mean_teacher(student),  # noqa: B023
             "fixmatch": lambda: FixMatch(threshold=0.5),
             "unimatch": lambda: UniMatch(threshold=0.5),
         }

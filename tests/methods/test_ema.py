@@ -21,7 +21,7 @@ def randomize(network: nn.Module) -> None:
 @pytest.mark.parametrize("decay", [0.99, 0.6])
 def test_average_over_several_updates(tiny_network: Network, decay: float) -> None:
     student = tiny_network()
-    teacher = EmaTeacher(student, decay=decay)
+    teacher = EmaTeacher(student, ema_decay=decay)
     expected = {name: value.clone() for name, value in teacher.network.state_dict().items()}
     for k in range(6):
         randomize(student)

@@ -8,9 +8,10 @@ from itertools import product
 
 import pytest
 import torch
+from assemble import mean_teacher
 from torch import Tensor, nn
 
-from u2pl.methods import FixMatch, MeanTeacher, ReliableShare, UniMatch
+from u2pl.methods import FixMatch, ReliableShare, StrongViews, UniMatch
 from u2pl.pixels import CutMix, CutOut, NoMixing, Reliability
 from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
 
@@ -71,7 +72,7 @@ def drawn(seed: int, number: int, like: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 0.95, 1.1])
 @pytest.mark.parametrize("size", [1, 2])
 def test_fixmatch(tiny_network: Network, threshold: float, size: int) -> None:
-    student, batch = tiny_network(1), random_batch(1, size)
+    student, batch = tiny_network(1), replace(random_batch(1, size), strong_2=None)
     student.stem[1].momentum = 0.0  # statistics stay, so that the loop sees what the method saw
     method = FixMatch(threshold=threshold)
     torch.manual_seed(5)
@@ -98,7 +99,7 @@ def test_the_weight_of_fixmatch_in_a_mean_teacher(tiny_network: Network, thresho
     """A teacher that forgets at once, a threshold and the share of reliable pixels make FixMatch of a mean teacher."""
     student, batch = tiny_network(1), replace(random_batch(1, size), strong_2=None)
     student.stem[1].momentum = 0.0
-    method = MeanTeacher(
+    method = mean_teacher(
         student, reliability=Reliability(0.0, min_confidence=threshold), weighting=ReliableShare(), ema_decay=0.0
     )
     torch.manual_seed(5)
@@ -153,8 +154,8 @@ def test_nothing_valid_is_zero_not_nan(tiny_network: Network, method: type) -> N
     batch = random_batch()
     batch.valid[:] = False
     assert method(threshold=0.0)(tiny_network(), batch, 0.0)["unsupervised"].item() == 0
-    erased = method(threshold=0.0, mixing=CutOut(area=1.0))(tiny_network(), random_batch(), 0.0)["unsupervised"]
-    assert erased.isfinite()
+    erasing = method(threshold=0.0, mix=StrongViews(CutOut(area=1.0)))
+    assert erasing(tiny_network(), random_batch(), 0.0)["unsupervised"].isfinite()
 
 
 def test_no_mixing_keeps_every_pixel() -> None:

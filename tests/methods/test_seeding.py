@@ -83,6 +83,13 @@ def test_refinement_sees_the_image_at_the_size_of_the_maps(network: Any) -> None
             torch.testing.assert_close(refined[b, k], expected[b, k] / largest if tags[b, k] else torch.zeros(4, 4))
 
 
+def test_the_background_is_below_the_foreground() -> None:
+    assert Seeding(high=0.5, low=0.5).threshold == 0.5
+    assert Seeding(high=0.6, low=0.2).threshold == pytest.approx(0.4)
+    with pytest.raises(ValueError, match=r"low: 0\.3 is above high, 0\.2"):
+        Seeding(high=0.2, low=0.3)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_seeds_are_of_the_tags_and_between_the_thresholds_there_is_none(network: Any, seed: int) -> None:
     image, tags = images(seed)

@@ -44,9 +44,9 @@ def test_the_loss_is_a_choice(tiny_network: Network) -> None:
     )
 
 
-def test_labels_may_cover_the_first_images_only() -> None:
+def test_labels_of_the_first_images_need_their_part_of_the_output() -> None:
     logits, label = torch.randn(3, 4, 2, 2), torch.randint(0, 4, (1, 2, 2))
-    losses = supervised_losses(SegmentationOutput(logits, logits, auxiliary=logits + 1), label, cross_entropy)
+    losses = supervised_losses(SegmentationOutput(logits, logits, auxiliary=logits + 1)[:1], label, cross_entropy)
     assert losses["supervised"] == cross_entropy(logits[:1], label)
     assert losses["auxiliary"] == cross_entropy(logits[:1] + 1, label)
 

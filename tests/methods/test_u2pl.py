@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from assemble import mean_teacher, u2pl
 from torch import Tensor, nn
 
-from u2pl.methods import U2PL, MeanTeacher, Schedule
-from u2pl.methods.views import downsample, pixel_sets
+from u2pl.methods import U2PL, Schedule
+from u2pl.methods.strong_views import MixedViews
 from u2pl.methods.weighting import LambdaU
 from u2pl.pixels import (
     AdaptiveCopyPaste,
@@ -26,6 +27,7 @@ from u2pl.pixels import (
     partition,
 )
 from u2pl.pixels.losses import OhemCrossEntropy
+from u2pl.pixels.negative_keys import NegativeKeys
 from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
 
 Network = Callable[..., nn.Module]
@@ -44,9 +46,9 @@ def random_batch(seed: int = 0, size: int = 2) -> Batch:
     return Batch(2 * torch.randn(size, 3, SIZE, SIZE), label, weak, strong, valid)
 
 
-def new_contrast(**options: Any) -> UnreliableContrast:
+def new_contrast(**negative_keys: Any) -> UnreliableContrast:
     sizes = {"anchors": M, "negatives": M, "bank_size": 2 * M, "keys_per_step": M, "min_probability": 0.4}
-    return UnreliableContrast(C, 3, **{**sizes, "low_rank": 1, "high_rank": 3, **options})
+    return UnreliableContrast(C, 3, negative_keys=NegativeKeys(1, 3, **negative_keys), **sizes)
 
 
 def build(network: nn.Module, **options: Any) -> U2PL:
@@ -55,7 +57,7 @@ def build(network: nn.Module, **options: Any) -> U2PL:
     for name, part in parts.items():
         own = {key: options.pop(key) for key in part.__dataclass_fields__ if key in options}
         options[name] = part(**own)
-    return U2PL(network, **{"contrast": new_contrast(), **options})
+    return u2pl(network, **{"contrast": new_contrast(), **options})
 
 
 def crops(step: dict[str, Tensor], name: str) -> Tensor:
@@ -184,10 +186,10 @@ def run_both(
         method.teacher.network,
         batch,
         keep,
-        alpha=o.get("alpha_0", 0.2) * (1 - progress),
+        alpha=o.get("alpha", 0.2) * (1 - progress),
         passes=o.get("teacher_passes", 2),
         floor=o.get("min_confidence", 0.0),
-        most=o.get("bound", math.inf),
+        most=o.get("maximum", math.inf),
         ramp=min(1.0, (progress - warmup) / ramp) if ramp else 1.0,
     )
     return losses, expected
@@ -197,7 +199,7 @@ def run_both(
 @pytest.mark.parametrize("passes", [1, 2])
 @pytest.mark.parametrize("progress", [0.0, 0.6])
 def test_a_step_of_algorithm_one(tiny_network: Network, seed: int, passes: int, progress: float) -> None:
-    losses, expected = run_both(tiny_network, random_batch(seed), progress, seed, teacher_passes=passes, alpha_0=0.5)
+    losses, expected = run_both(tiny_network, random_batch(seed), progress, seed, teacher_passes=passes, alpha=0.5)
     assert list(losses) == ["supervised", "unsupervised", "contrastive"]
     assert expected.pop("classes") >= 2
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-3)
@@ -208,7 +210,7 @@ def test_a_step_of_algorithm_one(tiny_network: Network, seed: int, passes: int, 
     [
         {"mixing": ClassMix(C)},
         {"min_confidence": 0.6},
-        {"min_confidence": 0.6, "bound": 1.5},
+        {"min_confidence": 0.6, "maximum": 1.5},
         {"warmup": 0.1, "ramp": 0.5},
         {"warmup": 0.1, "ramp": 0.2},
     ],
@@ -269,25 +271,12 @@ def test_two_views_are_a_batch_of_twice_the_images(tiny_network: Network, passes
     assert losses["contrastive"].item() == pytest.approx(sum(per_class) / len(per_class), rel=1e-3)
 
 
-@pytest.mark.parametrize("chosen", ["unreliable", "reliable", "all"])
-def test_which_unlabeled_pixels_are_negatives(chosen: Any) -> None:
-    label = torch.full((1, 2, 2), IGNORE_INDEX)
-    valid = torch.tensor([[[True, True], [True, False]]])
-    reliable = torch.tensor([[[True, False], [False, False]]])
-    zeros = torch.zeros(1, 2, 2)
-    pseudo = PseudoLabel(zeros.long(), zeros, zeros, valid, reliable, valid & ~reliable)
-    negatives = pixel_sets(label, pseudo, size=torch.Size((2, 2)), negatives_from=chosen)["unreliable"]
-    expected = {"unreliable": pseudo.unreliable, "reliable": reliable, "all": valid}[chosen]
-    assert not negatives[0].any()
-    assert torch.equal(negatives[1:], expected)
-
-
 @pytest.mark.parametrize("chosen", ["reliable", "all"])
 def test_negatives_of_another_kind_reach_the_bank(tiny_network: Network, chosen: Any) -> None:
     fills = []
     for source in ("unreliable", chosen):
         student = tiny_network(1)
-        method = build(student, negatives_from=source)
+        method = build(student, contrast=new_contrast(pixels=source))
         torch.manual_seed(0)
         method(student, random_batch(1), 0.0)
         fills.append(method.contrast.bank.fill.sum().item())
@@ -295,8 +284,8 @@ def test_negatives_of_another_kind_reach_the_bank(tiny_network: Network, chosen:
 
 
 def test_without_dynamic_partition_the_share_stays(tiny_network: Network) -> None:
-    assert build(tiny_network(), alpha_0=0.4).reliability.alpha(0.75) == pytest.approx(0.1)
-    assert build(tiny_network(), alpha_0=0.4, dynamic=False).reliability.alpha(0.75) == 0.4
+    assert build(tiny_network(), alpha=0.4).reliability.alpha_t(0.75) == pytest.approx(0.1)
+    assert build(tiny_network(), alpha=0.4, dynamic=False).reliability.alpha_t(0.75) == 0.4
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.5])
@@ -316,7 +305,7 @@ def test_copy_paste_changes_labeled_images_and_follows_their_confidence(tiny_net
     probability = logits.softmax(dim=1)
     for c in range(C):
         assert confidence.value[c].item() == pytest.approx(probability[:, c][label == c].mean().item(), rel=1e-5)
-    assert "class_confidence.value" in method.state_dict()
+    assert "mix.class_confidence.value" in method.state_dict()
 
 
 def test_a_batch_of_one(tiny_network: Network) -> None:
@@ -329,7 +318,7 @@ def test_a_batch_of_one(tiny_network: Network) -> None:
 def test_mean_teacher_is_u2pl_without_the_contrast(tiny_network: Network, seed: int) -> None:
     _, expected = run_both(tiny_network, random_batch(seed), 0.3, seed)
     student = tiny_network(seed).eval()
-    method = MeanTeacher(student)
+    method = mean_teacher(student)
     method.teacher.started = True
     method.teacher.network.load_state_dict(tiny_network(seed + 50).state_dict())
     torch.manual_seed(seed)
@@ -337,7 +326,7 @@ def test_mean_teacher_is_u2pl_without_the_contrast(tiny_network: Network, seed: 
     assert list(losses) == ["supervised", "unsupervised"]
     for name, loss in losses.items():
         assert loss.item() == pytest.approx(expected[name], rel=1e-3)
-    method = MeanTeacher(tiny_network(projection=False), teacher_passes=1)
+    method = mean_teacher(tiny_network(projection=False), teacher_passes=1)
     assert list(method(tiny_network(projection=False), random_batch(), 0.0)) == ["supervised", "unsupervised"]
 
 
@@ -360,7 +349,7 @@ def test_passes_of_the_teacher(tiny_network: Network, passes: int, expected: lis
 def test_padding_and_no_reliable_pixel_are_zero_not_nan(tiny_network: Network) -> None:
     batch = random_batch()
     assert batch.valid is not None
-    for options in ({"min_confidence": 2.0}, {"alpha_0": 1.0}):
+    for options in ({"min_confidence": 2.0}, {"alpha": 1.0}):
         losses = build(tiny_network(), **options)(tiny_network(), batch, 0.0)
         assert losses["unsupervised"].item() == 0
         assert losses["contrastive"].isfinite()
@@ -376,7 +365,7 @@ def test_padding_and_no_reliable_pixel_are_zero_not_nan(tiny_network: Network) -
 def test_erased_pixels_neither_train_nor_count(tiny_network: Network) -> None:
     student = tiny_network().eval()
     batch = random_batch(0)
-    method = MeanTeacher(student, mixing=CutOut(area=1.0))
+    method = mean_teacher(student, mixing=CutOut(area=1.0))
     assert method(student, batch, 0.0)["unsupervised"].item() == 0
 
 
@@ -424,41 +413,20 @@ def test_every_parameter_has_a_gradient_and_the_teacher_has_none(tiny_network: N
     assert all(parameter.grad is None for parameter in method.parameters())
 
 
-def test_the_share_of_unreliable_pixels_falls_with_progress(
-    tiny_network: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_share_of_unreliable_pixels_falls_with_progress(tiny_network: Network) -> None:
     student = tiny_network()
-    method = build(student, alpha_0=0.4)
+    method = build(student, alpha=0.4)
     shares = []
-    look = method.look
 
-    def watched(batch: Batch, progress: float) -> Any:
-        views = look(batch, progress)
-        shares.append(views.targets.unreliable.float().mean().item())
-        return views
+    def watch(mix: nn.Module, arguments: Any, mixed: MixedViews) -> None:
+        shares.append(mixed.pseudo.unreliable.float().mean().item())
 
-    monkeypatch.setattr(method, "look", watched)
+    method.mix.register_forward_hook(watch)
     batch = copy.deepcopy(random_batch(size=1))  # alone in its batch, a crop is mixed with itself
     batch.valid[:] = True
     for progress in (0.0, 0.5, 0.9):
         method(student, batch, progress)
     assert shares == pytest.approx([0.4, 0.2, 0.04], abs=0.03)
-
-
-def test_weight_of_the_unsupervised_loss() -> None:
-    valid = torch.ones(1, 4, 5, dtype=torch.bool)
-    valid[0, 0] = False
-    reliable = torch.zeros_like(valid)
-    reliable[0, 1] = True
-    zeros = torch.zeros(1, 4, 5)
-    pseudo = PseudoLabel(zeros.long(), zeros, zeros, valid, reliable, valid & ~reliable)
-    assert LambdaU().lambda_u(pseudo).item() == 3
-    assert LambdaU(2.0).lambda_u(pseudo).item() == 2
-    nothing = replace(pseudo, reliable=torch.zeros_like(reliable))
-    assert LambdaU().lambda_u(nothing).item() == 15
-    schedule = Schedule(warmup=0.2, ramp=0.4)
-    assert [schedule.ramped(progress) for progress in (0.2, 0.3, 0.6, 0.9)] == pytest.approx([0, 0.25, 1, 1])
-    assert Schedule().ramped(0.0) == 1
 
 
 def test_the_supervised_loss_is_a_choice(tiny_network: Network) -> None:
@@ -501,12 +469,3 @@ def test_a_restored_run_goes_on_as_the_one_that_was_saved(tiny_network: Network)
     assert results[0] == results[1]
     for name, value in restored.teacher.network.state_dict().items():
         assert torch.equal(value, method.teacher.network.state_dict()[name])
-
-
-def test_downsampling_takes_the_nearest_pixel() -> None:
-    label = torch.randint(0, 256, (2, 9, 9))
-    small = downsample(label, torch.Size((3, 3)))
-    for b, y, x in product(range(2), range(3), range(3)):
-        assert small[b, y, x] == label[b, 3 * y, 3 * x]
-    assert downsample(label > 3, torch.Size((3, 3))).dtype == torch.bool
-    assert small.dtype == label.dtype

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from assemble import look, weak_u2pl, with_teacher
 from torch import Tensor, nn
 
 from u2pl.methods import Schedule, WeakU2PL
 from u2pl.methods.seeding import Seeding
 from u2pl.pixels import CutMix, CutOut, NoMixing, Reliability, UnreliableContrast
 from u2pl.pixels.cam import PixelAdaptiveRefinement
+from u2pl.pixels.negative_keys import NegativeKeys
 from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
 
 Network = Callable[..., nn.Module]
@@ -26,7 +28,7 @@ C, SIZE, SMALL = 4, 8, 4
 M = 4 * SMALL * SMALL  # every set of a step is smaller
 LOW, HIGH, DELTA = 1, 3, 0.4
 REFINEMENT = PixelAdaptiveRefinement(1, (1,))
-SEEDING = Seeding(scales=(1.0, 2.0), stride=2, refinement=REFINEMENT, high=0.6, low=0.3)
+SEEDING = Seeding(warmup=0.2, scales=(1.0, 2.0), stride=2, refinement=REFINEMENT, high=0.6, low=0.3)
 
 
 def random_batch(seed: int = 0, *, labeled: int = 0, untagged: bool = False) -> Batch:
@@ -49,24 +51,21 @@ def random_batch(seed: int = 0, *, labeled: int = 0, untagged: bool = False) -> 
     )
 
 
-def new_contrast(**options: Any) -> UnreliableContrast:
+def new_contrast(*, tags: bool = True, keep_truth: bool = False) -> UnreliableContrast:
     sizes = {"anchors": M, "negatives": M, "bank_size": 2 * M, "keys_per_step": M, "min_probability": DELTA}
-    return UnreliableContrast(C, 3, **{**sizes, "low_rank": LOW, "high_rank": HIGH, **options})
+    return UnreliableContrast(C, 3, negative_keys=NegativeKeys(LOW, HIGH, tags=tags), keep_truth=keep_truth, **sizes)
 
 
 def build(network: nn.Module, **options: Any) -> WeakU2PL:
-    defaults: dict[str, Any] = {"contrast": new_contrast(), "seeding": SEEDING, "cam_warmup": 0.2}
+    defaults: dict[str, Any] = {"contrast": new_contrast(), "seeding": SEEDING}
     defaults |= {"schedule": Schedule(warmup=0.5), "reliability": Reliability(0.5)}
-    return WeakU2PL(network, **{**defaults, **options})
+    return weak_u2pl(network, **{**defaults, **options})
 
 
 def taught(tiny_network: Network, seed: int = 0, **options: Any) -> tuple[nn.Module, WeakU2PL]:
     """A student in evaluation mode, so that it may be run again, and its method with a teacher that is another."""
     student = tiny_network(seed, classification=True).eval()
-    method = build(student, **options)
-    method.teacher.started = True
-    method.teacher.network.load_state_dict(tiny_network(seed + 50, classification=True).state_dict())
-    return student, method
+    return student, with_teacher(build(student, **options), tiny_network(seed + 50, classification=True))
 
 
 def mean_cross_entropy(logits: Tensor, labels: Tensor) -> float:
@@ -197,17 +196,18 @@ def test_a_step_pixel_by_pixel(
     tiny_network: Network, seed: int, passes: int, tag_negatives: bool, share: float
 ) -> None:
     seeding = replace(SEEDING, share=share)
-    student, method = taught(tiny_network, seed, teacher_passes=passes, tag_negatives=tag_negatives, seeding=seeding)
+    contrast = new_contrast(tags=tag_negatives)
+    student, method = taught(tiny_network, seed, teacher_passes=passes, contrast=contrast, seeding=seeding)
     batch = random_batch(seed)
     torch.manual_seed(seed)
     losses = method(student, batch, 0.6)
-    assert list(losses) == ["supervised", "classification", "unsupervised", "contrastive"]
+    assert list(losses) == ["supervised", "unsupervised", "contrastive", "classification"]
     torch.manual_seed(seed)
     pseudo = PseudoLabel.from_logits(torch.zeros(2, C, SIZE, SIZE))
     keep = CutMix().draw(pseudo).keep
     expected = loop_step(
         student,
-        method.teacher.network,
+        method.u2pl.teacher.network,
         batch,
         keep,
         alpha=0.5 * 0.4,
@@ -223,28 +223,28 @@ def test_tags_in_the_first_phase_seeds_in_the_second(tiny_network: Network) -> N
     method = build(student)
     batch = random_batch()
     first = method(student, batch, 0.19)
-    assert list(first) == ["supervised", "classification", "contrastive"]
+    assert list(first) == ["supervised", "contrastive", "classification"]
     assert first["supervised"].item() == first["contrastive"].item() == 0
     assert first["classification"].item() == pytest.approx(loop_classification(copy.deepcopy(student), batch), rel=1e-4)
     method.after_step(student)
-    assert not method.teacher.started
+    assert not method.u2pl.teacher.started
     assert list(method.candidates(student)) == ["student"]
 
     with torch.no_grad():
         student.classification.weight += 1
     second = method(student.eval(), batch, 0.2)
-    assert list(second) == ["supervised", "classification", "contrastive"]
-    assert method.teacher.started
-    assert torch.equal(method.teacher.network.classification.weight, student.classification.weight)
-    seeds = SEEDING(method.teacher.network, batch.weak, batch.tags[:, 1:], batch.valid)
+    assert list(second) == ["supervised", "contrastive", "classification"]
+    assert method.u2pl.teacher.started
+    assert torch.equal(method.u2pl.teacher.network.classification.weight, student.classification.weight)
+    seeds = SEEDING(method.u2pl.teacher.network, batch.weak, batch.tags[:, 1:], batch.valid)
     logits = student(batch.weak).logits
     assert second["supervised"].item() == pytest.approx(mean_cross_entropy(logits, seeds), rel=1e-4)
     assert second["contrastive"].item() == 0
     method.after_step(student)
-    assert method.teacher.updates == 1
+    assert method.u2pl.teacher.updates == 1
     assert list(method.candidates(student)) == ["student", "teacher"]
     assert "unsupervised" in method(student, batch, 0.5)
-    assert method.teacher.updates == 1  # started once
+    assert method.u2pl.teacher.updates == 1  # started once
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.3, 0.7])
@@ -259,19 +259,21 @@ def test_every_parameter_has_a_gradient_in_every_phase(tiny_network: Network, pr
 
 
 def test_the_warm_up_ends_no_earlier_than_that_of_the_maps(tiny_network: Network) -> None:
-    assert build(tiny_network(classification=True), schedule=Schedule(warmup=0.1)).schedule.warmup == 0.2
-    assert build(tiny_network(classification=True), schedule=Schedule(warmup=0.1, ramp=0.5)).schedule.ramp == 0.5
-    assert build(tiny_network(classification=True)).schedule.warmup == 0.5
+    assert build(tiny_network(classification=True)).u2pl.schedule.warmup == 0.5
+    assert build(tiny_network(classification=True), schedule=Schedule(warmup=0.2)).u2pl.schedule.warmup == 0.2
+    for schedule in (Schedule(warmup=0.1), Schedule(warmup=0.1, ramp=0.5)):
+        with pytest.raises(ValueError, match=r"ends at 0\.1, before that of the seeding, 0\.2"):
+            build(tiny_network(classification=True), schedule=schedule)
 
 
 def test_what_is_not_tagged_is_never_a_pseudo_label(tiny_network: Network) -> None:
     _, method = taught(tiny_network, mixing=NoMixing())
     for seed in range(5):
         batch = random_batch(seed)
-        views = method.look(method.seeded(batch, 0.6), 0.6)
+        views = look(method.u2pl, method.seeded(batch, 0.6), 0.6)
         for b in range(2):
             assert set(views.pseudo.label[b].unique().tolist()) <= {c for c in range(C) if batch.tags[b, c]}
-        raw = method.teacher(batch.weak).logits
+        raw = method.u2pl.teacher(batch.weak).logits
         assert not torch.equal(views.pseudo.label, raw.argmax(dim=1))
 
 
@@ -281,11 +283,11 @@ def test_an_image_without_tags_is_as_in_u2pl(tiny_network: Network) -> None:
     seeded = method.seeded(batch, 0.7)
     assert (seeded.label[1] == IGNORE_INDEX).all()
     assert (seeded.label[0] != IGNORE_INDEX).any()
-    views = method.look(seeded, 0.6)
-    plain = PseudoLabel.from_logits(method.teacher(batch.weak).logits)
+    views = look(method.u2pl, seeded, 0.6)
+    plain = PseudoLabel.from_logits(method.u2pl.teacher(batch.weak).logits)
     assert torch.equal(views.pseudo.label[1], plain.label[1])
     torch.testing.assert_close(views.pseudo.entropy[1], plain.entropy[1])
-    absent = method.sets(seeded, views, torch.Size((SMALL, SMALL)))["absent"]
+    absent = views.keys.absent
     assert not absent[[1, 3]].any()
     assert absent[0, 1, :, 1:].all()
 
@@ -301,12 +303,11 @@ def test_labeled_images_come_first_and_know_their_own_tags(tiny_network: Network
     logits = student(seeded.image).logits
     assert losses["supervised"].item() == pytest.approx(mean_cross_entropy(logits, seeded.label), rel=1e-4)
     assert losses["classification"].item() == pytest.approx(loop_classification(student, batch), rel=1e-4)
-    views = method.look(seeded, 0.7)
+    views = look(method.u2pl, seeded, 0.7)
     assert len(views.images) == 3 + 2 + 2
-    plain = method.teacher(views.images).coarse
-    coarse = method.keys(seeded, views).coarse
-    torch.testing.assert_close(coarse[:3], plain[:3])  # a label needs no tags
-    absent = method.sets(seeded, views, torch.Size((SMALL, SMALL)))["absent"]
+    plain = method.u2pl.teacher(views.images).coarse
+    torch.testing.assert_close(views.keys.probability[:3], plain[:3].softmax(dim=1))  # a label needs no tags
+    absent = views.keys.absent
     assert not absent[:3].any()
     assert torch.equal(absent[3:5], absent[5:])
 
@@ -314,9 +315,9 @@ def test_labeled_images_come_first_and_know_their_own_tags(tiny_network: Network
 def test_tags_travel_with_erased_pixels(tiny_network: Network) -> None:
     _, method = taught(tiny_network, mixing=CutOut())
     seeded = method.seeded(random_batch(), 0.6)
-    views = method.look(seeded, 0.6)
-    kept = views.mixes[0].keep[:, ::2, ::2]
-    absent = method.sets(seeded, views, torch.Size((SMALL, SMALL)))["absent"]
+    views = look(method.u2pl, seeded, 0.6)
+    kept = views.mixed.mixes[0].keep[:, ::2, ::2]
+    absent = views.keys.absent
     for b, c, y, x in product(range(2), range(C), range(SMALL), range(SMALL)):
         expected = not seeded.tags[b, c] and kept[b, y, x] and seeded.valid[b, 2 * y, 2 * x]
         assert absent[2 + b, c, y, x] == expected
@@ -325,7 +326,7 @@ def test_tags_travel_with_erased_pixels(tiny_network: Network) -> None:
 def test_without_a_contrast(tiny_network: Network) -> None:
     student = tiny_network(0, classification=True, projection=False)
     method = build(student, contrast=None)
-    assert list(method(student, random_batch(), 0.7)) == ["supervised", "classification", "unsupervised"]
+    assert list(method(student, random_batch(), 0.7)) == ["supervised", "unsupervised", "classification"]
 
 
 def test_batches_without_tags_are_refused(tiny_network: Network) -> None:
@@ -350,9 +351,8 @@ def test_diagnosis_goes_by_truth_and_not_by_seeds(tiny_network: Network) -> None
     student, method = taught(tiny_network, contrast=new_contrast(keep_truth=True), mixing=NoMixing())
     batch = replace(random_batch(), truth=torch.randint(0, C, (2, SIZE, SIZE)))
     method(student, batch, 0.7)
-    views = method.look(method.seeded(batch, 0.7), 0.7)
-    truth = method.truth(method.seeded(batch, 0.7), views, torch.Size((SMALL, SMALL)))
-    assert torch.equal(truth, batch.truth[:, ::2, ::2].repeat(2, 1, 1))
+    views = look(method.u2pl, method.seeded(batch, 0.7), 0.7)
+    assert torch.equal(views.keys.truth, batch.truth[:, ::2, ::2].repeat(2, 1, 1))
     counts = method.diagnose(student, batch, 0.7)
     assert {"reliable/accuracy", "anchors/classes", "queue/purity", "agreement"} <= counts.keys()
     fresh = build(tiny_network(classification=True))
@@ -364,5 +364,9 @@ def test_its_teacher_is_asked_what_is_likely(tiny_network: Network, passes: int)
     batch, weight = random_batch(), torch.arange(1.0, C + 1)
     _, method = taught(tiny_network, teacher_passes=passes, class_weight=weight)
     seeded = method.seeded(batch, 0.3)
-    seen = method.teacher(batch.weak).logits - weight.log().view(1, C, 1, 1)
-    torch.testing.assert_close(method.teacher_view(seeded).logits[-len(batch.weak) :], seen)
+    seen = method.u2pl.teacher(batch.weak).logits - weight.log().view(1, C, 1, 1)
+    likely = seen.masked_fill(~batch.tags[:, :, None, None], -math.inf).softmax(dim=1)
+    found = method.u2pl.teacher_pass(seeded).logits[-len(batch.weak) :]
+    torch.testing.assert_close(found.softmax(dim=1), likely)
+    torch.testing.assert_close(method.segmentation(batch, 0.7), likely)  # and so for its share in the seeds
+    assert method.segmentation(batch, 0.3) is None  # which it has after the warm-up

@@ -10,12 +10,10 @@ from u2pl.pixels.contrast import (
     UnreliableContrast,
     anchor_mask,
     class_centres,
-    class_rank,
-    default_low_rank,
     gather_pixels,
     info_nce,
-    negative_mask,
 )
+from u2pl.pixels.negative_keys import NegativeKeys, class_rank
 from u2pl.pixels.prototypes import Prototypes
 from u2pl.structures import IGNORE_INDEX
 
@@ -95,26 +93,10 @@ def loop_contrast(
     return sum(losses) / max(1, len(losses))
 
 
-def whole_set_contrast(**options: object) -> UnreliableContrast:
+def whole_set_contrast(low: int | None = None, high: int | None = None, **options: object) -> UnreliableContrast:
     number = B * H * W
-    return UnreliableContrast(
-        C, D, **{"anchors": number, "negatives": number, "bank_size": number, "keys_per_step": number, **options}
-    )
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_class_rank(seed: int) -> None:
-    torch.manual_seed(seed)
-    probability = torch.randn(2, 6, 3, 4).softmax(dim=1)
-    probability[0] = (probability[0] * 5).round() / 5  # ties
-    rank = class_rank(probability)
-    for b, y, x in product(range(2), range(3), range(4)):
-        assert rank[b, :, y, x].tolist() == ranks_of(probability[b, :, y, x].tolist())
-
-
-def test_class_rank_of_equal_probabilities_and_of_many_classes() -> None:
-    assert class_rank(torch.full((1, 4, 1, 1), 0.25)).flatten().tolist() == [0, 1, 2, 3]
-    assert class_rank(torch.arange(300.0).view(1, 300, 1)).flatten().tolist() == list(range(299, -1, -1))
+    sizes = {"anchors": number, "negatives": number, "bank_size": number, "keys_per_step": number}
+    return UnreliableContrast(C, D, negative_keys=NegativeKeys(low, high), **{**sizes, **options})
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -129,25 +111,6 @@ def test_anchors(seed: int, delta: float) -> None:
 def test_an_anchor_is_surer_than_the_bound() -> None:
     probability = torch.tensor([0.5, 0.5]).view(1, 2, 1, 1)
     assert not anchor_mask(torch.zeros(1, 1, 1).long(), probability, min_probability=0.5).any()
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("low", "high"), [(1, 2), (1, 5), (2, 4), (3, 5)])
-def test_negatives(seed: int, low: int, high: int) -> None:
-    step = random_step(seed)
-    rank = class_rank(step["teacher_probability"])
-    mask = negative_mask(rank, step["label"], step["unreliable"], low_rank=low, high_rank=high)
-    for place, c in product(PLACES, range(C)):
-        assert mask[place[0], c, place[1], place[2]] == is_negative(step, c, place, low, high), (place, c)
-
-
-def test_negatives_are_not_gated_by_the_pixels_own_label() -> None:
-    # Two pixels, four classes, most likely first: a labeled one of class 0 and an unreliable one.
-    rank = torch.arange(4).view(1, 4, 1, 1).expand(1, 4, 1, 2)
-    label, unreliable = torch.tensor([[[0, IGNORE_INDEX]]]), torch.tensor([[[False, True]]])
-    mask = negative_mask(rank, label, unreliable, low_rank=2, high_rank=4)
-    assert mask[0, :, 0, 0].tolist() == [False, True, False, False]  # a hard negative of class 1, not of its own
-    assert mask[0, :, 0, 1].tolist() == [False, False, True, True]  # of classes other than its pseudo-label
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -191,7 +154,7 @@ def test_info_nce(temperature: float) -> None:
 @pytest.mark.parametrize(("low", "high"), [(1, 5), (2, 4)])
 def test_contrast_of_whole_sets(seed: int, absent: int | None, low: int, high: int) -> None:
     step = random_step(seed, absent)
-    contrast = whole_set_contrast(low_rank=low, high_rank=high)
+    contrast = whole_set_contrast(low=low, high=high)
     loss = contrast(**step)
     held = [sum(is_negative(step, c, place, low, high) for place in PLACES) for c in range(C)]
     assert contrast.bank.fill.tolist() == held
@@ -207,7 +170,7 @@ def centre_of(step: dict[str, Tensor], c: int) -> Tensor | None:
 
 @pytest.mark.parametrize("used", [True, False])
 def test_prototypes_follow_the_centres_and_are_the_positives(used: bool) -> None:
-    contrast = whole_set_contrast(low_rank=1, prototypes=Prototypes(C, D, momentum=0.6), prototype_positives=used)
+    contrast = whole_set_contrast(low=1, prototypes=Prototypes(C, D, momentum=0.6), prototype_positives=used)
     expected: dict[int, Tensor] = {}
     seen = [0] * C
     for number, absent in enumerate((2, 1, None, 3)):
@@ -232,13 +195,13 @@ def test_prototypes_follow_the_centres_and_are_the_positives(used: bool) -> None
 
 def test_the_first_prototypes_are_the_centres() -> None:
     step = random_step(1)
-    plain, kept = whole_set_contrast(low_rank=1), whole_set_contrast(low_rank=1, prototypes=Prototypes(C, D))
+    plain, kept = whole_set_contrast(low=1), whole_set_contrast(low=1, prototypes=Prototypes(C, D))
     assert plain(**step).item() == kept(**step).item() > 0
 
 
 def test_classes_without_a_prototype_are_left_out() -> None:
     step = random_step(0)
-    contrast = whole_set_contrast(low_rank=1, bank_size=100, prototypes=Prototypes(C, D))
+    contrast = whole_set_contrast(low=1, bank_size=100, prototypes=Prototypes(C, D))
     contrast(**step)  # fills the queues
     contrast.prototypes.updates.zero_()
     place = next(place for place in PLACES if step["target"][place] == 4 and is_anchor(step, 4, place))
@@ -252,7 +215,7 @@ def test_classes_without_a_prototype_are_left_out() -> None:
 
 def test_ranks_known_already_are_taken() -> None:
     step = random_step(0)
-    plain, given, turned = (whole_set_contrast(low_rank=1, high_rank=3) for _ in range(3))
+    plain, given, turned = (whole_set_contrast(low=1, high=3) for _ in range(3))
     rank = class_rank(step["teacher_probability"])
     assert plain(**step).item() == given(**step, rank=rank).item()
     turned(**step, rank=C - 1 - rank)
@@ -263,7 +226,8 @@ def test_ranks_known_already_are_taken() -> None:
 def test_absent_classes_are_further_negatives(seed: int) -> None:
     step = random_step(seed)
     absent = torch.rand(B, C, H, W) < 0.3
-    contrast = UnreliableContrast(C, D, bank_size=B * H * W, keys_per_step=B * H * W, low_rank=1, high_rank=3)
+    keys = NegativeKeys(1, 3)
+    contrast = UnreliableContrast(C, D, bank_size=B * H * W, keys_per_step=B * H * W, negative_keys=keys)
     contrast(**step, absent=absent)
     for c in range(C):
         expected = []
@@ -280,7 +244,7 @@ def test_absent_classes_are_further_negatives(seed: int) -> None:
 
 def test_contrast_of_a_batch_of_one() -> None:
     step = {name: tensor[:1].detach() for name, tensor in random_step(0).items()}
-    contrast = whole_set_contrast(low_rank=2)
+    contrast = whole_set_contrast(low=2)
     padded = {name: torch.cat((tensor, torch.zeros_like(tensor))) for name, tensor in step.items()}
     padded["target"][1], padded["label"][1] = IGNORE_INDEX, IGNORE_INDEX
     assert contrast(**step).item() == pytest.approx(loop_contrast(padded, 2, C), rel=1e-4)
@@ -295,9 +259,8 @@ def test_anchors_positives_and_negatives_of_a_class_belong_together(absent: int)
     embedding = axes[label].permute(0, 3, 1, 2)
     probability = F.one_hot(label, 4).permute(0, 3, 1, 2).float().clamp(min=0.1)
     probability[:, absent] = 0.01
-    contrast = UnreliableContrast(
-        4, 4, low_rank=3, high_rank=4, anchors=6, negatives=6, bank_size=6, keys_per_step=6, min_probability=0.3
-    )
+    sizes = {"anchors": 6, "negatives": 6, "bank_size": 6, "keys_per_step": 6}
+    contrast = UnreliableContrast(4, 4, negative_keys=NegativeKeys(3, 4), min_probability=0.3, **sizes)
     nothing = torch.zeros_like(label, dtype=torch.bool)
     loss = contrast(embedding, embedding, probability, target=label, label=label, unreliable=nothing)
     expected = -math.log(math.exp(2) / (math.exp(2) + 6))  # all six negatives are orthogonal to the anchor
@@ -306,7 +269,7 @@ def test_anchors_positives_and_negatives_of_a_class_belong_together(absent: int)
 
 def test_queues_remember_earlier_steps() -> None:
     first, second = random_step(0), random_step(1)
-    contrast = whole_set_contrast(low_rank=1, high_rank=5, bank_size=100)
+    contrast = whole_set_contrast(low=1, high=5, bank_size=100)
     contrast(**first)
     contrast(**second)
     both = [sum(is_negative(step, c, p, 1, 5) for step in (first, second) for p in PLACES) for c in range(C)]
@@ -315,7 +278,7 @@ def test_queues_remember_earlier_steps() -> None:
 
 def test_at_most_keys_per_step_enter_a_queue() -> None:
     step = random_step(0)
-    contrast = whole_set_contrast(low_rank=1, high_rank=5, keys_per_step=2)
+    contrast = whole_set_contrast(low=1, high=5, keys_per_step=2)
     contrast(**step)
     counts = [sum(is_negative(step, c, place, 1, 5) for place in PLACES) for c in range(C)]
     assert max(counts) > 2
@@ -327,7 +290,7 @@ def test_gradient_reaches_drawn_anchors_only(number: int) -> None:
     step = random_step(2)
     step["teacher_embedding"].requires_grad_()
     step["teacher_probability"].requires_grad_()
-    contrast = whole_set_contrast(low_rank=1, high_rank=5, anchors=number)
+    contrast = whole_set_contrast(low=1, high=5, anchors=number)
     contrast(**step).backward()
     assert step["teacher_embedding"].grad is None
     assert step["teacher_probability"].grad is None
@@ -361,7 +324,7 @@ def test_without_a_class_to_contrast_the_loss_is_zero_and_connected(without: str
 
 def test_two_classes_of_which_one_appears() -> None:
     contrast = UnreliableContrast(2, D, anchors=4, negatives=4, bank_size=12, keys_per_step=12)
-    assert (contrast.low_rank, contrast.high_rank) == (1, 2)
+    assert contrast.negative_keys.ranks(2) == (1, 2)
     zeros = torch.zeros(1, H, W, dtype=torch.long)
     unreliable = torch.zeros(1, H, W, dtype=torch.bool)
     probability = torch.tensor([0.8, 0.2]).view(1, 2, 1, 1).expand(1, 2, H, W)
@@ -377,14 +340,14 @@ def test_two_classes_of_which_one_appears() -> None:
 def test_everything_and_nothing_unreliable() -> None:
     step = random_step(3)
     ignored, everything = torch.full_like(step["label"], IGNORE_INDEX), torch.ones_like(step["unreliable"])
-    contrast = whole_set_contrast(low_rank=2, high_rank=4)
+    contrast = whole_set_contrast(low=2, high=4)
     contrast(**{**step, "label": ignored, "target": ignored, "unreliable": everything})
     held = [0] * C
     for b, y, x in PLACES:
         for c, rank in enumerate(ranks_of(step["teacher_probability"][b, :, y, x].tolist())):
             held[c] += 2 <= rank < 4
     assert contrast.bank.fill.tolist() == held
-    contrast = whole_set_contrast(low_rank=2, high_rank=4)
+    contrast = whole_set_contrast(low=2, high=4)
     nothing = torch.zeros_like(step["unreliable"])
     loss = contrast(**{**step, "unreliable": nothing})
     expected = loop_contrast({**step, "unreliable": nothing}, 2, 4)
@@ -399,8 +362,8 @@ def test_keys_are_shared_among_processes() -> None:
         return torch.cat((keys, keys + 1), dim=1), torch.cat((keep, keep), dim=1)
 
     step = random_step(0)
-    alone = whole_set_contrast(low_rank=1, bank_size=100)
-    together = whole_set_contrast(low_rank=1, bank_size=100, gather=gather)
+    alone = whole_set_contrast(low=1, bank_size=100)
+    together = whole_set_contrast(low=1, bank_size=100, gather=gather)
     alone(**step)
     together(**step)
     number = B * H * W
@@ -418,8 +381,8 @@ def test_the_truth_is_shared_with_its_keys_and_changes_nothing() -> None:
     step["teacher_embedding"] = 10.0 * torch.arange(B * H * W).view(B, 1, H, W).expand(B, D, H, W)
     truth = torch.randint(0, 200, (B, H, W))
     for shared in (None, gather):
-        plain = whole_set_contrast(low_rank=1, bank_size=100, gather=shared)
-        knowing = whole_set_contrast(low_rank=1, bank_size=100, gather=shared, keep_truth=True)
+        plain = whole_set_contrast(low=1, bank_size=100, gather=shared)
+        knowing = whole_set_contrast(low=1, bank_size=100, gather=shared, keep_truth=True)
         assert torch.equal(*(contrast(**step, truth=truth) for contrast in (plain, knowing)))
         assert torch.equal(plain.bank.keys, knowing.bank.keys)
         others = 0
@@ -437,7 +400,7 @@ def test_bfloat16_is_contrasted_in_single_precision() -> None:
     back = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in half.items()}
     half["embedding"].requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = whole_set_contrast(low_rank=2)(**half)
+        loss = whole_set_contrast(low=2)(**half)
     loss.backward()
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(loop_contrast(back, 2, C), rel=1e-4)
@@ -456,21 +419,18 @@ def test_state_round_trip() -> None:
     assert losses[0] == losses[1]
 
 
-def test_defaults_leave_ranks_between_them_whatever_the_number_of_classes() -> None:
-    assert [default_low_rank(number) for number in (2, 3, 4, 8, 11, 12, 19, 21, 150)] == [1, 1, 1, 2, 2, 3, 3, 3, 3]
-    for number in range(2, 30):
-        contrast = UnreliableContrast(number, 2, bank_size=4, keys_per_step=4)
-        assert contrast.high_rank == min(20, number)
-
-
 @pytest.mark.parametrize(("low", "high"), [(0, 3), (3, 3), (4, 3), (1, 6)])
 def test_ranks_out_of_order(low: int, high: int) -> None:
     with pytest.raises(ValueError, match="0 < low_rank < high_rank <= 5"):
-        UnreliableContrast(5, 2, low_rank=low, high_rank=high)
+        UnreliableContrast(5, 2, negative_keys=NegativeKeys(low, high))
 
 
-def test_sizes_of_the_queues() -> None:
-    contrast = UnreliableContrast(3, 2, bank_size=[50, 30, 40], keys_per_step=30)
-    assert contrast.bank.capacity.tolist() == [50, 30, 40]
-    with pytest.raises(ValueError, match="keys_per_step 31"):
-        UnreliableContrast(3, 2, bank_size=[50, 30, 40], keys_per_step=31)
+@pytest.mark.parametrize(
+    ("size", "background", "expected"), [(40, 50, [50, 40, 40]), (40, 30, [30, 40, 40]), (40, None, [40, 40, 40])]
+)
+def test_sizes_of_the_queues(size: int, background: int | None, expected: list[int]) -> None:
+    sizes, least = {"bank_size": size, "background_bank_size": background}, min(expected)
+    contrast = UnreliableContrast(3, 2, keys_per_step=least, **sizes)
+    assert contrast.bank.capacity.tolist() == expected
+    with pytest.raises(ValueError, match=rf"keys_per_step {least + 1} is more than a queue holds \({least}\)"):
+        UnreliableContrast(3, 2, keys_per_step=least + 1, **sizes)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from u2pl.pixels import NegativeLearning
-from u2pl.pixels.contrast import class_rank
+from u2pl.pixels.negative_keys import NegativeKeys, class_rank
 from u2pl.pixels.negative_learning import log_complement
 
 C = 5
@@ -25,7 +25,7 @@ def test_against_a_loop(seed: int, low: int, high: int, size: int) -> None:
         order = sorted(range(C), key=lambda c: -teacher[b, c, y, x].item())
         p = logits[b, :, y, x].double().softmax(dim=0).tolist()
         losses += [-math.log(1 - p[c]) for c in order[low:high] if unreliable[b, y, x]]
-    loss = NegativeLearning(low, high)(logits, class_rank(teacher), unreliable)
+    loss = NegativeLearning(NegativeKeys(low, high))(logits, class_rank(teacher), unreliable)
     assert loss.item() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
 
 
@@ -34,7 +34,7 @@ def test_everything_unreliable_and_nothing() -> None:
     logits = torch.randn(2, 2, 3, 4, requires_grad=True)
     rank = class_rank(torch.randn(2, 2, 3, 4))
     everything = torch.ones(2, 3, 4, dtype=torch.bool)
-    negative = NegativeLearning(1, 2)
+    negative = NegativeLearning(NegativeKeys(1, 2))
     unlikely = rank.argmax(dim=1, keepdim=True)  # of two classes, the other one
     expected = -(1 - logits.detach().softmax(dim=1).gather(1, unlikely)).log().mean()
     torch.testing.assert_close(negative(logits, rank, everything).detach(), expected)
@@ -48,7 +48,7 @@ def test_only_unlikely_classes_of_unreliable_pixels_are_pushed_down() -> None:
     torch.manual_seed(1)
     logits = torch.randn(1, C, 1, 2, requires_grad=True)
     rank = torch.arange(C).view(1, C, 1, 1).expand(1, C, 1, 2)
-    NegativeLearning(2, 4)(logits, rank, torch.tensor([[[True, False]]])).backward()
+    NegativeLearning(NegativeKeys(2, 4))(logits, rank, torch.tensor([[[True, False]]])).backward()
     assert (logits.grad[0, 2:4, 0, 0] > 0).all()  # against the gradient is down
     assert (logits.grad[0, [0, 1, 4], 0, 0] < 0).all()
     assert not logits.grad[..., 1].any()

@@ -5,7 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from u2pl.pixels.reliability import Reliability, class_entropy_thresholds, entropy_threshold, partition
+from u2pl.pixels.reliability import (
+    ConfidenceThreshold,
+    Reliability,
+    class_entropy_thresholds,
+    entropy_threshold,
+    partition,
+)
 from u2pl.structures import PseudoLabel
 
 
@@ -152,3 +158,33 @@ def test_the_options_of_reliability_arrive() -> None:
     expected = partition(pseudo, alpha=0.6 * 0.25, min_confidence=0.3, class_wise=True)
     assert torch.equal(reliability.partition(pseudo, 0.75).reliable, expected.reliable)
     assert not torch.equal(Reliability(0.6, min_confidence=0.3).partition(pseudo, 0.75).reliable, expected.reliable)
+
+
+def test_the_share_of_unreliable_pixels_falls_or_stays() -> None:
+    assert [Reliability(0.4).alpha_t(progress) for progress in (0.0, 0.5, 0.75)] == pytest.approx([0.4, 0.2, 0.1])
+    assert [Reliability(0.4, dynamic=False).alpha_t(progress) for progress in (0.0, 0.75)] == [0.4, 0.4]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("threshold", [0.0, 0.4, 0.7, 1.0])
+@pytest.mark.parametrize("size", [(2, 6, 7), (1, 3, 3)])
+def test_a_confidence_threshold_pixel_by_pixel(seed: int, threshold: float, size: tuple[int, int, int]) -> None:
+    before = random_pseudo_label(seed, size)
+    after = ConfidenceThreshold(threshold).partition(before, 0.0)
+    for place in np.ndindex(*size):
+        believed = before.confidence[place] >= threshold
+        assert after.reliable[place] == (before.valid[place] and believed)
+        assert after.unreliable[place] == (before.valid[place] and not believed)
+    for name in ("label", "entropy", "confidence", "valid"):
+        assert torch.equal(getattr(after, name), getattr(before, name))
+    late = ConfidenceThreshold(threshold).partition(before, 0.9)
+    assert torch.equal(late.reliable, after.reliable)  # it is the same at any time
+
+
+def test_a_confidence_at_the_threshold_is_reliable() -> None:
+    pseudo = with_entropy(torch.tensor([[[0.1, 0.2, 0.3]]]))
+    pseudo.confidence[0, 0] = torch.tensor([0.5, 0.75, 1.0])
+    assert ConfidenceThreshold(0.75).partition(pseudo, 0.0).reliable.tolist() == [[[False, True, True]]]
+    assert sets(ConfidenceThreshold(0.5).partition(pseudo, 0.0)) == (3, 3, 0)
+    nothing = PseudoLabel.from_logits(torch.randn(1, 4, 3, 3), torch.zeros(1, 3, 3, dtype=torch.bool))
+    assert sets(ConfidenceThreshold(0.0).partition(nothing, 0.0)) == (0, 0, 0)

@@ -115,7 +115,8 @@ def teacher(config: Config, facts: Facts) -> Choice:
     least, most = EMA_DECAY
     decay = max(least, min(1 - 1 / max(1.0, HORIZON * steps), most))
     decay = math.floor(1000 * decay + 1e-6) / 1000
-    because = f"averages about {1 / (1 - decay):.0f} of {steps:.0f} steps with a teacher"
+    remembered = min(steps, 1 / (1 - decay))
+    because = f"averages about {remembered:.0f} of {steps:.0f} steps with a teacher"
     return Choice({"method.teacher.ema_decay": decay}, because, used=config.method.kind.has_teacher)
 
 
