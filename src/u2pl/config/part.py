@@ -80,7 +80,7 @@ def build_choice(
 
 def accepted(builder: Callable[..., Any], options: dict[str, Any], chosen: str, section: str) -> dict[str, Any]:
     """``options`` as they are. Raises InputError for a key that is no argument of ``builder``."""
-    known = _keys(builder) if inspect.isfunction(builder) and not _keyword_only(builder) else arguments(builder)
+    known = arguments(builder)
     for key in options:
         if key not in known:
             raise InputError(f"{section}.{key}: has no meaning with {chosen}; leave it out")
@@ -121,10 +121,6 @@ def _keys(part: Callable[..., Any], leave_out: Collection[str] = ()) -> dict[str
         for name, parameter in inspect.signature(part).parameters.items()
         if parameter.default is not parameter.empty and name not in leave_out and _is_plain(hints[name])
     }
-
-
-def _keyword_only(builder: Callable[..., Any]) -> bool:
-    return all(each.kind is each.KEYWORD_ONLY for each in inspect.signature(builder).parameters.values())
 
 
 def _is_plain(kind: Any) -> bool:

@@ -57,7 +57,9 @@ class ProgressBar:
         if not self.console.is_terminal and time.perf_counter() - self.last_line > 30:
             self.last_line = time.perf_counter()
             left = (self.last_line - self.started) * (self.steps - done) / max(1, done - self.first + 10)
-            self.console.print(f"{self.title} {done}/{self.steps} {text}, {left / 60:.0f} min left", highlight=False, soft_wrap=True)
+            self.console.print(
+                f"{self.title} {done}/{self.steps} {text}, {left / 60:.0f} min left", highlight=False, soft_wrap=True
+            )
 
     def evaluated(self, done: int, scores: Mapping[str, Scores]) -> None:
         """Scores by network, as of ``done`` steps."""
