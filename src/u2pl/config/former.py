@@ -133,7 +133,8 @@ def upgraded(tree: dict[str, Any]) -> dict[str, Any]:
         new["method"]["weighting"]["threshold"] = method["threshold"]
     for name in ("supervised_loss", "unsupervised_loss", "weighting"):
         section, parts = new["method"][name], _CHOICES[f"method.{name}"][0]
-        own = inspect.signature(parts[section["name"]]).parameters
+        part = parts.get(section["name"])  # none while it is `auto`
+        own = {} if part is None else inspect.signature(part).parameters
         new["method"][name] = {
             key: value for key, value in section.items() if key == "name" or (key in own and own[key].default != value)
         }

@@ -1,1 +1,1 @@
-"""Files -> samples -> batches: one module per source of data, splits, joint transforms, inspection."""
+"""From files to samples to batches: readers, generated scenes, splits, joint transforms, inspection."""

@@ -1,4 +1,4 @@
-"""Batches of training as a pure function of (seed, step, rank): resuming a run needs no state of the data."""
+"""Training batches as a pure function of (seed, step, rank): resuming a run needs no state of the data."""
 
 from __future__ import annotations
 
@@ -19,22 +19,33 @@ from u2pl.structures import IGNORE_INDEX, Batch
 
 T_co = TypeVar("T_co", covariant=True)
 
-# Which of a step's random streams a seed belongs to.
+# The random streams of a step; each has its own seed.
 _LABELED, _UNLABELED, _TRANSFORMS = range(3)
-_MORE_CROPS = 9  # of an image drawn for a class, until the class is in
+_MORE_CROPS = 9  # further crops of an image, until one shows the class that it was drawn for
 
 
 def step_seed(seed: int, *numbers: int) -> int:
-    """A seed in [0, 2**63) that any change of ``seed`` or ``numbers`` changes; the same on every machine."""
+    """A seed in [0, 2**63), hashed from ``seed`` and ``numbers``: different for any change, equal on all machines."""
     text = ",".join(str(int(number)) for number in (seed, *numbers))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 class Batches(Dataset["Batch | InputError"]):
-    """The batches one rank draws over a run of ``steps`` steps.
+    """The batches that one rank draws over ``steps`` steps.
 
-    Labeled and unlabeled samples each follow their own sequence of permutations, one per epoch, which the ranks share
-    out: every sample is drawn once before any is drawn again. ``batches[step]`` does not depend on earlier reads.
+    Labeled and unlabeled samples each follow their own sequence of permutations, one per epoch. The ranks divide each
+    permutation, so every sample is drawn once before any is drawn again. ``batches[step]`` does not depend on earlier
+    reads.
+
+    Args:
+        unlabeled: None: batches have labeled parts only.
+        batch_size: labeled images per rank.
+        unlabeled_batch_size: unlabeled images per rank; None: ``batch_size``.
+        truth: read the masks that unlabeled images have, for a diagnosis; nothing else in a batch changes.
+        tag_classes: the number of classes; adds the tags of unlabeled images, and no labeled image is needed.
+        rare_classes: draws the labeled images instead of the permutations. Of up to ten crops, the first that shows the
+            class that the image was drawn for is used.
+        priors: (C,) float32 by the name of an unlabeled image; the ``prior`` of a batch.
     """
 
     def __init__(
@@ -55,13 +66,6 @@ class Batches(Dataset["Batch | InputError"]):
         rare_classes: RareClassSampling | None = None,
         priors: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """``batch_size`` counts the labeled images of one rank, ``unlabeled_batch_size`` (default: the same) the
-        unlabeled ones. Without ``unlabeled``, batches have labeled parts only. ``truth`` reads the masks of unlabeled
-        images, where there are any, for a diagnosis; nothing else of a batch changes with it. ``tag_classes``, the
-        number of classes, adds the tags of unlabeled images; then there may be no labeled image.
-        ``rare_classes`` draws the labeled images in place of the permutations, and their crops show the class that
-        an image was drawn for, if some do among ten. ``priors``, (C,) float32 by the name of an unlabeled image, are
-        the prior of a batch."""
         if not labeled and (tag_classes is None or unlabeled is None):
             raise InputError("there is no labeled image to train on; label at least one")
         if unlabeled is not None and (not unlabeled or unlabeled_transform is None):
@@ -80,12 +84,12 @@ class Batches(Dataset["Batch | InputError"]):
         return self.steps
 
     def __getitem__(self, step: int) -> Batch | InputError:
-        """The batch of a step. An InputError is returned, not raised: a worker process would bury it in a traceback."""
+        """The batch of a step. An InputError is returned, not raised: a worker process would add a traceback to it."""
         if not 0 <= step < self.steps:
             raise IndexError(step)
         try:
-            # The transforms draw from the global CPU generator, which is lent and put back. Its own manual_seed is
-            # used because torch.manual_seed would seed the accelerators as well.
+            # The transforms draw from the global CPU generator; fork_rng restores its state afterwards. Only this
+            # generator is seeded, because torch.manual_seed would seed the accelerators as well.
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(step_seed(self.seed, _TRANSFORMS, step, self.rank))
                 return self._draw(step)
@@ -93,14 +97,14 @@ class Batches(Dataset["Batch | InputError"]):
             return error
 
     def indices(self, step: int) -> tuple[list[int], list[int]]:
-        """Which labeled and which unlabeled samples this rank draws at a step."""
+        """Indices of the labeled and of the unlabeled samples that this rank draws at a step."""
         labeled = [index for index, _ in self._labeled_draw(step)]
         if self.unlabeled is None:
             return labeled, []
         return labeled, self._positions(step, _UNLABELED, self.unlabeled_batch_size, len(self.unlabeled))
 
     def _labeled_draw(self, step: int) -> list[tuple[int, int | None]]:
-        """Labeled samples of a step, each with the class it was drawn for."""
+        """Indices of a step's labeled samples, each with the class that it was drawn for, if any."""
         if not self.labeled:
             return []
         if self.rare_classes is None:
@@ -132,7 +136,7 @@ class Batches(Dataset["Batch | InputError"]):
         return replace(batch, tags=tags, tagged=tagged)
 
     def _read_labeled(self, sample: Sample, wanted: int | None) -> tuple[Tensor, Tensor]:
-        """A crop of image and mask that shows the wanted class, if one of a few does."""
+        """The first of up to ten crops of image and mask that shows the ``wanted`` class; if none does, the last."""
         image, mask = sample.image(), sample.mask()
         crop = self.labeled_transform(image, mask)
         for _ in range(_MORE_CROPS if wanted is not None else 0):
@@ -142,7 +146,7 @@ class Batches(Dataset["Batch | InputError"]):
         return crop
 
     def _read_unlabeled(self, sample: Sample) -> tuple[Tensor, ...]:
-        """The image and, for a diagnosis, its true classes (H, W) uint8, IGNORE_INDEX where there is no mask."""
+        """The image and, for a diagnosis, its true classes (H, W) uint8: all IGNORE_INDEX if there is no mask."""
         image = sample.image()
         if not self.truth:
             return (image,)
@@ -168,7 +172,7 @@ class Evaluation(Dataset["tuple[Tensor, Tensor] | InputError"]):
 
 
 class Items(Protocol[T_co]):
-    """What :func:`loader` reads from: the data sets above."""
+    """The data sets above, which :func:`loader` reads."""
 
     def __len__(self) -> int: ...
 
@@ -178,9 +182,9 @@ class Items(Protocol[T_co]):
 def loader(
     dataset: Items[T_co], *, start: int = 0, stride: int = 1, workers: int = 0, pin_memory: bool = False
 ) -> Iterator[T_co]:
-    """Items ``start, start + stride, ...`` in order, read ahead by ``workers`` processes.
+    """Yield items ``start, start + stride, ...`` in order, prefetched by ``workers`` processes.
 
-    Raises InputError, in this process, when an item is one.
+    Raises InputError, in this process, if an item is one.
     """
     source: Any = dataset
     loading = DataLoader(
@@ -190,7 +194,7 @@ def loader(
         num_workers=workers,
         pin_memory=pin_memory,
         collate_fn=_as_is,
-        # A loader draws a base seed when it starts; the global generator must not notice.
+        # A loader draws a base seed when it starts; this must not advance the global generator.
         generator=torch.Generator(),
     )
     for item in loading:
@@ -204,7 +208,7 @@ def _stack(rows: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
 
 
 def _no_pairs(weak: Tensor) -> tuple[Tensor, Tensor]:
-    """Image and label of no labeled image, at the size of the unlabeled ones."""
+    """Empty image and label tensors, at the size of the unlabeled images."""
     return torch.empty(0, *weak.shape[1:]), torch.empty(0, *weak.shape[-2:], dtype=torch.long)
 
 

@@ -1,4 +1,4 @@
-"""Whose classes are whose: from the classes of one data set to those of another."""
+"""Map the classes of one data set to the classes of another."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from u2pl.data.files import INVALID
 from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX
 
-#: 256 entries: value of a mask -> class index, IGNORE_INDEX, or INVALID.
+#: 256 entries: mask value -> class index, IGNORE_INDEX, or INVALID.
 Lookup = tuple[int, ...]
 
 COLUMNS = ("source", "target")
 
 
 def by_name(source: Sequence[str], target: Sequence[str]) -> dict[str, str]:
-    """Each source class to the target class of its name. Raises InputError for a source class without one."""
+    """Map each source class to the target class of the same name. Raises InputError if there is none."""
     only = [name for name in source if name not in target]
     if only:
         missing = [name for name in target if name not in source]
@@ -33,11 +33,11 @@ def by_name(source: Sequence[str], target: Sequence[str]) -> dict[str, str]:
 
 
 def read_mapping(path: Path, source: Sequence[str], target: Sequence[str]) -> dict[str, str]:
-    """Source class -> target class, from a csv file with the header ``source,target``.
+    """Read source class -> target class from a CSV file with the header ``source,target``.
 
-    Source classes with an empty target, and those that are not in the file, are not in the result: they are ignored.
-    Several may have one target. Other columns, BOM, CRLF, blank lines, and semicolons or tabulators in place of commas
-    are tolerated. Raises InputError naming the file and the line that cannot be used.
+    Source classes with an empty target or without a row are ignored and not in the result. Several source classes may
+    share a target. Other columns, BOM, CRLF, blank lines, and semicolons or tabs instead of commas are allowed.
+    Raises InputError naming the file and the line that cannot be used.
     """
     mapping: dict[str, str] = {}
     lines: dict[str, int] = {}
@@ -56,13 +56,13 @@ def read_mapping(path: Path, source: Sequence[str], target: Sequence[str]) -> di
 
 
 def to_lookup(mapping: dict[str, str], source: Sequence[str], target: Sequence[str]) -> Lookup:
-    """The mapping as a table of mask values; what it does not name is ignored."""
+    """The mapping as a lookup table for mask values; classes that it does not name are ignored."""
     known = [list(target).index(mapping[name]) if name in mapping else IGNORE_INDEX for name in source]
     return (*known, *[INVALID] * (IGNORE_INDEX - len(known)), IGNORE_INDEX)
 
 
 def compose(first: Lookup | None, second: Lookup | None) -> Lookup | None:
-    """``second`` after ``first``; None changes nothing."""
+    """Apply ``first``, then ``second``; None changes nothing."""
     if first is None or second is None:
         return first or second
     return tuple(value if value == INVALID else second[value] for value in first)

@@ -1,4 +1,4 @@
-"""Names and colours of classes, and keeping some of them."""
+"""Class names and colours, and the choice of which classes to keep."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Palette = tuple[tuple[int, int, int], ...]
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """Class names, one per line; BOM, CRLF and blank lines are tolerated. Raises InputError naming the file."""
+    """Read class names, one per line. BOM, CRLF and blank lines are allowed. Raises InputError naming the file."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -34,8 +34,8 @@ def read_classes(path: Path) -> tuple[str, ...]:
 def keep(known: Sequence[str], kept: Sequence[str] | None) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
     """Keep some classes by name, in the given order; pixels of the others are ignored.
 
-    Returns the names and the lookup of a mask's raw values (None when nothing changes). Raises InputError for an
-    unknown, repeated or missing name.
+    Returns the names and a lookup table for raw mask values (None if nothing changes). Raises InputError for an
+    unknown or repeated name, and for an empty list.
     """
     if kept is None or tuple(kept) == tuple(known):
         return tuple(known), None

@@ -18,13 +18,13 @@ from u2pl.data.source import DataSource, HasHeader, Sample
 from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX
 
-#: Entry of a lookup for a raw value that a mask of this data set must not hold.
+#: Lookup entry of a raw value that masks of this data set must not contain.
 INVALID = -1
 
 _SINGLE_CHANNEL = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
-# Pillow stretches 2- and 4-bit gray to 0..255; class indices have to be squeezed back.
+# Pillow stretches 2- and 4-bit gray to 0..255; division by the step restores the class indices.
 _GRAY_STEP = {"L;2": 85, "L;4": 17}
-# What Pillow's decoders raise on damaged files.
+# Errors that Pillow's decoders raise on damaged files.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -39,21 +39,21 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class FileSample:
-    """An image on disk and, if there is one, its mask.
+    """An image on disk and its mask, if it has one.
 
-    The EXIF orientation is *not* applied: a mask is aligned with the pixels as they are stored, and its png usually
-    carries no orientation to follow.
+    The EXIF orientation is *not* applied: a mask is aligned with the stored pixels, and its PNG usually has no
+    orientation.
     """
 
     name: str
     image_path: Path
     mask_path: Path | None
     num_classes: int
-    #: 256 entries: raw value of the mask -> class index, IGNORE_INDEX, or INVALID. None: values are class indices.
+    #: 256 entries: raw mask value -> class index, IGNORE_INDEX, or INVALID. None: values are class indices.
     lookup: tuple[int, ...] | None = None
-    #: Image (bilinear, antialiased) and mask (nearest) are resized by this factor when read.
+    #: Factor by which image (bilinear, antialiased) and mask (nearest) are resized when read.
     scale: float = 1.0
-    #: Classes that the image is known to show; None: nothing is known.
+    #: Classes that the image is known to show; None: unknown.
     tags: frozenset[int] | None = None
 
     @property
@@ -61,7 +61,7 @@ class FileSample:
         return self.mask_path is not None
 
     def image(self) -> Tensor:
-        """(3, H, W) uint8 RGB. Raises InputError naming the file when it cannot be read."""
+        """(3, H, W) uint8 RGB. Raises InputError naming the file if it cannot be read."""
         try:
             with Image.open(self.image_path) as file:
                 if file.mode.startswith(("I", "F")):
@@ -74,10 +74,10 @@ class FileSample:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     def mask(self) -> Tensor:
-        """(H, W) uint8 class indices, 255 is ignored.
+        """(H, W) uint8 class indices; 255 is ignored.
 
-        Raises InputError naming the file when it is missing, unreadable, not single-channel, of another size than
-        its image, or holds a value that is no class.
+        Raises InputError naming the file if it is missing, unreadable, not single-channel, differs in size from its
+        image, or contains a value that is not a class.
         """
         values = self._classes(self._stored_mask())
         if self.scale != 1.0:
@@ -87,12 +87,12 @@ class FileSample:
         return torch.from_numpy(values)
 
     def mask_values(self) -> frozenset[int]:
-        """Class indices present in the mask, without IGNORE_INDEX. Raises as :meth:`mask`."""
+        """Class indices present in the mask, without IGNORE_INDEX. Raises the errors of :meth:`mask`."""
         counts = np.bincount(self._classes(self._stored_mask()).ravel(), minlength=256)
         return frozenset(np.flatnonzero(counts).tolist()) - {IGNORE_INDEX}
 
     def image_size(self) -> tuple[int, int]:
-        """(H, W) of :meth:`image`, from the header of the file alone. Raises InputError naming the file."""
+        """(H, W) of :meth:`image`, read from the file's header only. Raises InputError naming the file."""
         width, height = self._scaled(self._stored_size())
         return height, width
 
@@ -124,7 +124,7 @@ class FileSample:
         return values
 
     def _decoded_mask(self, path: Path) -> npt.NDArray[Any]:
-        """(H, W) values as the file holds them."""
+        """(H, W) values as stored in the file."""
         with Image.open(path) as file:
             if file.mode not in _SINGLE_CHANNEL:
                 raise InputError(
@@ -161,8 +161,8 @@ class FileSample:
 class CachedSample:
     """A sample that keeps its decoded tensors after the first read.
 
-    Each loader process keeps its own; the kept tensors do not travel when the sample is pickled. Returned tensors are
-    shared between reads: transforms must not write into them.
+    Each loader process keeps its own tensors; pickling a sample drops them. All reads return the same tensors, so
+    transforms must not write into them.
     """
 
     def __init__(self, sample: Sample) -> None:
@@ -195,7 +195,7 @@ class CachedSample:
         return self._mask
 
     def image_size(self) -> tuple[int, int]:
-        """(H, W) of the image, which is decoded for it unless the wrapped sample knows better."""
+        """(H, W) of the image, which is decoded unless the wrapped sample can give its size."""
         if self._image is None and isinstance(self.sample, HasHeader):
             return self.sample.image_size()
         height, width = self.image().shape[-2:]
@@ -206,7 +206,7 @@ class CachedSample:
 
 
 def cached(source: DataSource) -> DataSource:
-    """The same data set, each image and mask decoded at most once per process."""
+    """The same data set; each process decodes an image or mask at most once."""
     labeled, unlabeled, val = (
         [CachedSample(s) for s in part] for part in (source.labeled, source.unlabeled, source.val)
     )

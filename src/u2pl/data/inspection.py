@@ -1,4 +1,4 @@
-"""Read a data set through before training: what is in it, and everything that is wrong with it."""
+"""Read a whole data set before training, and report its contents and all its problems."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a data set holds."""
+    """The contents of a data set, and its problems."""
 
     labeled: int  #: number of samples
     unlabeled: int
     val: int
-    smallest: tuple[int, int] | None  #: (H, W) of the image with the fewest pixels; None when no image can be read
+    smallest: tuple[int, int] | None  #: (H, W) of the image with the fewest pixels; None if no image can be read
     largest: tuple[int, int] | None  #: (H, W) of the image with the most pixels
-    labeled_shares: dict[str, float]  #: share of each class in the pixels of the labeled masks that are not ignored
-    val_shares: dict[str, float]  #: the same of the validation masks
+    labeled_shares: dict[str, float]  #: share of each class among the labeled masks' pixels that are not ignored
+    val_shares: dict[str, float]  #: the same for the validation masks
     labeled_images: dict[str, int]  #: labeled images that show each class
-    val_images: dict[str, int]  #: the same of the validation images
-    labeled_ignored: float  #: share of the pixels of the labeled masks that are ignored
-    val_ignored: float  #: the same of the validation masks
+    val_images: dict[str, int]  #: the same for the validation images
+    labeled_ignored: float  #: share of ignored pixels in the labeled masks
+    val_ignored: float  #: the same for the validation masks
     absent: tuple[str, ...]  #: classes without a pixel in the labeled masks
     tagged: dict[str, int] = field(default_factory=dict)  #: unlabeled images tagged with each class; empty: no tags
     sizes: dict[str, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)
     """(H, W) of the smallest and the largest of the labeled, unlabeled and val images that can be read."""
-    errors: tuple[str, ...] = ()  #: what keeps the data set from being used, one line each
-    warnings: tuple[str, ...] = ()  #: what does not, but is worth a look, one line each
+    errors: tuple[str, ...] = ()  #: problems that make the data set unusable, one line each
+    warnings: tuple[str, ...] = ()  #: other problems, one line each
 
     @property
     def problems(self) -> list[str]:
@@ -49,7 +49,7 @@ class Inspection:
 
 
 class _Reading(NamedTuple):
-    """What one sample gave away."""
+    """The result of reading one sample."""
 
     kind: str
     size: tuple[int, int] | None
@@ -60,7 +60,7 @@ class _Reading(NamedTuple):
 
 @dataclass
 class _Tally:
-    """What accumulates over the readings."""
+    """Totals over all readings."""
 
     sizes: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     counts: dict[str, npt.NDArray[np.int64]] = field(default_factory=lambda: _none_of(("labeled", "val")))
@@ -81,10 +81,10 @@ class _Tally:
 def inspect(
     source: DataSource, *, semi_supervised: bool, weak: bool = False, progress: Progress | None = None
 ) -> Inspection:
-    """Decode every image and every mask that training or evaluation would read, and collect all problems.
+    """Decode every image and mask that training or evaluation would read, and collect all problems.
 
-    ``weak``: the method learns from image-level tags, and needs no mask. ``progress`` is called with (samples done,
-    samples in all). Never raises InputError.
+    ``weak``: the method learns from image-level tags and needs no mask. ``progress`` is called with (samples done,
+    samples in total). Never raises InputError.
     """
     tally = _Tally(errors=structure_errors(source, semi_supervised, weak=weak), warnings=_structure_warnings(source))
     for reading in _readings(source, thorough=True, progress=progress):
@@ -100,10 +100,10 @@ def verify(
     weak: bool = False,
     progress: Progress | None = None,
 ) -> Inspection:
-    """As :func:`inspect`, but raise InputError on the first error.
+    """Like :func:`inspect`, but raises InputError at the first error.
 
-    ``thorough`` decodes everything; otherwise all masks are decoded and of images only the headers are read. A wrong
-    mask for validation would otherwise stop a training of days at its first evaluation.
+    ``thorough`` decodes everything. Otherwise all masks are decoded, but only the headers of images are read. Without
+    this check, a wrong validation mask would stop days of training at the first evaluation.
     """
     for error in structure_errors(source, semi_supervised, weak=weak):
         raise InputError(error)
@@ -116,7 +116,7 @@ def verify(
 
 
 def _told(tally: _Tally, source: DataSource, *, weak: bool) -> Inspection:
-    """What the readings come to."""
+    """Summarise the readings."""
     classes, counted = source.classes, tally.counts["labeled"]
     absent = tuple(name for index, name in enumerate(classes) if counted[index] == 0) if source.labeled else ()
     tally.warnings += [f"class {name!r} is in no labeled mask; label an image that shows it" for name in absent]
@@ -145,7 +145,7 @@ def _told(tally: _Tally, source: DataSource, *, weak: bool) -> Inspection:
 
 
 def _structure_warnings(source: DataSource) -> list[str]:
-    """What is worth a look in the lists of a data set; no file is read."""
+    """Warnings about the lists of a data set; no file is read."""
     notes = list(source.notes)
     if not source.val:
         notes.append("there are no validation images, so no score will be known; set data.val")
@@ -153,7 +153,7 @@ def _structure_warnings(source: DataSource) -> list[str]:
 
 
 def structure_errors(source: DataSource, semi_supervised: bool, *, weak: bool = False) -> list[str]:
-    """What is wrong with the lists of a data set, one line each; no file is read."""
+    """Errors in the lists of a data set, one line each; no file is read."""
     errors = []
     if weak:
         errors += _tag_errors(source)
@@ -168,7 +168,7 @@ def structure_errors(source: DataSource, semi_supervised: bool, *, weak: bool = 
 
 
 def _tag_errors(source: DataSource) -> list[str]:
-    """What a method that learns from tags finds wrong."""
+    """Errors for a method that learns from tags."""
     if not source.unlabeled:
         return ["there is no image to learn from by its tags; set data.labeled=0, or label fewer images"]
     untagged = [sample.name for sample in source.unlabeled if sample.tags is None]
@@ -177,7 +177,7 @@ def _tag_errors(source: DataSource) -> list[str]:
             "no unlabeled image has a tag; set data.tags to a csv with the columns image,tags, xml, or masks, and "
             "data.labeled=0 where no mask is to train"
         ]
-    if untagged and not source.labeled:  # beside masks, an image may have neither
+    if untagged and not source.labeled:  # if some images have masks, others may have no mask and no tags
         return [f"{some(untagged)} without a tag; name their classes in data.tags or take them off the training images"]
     return []
 
@@ -187,7 +187,7 @@ def _readings(source: DataSource, *, thorough: bool, progress: Progress | None) 
     jobs = [(kind, sample) for kind, samples in lists.items() for sample in samples]
     workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as threads:
-        # Handed out by the piece: an early error must not wait for the whole data set.
+        # Submit the jobs in chunks, so that an early error does not wait for the whole data set.
         for first in range(0, len(jobs), 16 * workers):
             piece = jobs[first : first + 16 * workers]
             for index, reading in enumerate(threads.map(lambda job: _read(*job, thorough=thorough), piece)):
@@ -222,13 +222,13 @@ def _read(kind: str, sample: Sample, *, thorough: bool) -> _Reading:
 
 
 def _extremes(sizes: set[tuple[int, int]]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The sizes of the fewest and of the most pixels."""
+    """The sizes with the fewest and with the most pixels."""
     ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
     return ordered[0], ordered[-1]
 
 
 def _size(sample: Sample, thorough: bool) -> tuple[int, int]:
-    """(H, W), from the header alone where the sample can and that is enough."""
+    """(H, W), read from the header only if the sample supports it and ``thorough`` is not set."""
     if not thorough and isinstance(sample, HasHeader):
         return sample.image_size()
     height, width = sample.image().shape[-2:]
@@ -236,7 +236,7 @@ def _size(sample: Sample, thorough: bool) -> tuple[int, int]:
 
 
 def _count_tags(source: DataSource) -> dict[str, int]:
-    """Images tagged with each class but the first, the background."""
+    """Number of images tagged with each class, except the first, the background."""
     tags = [sample.tags for sample in source.unlabeled if sample.tags is not None]
     return {name: sum(index in each for each in tags) for index, name in enumerate(source.classes) if index > 0}
 

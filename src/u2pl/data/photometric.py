@@ -1,4 +1,4 @@
-"""The photometric part of a strong view. It knows nothing of pixels' places, so that labels stay what they are."""
+"""The photometric part of a strong view. It does not move pixels, so labels stay valid."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from torchvision.transforms import v2
 class Photometric(v2.Compose):
     """Jitter of brightness, contrast, saturation and hue, conversion to gray, and blur, each with its probability.
 
-    Takes an image (3, H, W), uint8 or float in [0, 1], on any device, and draws from the CPU's global generator: no
-    device has to be waited for.
+    Takes an image (3, H, W), uint8 or float in [0, 1], on any device. Random numbers come from the CPU's global
+    generator, so that no device has to be synchronised.
 
     Args:
-        jitter: of brightness, contrast, saturation and hue, as :class:`torchvision.transforms.v2.ColorJitter` takes it.
-        blur_sigma: smallest and largest, pixels. blur_kernel: side, pixels.
+        jitter: brightness, contrast, saturation and hue, as in :class:`torchvision.transforms.v2.ColorJitter`.
+        blur_sigma: smallest and largest standard deviation, pixels.
+        blur_kernel: side, pixels.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What every source of data offers: samples that can be read, in three lists, with the names of the classes."""
+"""The interface of every data source: three lists of samples, and the class names."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 class Sample(Protocol):
-    """One image, read when asked for. Samples are small and picklable: data loader processes carry them."""
+    """One image, read on demand. Samples are small and picklable, so that data loader processes can use them."""
 
     @property
     def name(self) -> str:
-        """Stem that names the image within its data set."""
+        """Stem that identifies the image within its data set."""
 
     @property
     def has_mask(self) -> bool:
@@ -22,26 +22,29 @@ class Sample(Protocol):
 
     @property
     def tags(self) -> frozenset[int] | None:
-        """Classes that the image is known to show, the background (0) with or without; None: nothing is known."""
+        """Classes that the image is known to show; the background (0) is optional. None: unknown."""
 
     def image(self) -> Tensor:
-        """(3, H, W) uint8 RGB. Raises :class:`~u2pl.errors.InputError` naming the file when it cannot be read."""
+        """(3, H, W) uint8 RGB. Raises :class:`~u2pl.errors.InputError` naming the file if it cannot be read."""
 
     def mask(self) -> Tensor:
-        """(H, W) uint8 class indices, 255 is ignored. Raises :class:`~u2pl.errors.InputError` naming the file when
-        it is missing, unreadable, RGB, of another size than its image, or holds a value >= the number of classes."""
+        """(H, W) uint8 class indices; 255 is ignored.
+
+        Raises :class:`~u2pl.errors.InputError` naming the file if it is missing, unreadable, RGB, differs in size from
+        its image, or holds a value >= the number of classes.
+        """
 
 
 @runtime_checkable
 class HasHeader(Protocol):
-    """A sample that may know the size of its image without decoding it."""
+    """A sample that can give the size of its image without decoding it."""
 
     def image_size(self) -> tuple[int, int]:
-        """(H, W) of the image. Raises :class:`~u2pl.errors.InputError` naming the file when it cannot be read."""
+        """(H, W) of the image. Raises :class:`~u2pl.errors.InputError` naming the file if it cannot be read."""
 
 
 def image_size(sample: Sample) -> tuple[int, int]:
-    """(H, W) of the image, which is decoded for it unless the sample knows better."""
+    """(H, W) of the image, which is decoded unless the sample is a :class:`HasHeader`."""
     if isinstance(sample, HasHeader):
         return sample.image_size()
     height, width = sample.image().shape[-2:]
@@ -50,12 +53,12 @@ def image_size(sample: Sample) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class DataSource:
-    """A data set split for label-efficient training."""
+    """A data set, split for label-efficient training."""
 
     classes: tuple[str, ...]
-    labeled: Sequence[Sample]  #: masks are read
-    unlabeled: Sequence[Sample]  #: masks never train, whether there are any or not; a diagnosis reads them
-    val: Sequence[Sample]  #: masks are read; may be empty
-    palette: tuple[tuple[int, int, int], ...] = field(default=())  #: RGB per class; empty: a default one is used
-    notes: tuple[str, ...] = ()  #: what the reader noticed and left aside, one line each
+    labeled: Sequence[Sample]  #: training reads their masks
+    unlabeled: Sequence[Sample]  #: training never uses their masks; a diagnosis reads those that exist
+    val: Sequence[Sample]  #: validation reads their masks; may be empty
+    palette: tuple[tuple[int, int, int], ...] = field(default=())  #: RGB per class; empty: a default palette is used
+    notes: tuple[str, ...] = ()  #: notes of the reader on problems and omissions, one line each
     lookup: tuple[int, ...] | None = None  #: raw mask value -> class index or 255; None: masks hold class indices

@@ -1,4 +1,4 @@
-"""Who is labeled: split files as the community shares them, and seeded draws that cover the classes."""
+"""Choose the labeled images: by published split files, or by seeded draws that cover the classes."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pathlib import Path, PurePosixPath
 from u2pl.data.files import FileSample
 from u2pl.errors import InputError
 
-#: None: everything with a mask; int: a count; float: a fraction in (0, 1]; a path: a split file; False: nothing, and
-#: no mask of a training image is read (those of a target domain).
+#: None: all images with a mask; int: a count; float: a fraction in (0, 1]; a path: a split file; False: none, and no
+#: training mask is read (for a target domain).
 Labeled = int | float | str | Path | None
 
-#: Data sets whose published split files (NAME/COUNT/labeled.txt) can be fetched.
+#: Data sets with published split files (NAME/COUNT/labeled.txt) that can be fetched.
 PUBLISHED = ("pascal", "cityscapes")
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 
 
 def is_image(path: Path) -> bool:
-    """Whether this is a file that is named as an image; hidden files, such as those macOS leaves, are none."""
+    """Whether this is a file with an image suffix. Hidden files, such as those of macOS, do not count."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def read_split(path: str | Path) -> list[str]:
-    """Image ids of a split file, in its order, each once.
+    """Read the image ids of a split file, in its order, without duplicates.
 
-    A line is an id (``2007_000032``), the path of an image, or ``image mask`` separated by white space, of which the
-    image is returned. BOM, CRLF and blank lines are tolerated. Raises InputError when the file is missing or empty.
+    A line is an id (``2007_000032``), the path of an image, or ``image mask`` separated by white space; the mask is
+    dropped. BOM, CRLF and blank lines are allowed. Raises InputError if the file is missing or empty.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
@@ -43,11 +43,10 @@ def read_split(path: str | Path) -> list[str]:
 
 
 def draw_labeled(presence: Mapping[str, frozenset[int]], count: int, seed: int) -> list[str]:
-    """Draw ``count`` names, covering every class that fits, the rarest first; sorted.
+    """Draw ``count`` names that cover as many classes as possible, the rarest first. The result is sorted.
 
-    ``presence`` holds the classes of each name. The draw depends on the seed and the names alone, not on their order.
-    Among counts large enough to cover all classes, a larger one contains a smaller one. Names without any class come
-    last.
+    ``presence`` holds the classes of each name. The draw depends on the seed and the names, but not on their order. If
+    two counts can both cover all classes, the larger draw contains the smaller one. Names without a class come last.
     """
     order = sorted(presence, key=lambda name: (not presence[name], _fingerprint(seed, name)))
     cover = _cover(presence, order, seed, frugal=False)
@@ -58,8 +57,11 @@ def draw_labeled(presence: Mapping[str, frozenset[int]], count: int, seed: int) 
 
 
 def _cover(presence: Mapping[str, frozenset[int]], order: Sequence[str], seed: int, *, frugal: bool) -> list[str]:
-    """Names that hold every class, found for the rarest class first: the first in order that shows it or, if frugal,
-    the one that adds the most classes (which favours crowded images, so that it is left for small counts)."""
+    """Names that together show every class, chosen for the rarest class first.
+
+    For each class this is the first name in ``order`` that shows it. If ``frugal``, it is the name that adds the most
+    classes; this favours crowded images, so it is used for small counts only.
+    """
     frequency = Counter(index for classes in presence.values() for index in classes)
     covered: set[int] = set()
     cover: list[str] = []
@@ -73,13 +75,13 @@ def _cover(presence: Mapping[str, frozenset[int]], order: Sequence[str], seed: i
 
 
 class Pool:
-    """The images of a data set by name, from which split files, counts and fractions pick."""
+    """The images of a data set by name. Split files, counts and fractions select from them."""
 
     def __init__(
         self, samples: Iterable[FileSample], *, root: Path, folders: Sequence[Path], image_folder: str, ending: str = ""
     ) -> None:
-        """``folders`` are searched for split files given by a relative path, after the working directory. Of an id
-        that is a path, what leads up to ``image_folder`` and a trailing ``ending`` do not count."""
+        """Relative paths of split files are searched in the working directory, then in ``folders``. If an id is a
+        path, everything up to ``image_folder`` and a trailing ``ending`` are ignored."""
         self.root, self.folders, self.image_folder, self.ending = root, folders, image_folder, ending
         self.samples: dict[str, FileSample] = {}
         self._bare: dict[str, list[str]] = {}
@@ -97,13 +99,13 @@ class Pool:
         return [name for name in names if self.samples[name].has_mask]
 
     def find(self, path: str | Path) -> Path | None:
-        """The split file meant by ``path``, or None."""
+        """The split file that ``path`` refers to, or None."""
         candidates = [Path(path).expanduser(), *(folder / path for folder in self.folders)]
         return next((candidate for candidate in candidates if candidate.is_file()), None)
 
     def listed(self, path: str | Path, *, key: str, masks: bool) -> list[str]:
-        """Names listed in a split file. Raises InputError for ids that are absent, ambiguous, or lack a mask where
-        ``masks`` asks for one."""
+        """Names listed in a split file. Raises InputError for ids that are absent or ambiguous, and for images without
+        a mask if ``masks`` is set."""
         file = self.find(path)
         if file is None:
             raise InputError(f"{key}: there is no split file {path}; {_remedy(Path(path))}")
@@ -121,8 +123,8 @@ class Pool:
         return names
 
     def labeled(self, labeled: Labeled, *, among: Sequence[str], seed: int, required: bool = True) -> list[str]:
-        """Names of the labeled images: those of a split file, or a draw among the given names. Raises InputError when
-        nothing is left or the draw asks for more than there is; unless ``required``, there may be none."""
+        """Names of the labeled images: those of a split file, or a draw from the names ``among``. Raises InputError if
+        there are fewer images than the draw needs, or none; without ``required`` there may be none."""
         if isinstance(labeled, (str, Path)):
             return self.listed(labeled, key="labeled", masks=True)
         if labeled is False:
@@ -140,7 +142,7 @@ class Pool:
         return draw_labeled(dict(zip(candidates, values, strict=True)), count, seed)
 
     def match(self, identifier: str, file: Path) -> str | None:
-        """The name of the image that a line of ``file`` means, None if there is none. Raises InputError for several."""
+        """The name of the image that a line of ``file`` refers to, or None. Raises InputError if there are several."""
         parts = list(PurePosixPath(identifier.replace("\\", "/").lstrip("/")).parts)
         if self.image_folder in parts[:-1]:
             parts = parts[len(parts) - parts[::-1].index(self.image_folder) :]
@@ -157,7 +159,7 @@ class Pool:
 
 
 def refuse_overlap(labeled: Iterable[str], val: Iterable[str], root: Path) -> None:
-    """Raise InputError when an image is both labeled and used for validation."""
+    """Raise InputError if an image is both labeled and used for validation."""
     both = sorted(set(labeled) & set(val))
     if both:
         raise InputError(f"{root}: {some(both)} in both labeled and val; take the images off one of the lists")
@@ -179,7 +181,7 @@ def _count(labeled: int | float | None, available: int, root: Path) -> int:
 
 
 def _remedy(missing: Path) -> str:
-    """What to do about a missing split file: the published ones are known by their place."""
+    """How to get a missing split file. Its path shows whether it is a published one."""
     data_set = missing.parts[-3] if len(missing.parts) >= 3 else ""
     if data_set in PUBLISHED:
         return f"`u2pl splits fetch {data_set}` fetches the published ones into splits/{data_set}"
@@ -187,14 +189,14 @@ def _remedy(missing: Path) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """Up to three names and how many there are: ``5 images (a, b, c, ...)``."""
+    """The number of images and up to three names: ``5 images (a, b, c, ...)``."""
     listing = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f"{len(names)} image{'s' if len(names) > 1 else ''} ({listing})"
 
 
 def _image_column(line: str) -> str:
     columns = line.split()
-    # File names may hold spaces: only two image paths side by side are two columns.
+    # File names may contain spaces: a line has two columns only if both are image paths.
     pair = len(columns) == 2 and all(_strip_suffix(column) != column for column in columns)
     return columns[0] if pair else line
 

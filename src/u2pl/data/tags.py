@@ -1,6 +1,6 @@
-"""Image-level tags: which classes an image shows, without a word on where.
+"""Image-level tags: which classes an image shows, but not where.
 
-They are read from a csv, from the ``Annotations`` of PASCAL VOC, or derived from masks, for experiments.
+They are read from a CSV file or from the ``Annotations`` of PASCAL VOC. For experiments they are derived from masks.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ _HEADINGS = ("image", "images", "name", "file", "filename", "id")
 def tagged(
     pool: Pool, names: Sequence[str], tags: str | Path | None, *, known: Sequence[str], kept: Sequence[str]
 ) -> tuple[list[FileSample], tuple[str, ...]]:
-    """The images of those names with their tags, and notes on what was left aside.
+    """The images of those names with their tags, and notes about images that are left out.
 
-    A known class that is not kept is no tag. An image that shows nothing but such classes is left out: what they cover
-    would pass for background.
+    Tags of known classes that are not kept are dropped. An image with no other tags is left out, because its objects
+    would count as background.
 
     Args:
-        tags: a csv file (see :func:`read_csv`), relative to the working directory or to the data set; ``xml`` for the
-            folder ``Annotations`` of the data set, or another folder of such files; ``masks``; None: no tags.
-        known: names of all classes of the data set. kept: of those in use; the first is the background.
+        tags: a CSV file (see :func:`read_csv`), relative to the working directory or to the data set; ``xml`` for the
+            data set's folder ``Annotations``; another folder of annotations; ``masks``; None for no tags.
+        known: names of all classes of the data set.
+        kept: names of the classes in use; the first is the background.
 
-    Raises InputError naming the file or key when the tags cannot be used.
+    Raises InputError naming the file or key if the tags cannot be used.
     """
     if tags is None:
         return pool.pick(names), ()
@@ -61,11 +62,11 @@ def tagged(
 
 
 def read_csv(path: Path, pool: Pool) -> dict[str, frozenset[str]]:
-    """Names of the classes of each image of a csv, by the image's name; an image without any is not among them.
+    """Read the class names of each image from a CSV file. Images without any are not in the result.
 
-    The first column is the image, as in a split file; the others hold names of classes, several in one parted by ``;``.
-    Columns are parted by ``,``, ``;`` or a tabulator. A first line ``image,tags``, BOM, CRLF and blank lines are
-    tolerated; the rows of an image add up. Raises InputError when the file cannot be read or names an absent image.
+    The first column is the image, as in a split file. The others hold class names; ``;`` separates several in one
+    column. Columns are separated by ``,``, ``;`` or tabs. A header ``image,tags``, BOM, CRLF and blank lines are
+    allowed. Several rows of an image add up. Raises InputError if the file cannot be read or names an absent image.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -99,7 +100,7 @@ def read_csv(path: Path, pool: Pool) -> dict[str, frozenset[str]]:
 
 
 def read_annotation(path: Path) -> frozenset[str]:
-    """Names of the classes of the objects in an annotation of PASCAL VOC. Raises InputError naming the file."""
+    """Class names of the objects in a PASCAL VOC annotation. Raises InputError naming the file."""
     try:
         names = ElementTree.parse(path).getroot().iterfind("object/name")
     except (OSError, ElementTree.ParseError) as error:
@@ -115,7 +116,7 @@ def _of_masks(pool: Pool, names: Sequence[str]) -> list[FileSample]:
 
 
 def _find(tags: str, pool: Pool) -> Path:
-    """The file or folder meant by ``data.tags``."""
+    """The file or folder that ``data.tags`` refers to."""
     places = [pool.root / "Annotations"] if tags == "xml" else [Path(tags).expanduser(), pool.root / tags]
     found = next((place for place in places if place.exists()), None)
     if found is None:
@@ -131,7 +132,7 @@ def _refuse_unknown(classes: frozenset[str], known: Sequence[str], source: Path,
 
 
 def no_class(name: str, known: Sequence[str]) -> str:
-    """That a name is no class, and the nearest that is."""
+    """End of an error message: the name is not a class, and the closest class name."""
     near: Mapping[str, str] = {each.lower(): each for each in known}
     close = get_close_matches(name.lower(), near, n=1)
     hint = f"did you mean {near[close[0]]}?" if close else f"known: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""What training does to a sample: random scale, crop and flip; photometric jitter of the strong view."""
+"""Training transforms: random scale, crop and flip; photometric jitter of the strong views."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torchvision.transforms.v2 import functional as F
 from u2pl.data.photometric import Photometric
 from u2pl.structures import IGNORE_INDEX
 
-#: Mean of ImageNet in 0..255: about zero once a network has normalised it.
+#: ImageNet's mean in 0..255: about zero after a network's normalisation.
 MEAN_RGB = (124, 116, 104)
 
 
 class RandomScaleCrop(v2.Transform):
-    """Resize by a random factor, then take a random crop, padded on the right and below where the image is smaller.
+    """Resize by a random factor, then take a random crop. Smaller images are padded on the right and below.
 
-    Equivalent to resizing the whole image, but the window is chosen in the source first, so that only pixels that are
-    kept get resized. Images are resized bilinearly with antialiasing; masks take the nearest pixel's value and are
-    padded with IGNORE_INDEX.
+    Equivalent to resizing the whole image. The window is chosen in the source first, so that only the kept pixels are
+    resized. Images are resized bilinearly with antialiasing. Masks take the nearest pixel's value, and their padding is
+    IGNORE_INDEX.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class RandomScaleCrop(v2.Transform):
         self.fill = list(fill)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """The window (top, left, height, width) in the source, and the size it is resized to."""
+        """The window (top, left, height, width) in the source, and its size after resizing."""
         factor = torch.empty(()).uniform_(*self.scale).item()
         sides = [
             _window(side, crop, factor) for side, crop in zip(flat_inputs[0].shape[-2:], self.crop_size, strict=True)
@@ -50,7 +50,7 @@ class RandomScaleCrop(v2.Transform):
         window, size = params["window"], params["size"]
         padding = [0, 0, self.crop_size[1] - size[1], self.crop_size[0] - size[0]]
         if isinstance(inpt, tv_tensors.Mask):
-            # torchvision resizes masks with NEAREST, which lies up to half a pixel beside the bilinear image.
+            # torchvision resizes masks with NEAREST, which shifts them up to half a pixel against the bilinear image.
             plain = inpt.as_subclass(Tensor)[None]
             mask = F.resized_crop_image(plain, *window, size, interpolation=InterpolationMode.NEAREST_EXACT)
             return tv_tensors.wrap(F.pad(mask, padding, fill=IGNORE_INDEX)[0], like=inpt)
@@ -59,7 +59,7 @@ class RandomScaleCrop(v2.Transform):
 
 
 def _window(side: int, crop: int, factor: float) -> tuple[int, int, int]:
-    """Start and length in the source, and length after resizing, along one side."""
+    """Along one side: start and length in the source, and length after resizing."""
     scaled = max(1, round(side * factor))
     if scaled <= crop:
         return 0, side, scaled
@@ -68,7 +68,7 @@ def _window(side: int, crop: int, factor: float) -> tuple[int, int, int]:
 
 
 class LabeledTransform:
-    """Training geometry of a labeled sample, and with ``jitter`` its brightness, contrast, saturation and hue."""
+    """Random scale, crop and flip of a labeled sample; ``jitter`` varies brightness, contrast, saturation and hue."""
 
     def __init__(
         self,
@@ -91,10 +91,10 @@ class LabeledTransform:
 
 
 class UnlabeledTransform:
-    """A weak and some strong views of an unlabeled image that share their geometry pixel by pixel.
+    """A weak view and one or more strong views of an unlabeled image, with the same geometry pixel by pixel.
 
-    A strong view adds photometric jitter, and takes the options of :class:`u2pl.data.photometric.Photometric`. Without
-    ``photometric`` it equals the weak one.
+    A strong view adds photometric jitter; ``options`` are those of :class:`u2pl.data.photometric.Photometric`. Without
+    ``photometric`` it equals the weak view.
     """
 
     def __init__(
@@ -115,8 +115,8 @@ class UnlabeledTransform:
     def __call__(self, image: Tensor, truth: Tensor | None = None) -> tuple[Tensor, ...]:
         """(3, H, W) uint8 -> weak and each strong (3, h, w) float32 in [0, 1]; valid (h, w) bool, False on padding.
 
-        With a ``truth`` (H, W) uint8 also that, (h, w) int64, 255 on padding. The random numbers are the same with it
-        and without.
+        With ``truth`` (H, W) uint8, also returns it as (h, w) int64, 255 on padding. It does not change the random
+        numbers.
         """
         inside = tv_tensors.Mask(torch.zeros(image.shape[-2:], dtype=torch.uint8))
         masks = [inside] if truth is None else [inside, tv_tensors.Mask(truth)]

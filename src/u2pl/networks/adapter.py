@@ -1,4 +1,4 @@
-"""Any architecture of segmentation_models_pytorch on any of its encoders, as a network of this library."""
+"""Networks from segmentation_models_pytorch: any of its architectures on any of its encoders."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from u2pl.networks.vocabulary import Vocabulary, vocabulary_of
 from u2pl.networks.weights import fetch_classifier, fetching, load_encoder_weights
 from u2pl.structures import SegmentationOutput
 
-#: Embeddings and coarse scores are never finer than this: contrast at every pixel costs much and adds little.
+#: Smallest stride of embeddings and coarse scores: contrast at every pixel is expensive and gains little.
 COARSE_STRIDE = 4
 
 
@@ -38,14 +38,14 @@ class SmpNetwork(nn.Module):
     """A segmentation_models_pytorch model with a projection head on its decoder's features.
 
     Args:
-        normalize: images in [0, 1] -> what the encoder was trained with.
-        model: of segmentation_models_pytorch; its last layer is its ``segmentation_head``.
+        normalize: images in [0, 1] -> images normalised as in the encoder's training.
+        model: a segmentation_models_pytorch model; its last layer is its ``segmentation_head``.
         projection: decoder features (B, K, h, w) -> embeddings (B, D, h, w). None for methods without contrast.
-        classification: last encoder features (B, K, h, w) -> scores (B, C - 1, h, w) of all classes but the background.
-            None for methods that do not learn from image-level tags.
-        vocabulary: of the weights that the encoder starts from, if they come with a classifier.
-        multiple: both sides of an image are padded to a multiple of this, which the model requires.
-        minimum: and to at least this.
+        classification: last encoder features (B, K, h, w) -> scores (B, C - 1, h, w) of all classes except the
+            background. None for methods that do not learn from image-level tags.
+        vocabulary: classifier that comes with the encoder's initial weights, if any.
+        multiple: the model requires sides that are a multiple of this; images are padded.
+        minimum: smallest side after padding.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class SmpNetwork(nn.Module):
     def forward(self, image: Tensor, *, dropped: int = 0) -> SegmentationOutput:
         """(B, 3, H, W) in [0, 1] -> class scores (B, C, H, W); coarse scores and embeddings (B, ., h, w).
 
-        Their stride is 4, or that of the decoder where it is coarser (8 for PSPNet). The last ``dropped`` images come
-        out a second time, after all others, decoded from features of which half of the channels are dropped.
+        Coarse scores and embeddings have stride 4, or the decoder's stride if it is larger (8 for PSPNet). The last
+        ``dropped`` images are appended a second time, decoded from features with half of the channels dropped.
         """
         height, width = image.shape[-2:]
         padded = pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
         size = padded.shape[-2:]
-        # What a model of the library does, step by step; the encoders of DPT also return a transformer's prefix tokens.
+        # The steps of the library's own forward pass. Encoders of DPT also return a transformer's prefix tokens.
         plain = self.encoder(padded)
         encoded = append_dropped(plain, dropped)
         features = self.model.decoder(*encoded) if isinstance(encoded, tuple) else self.model.decoder(encoded)  # type: ignore[operator]
@@ -102,12 +102,12 @@ class SmpNetwork(nn.Module):
         )
 
     def activate(self, image: Tensor) -> Tensor:
-        """(B, C - 1, h, w): the ``activation`` of :meth:`forward` alone, without the decoder."""
+        """(B, C - 1, h, w): only the ``activation`` of :meth:`forward`, without the decoder."""
         padded = pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
         return unpad(self._classify(self.encoder(padded)), image, padded)
 
     def image_encoder(self) -> ImageEncoder:
-        """A copy of the encoder as it is now, to see images as a whole."""
+        """A copy of the encoder in its current state, to describe whole images."""
         return ImageEncoder(
             normalize=self.normalize,
             encoder=self.encoder,
@@ -118,16 +118,16 @@ class SmpNetwork(nn.Module):
         )
 
     def _classify(self, encoded: Any) -> Tensor:
-        """Scores at each place of the last of all features."""
+        """Scores at each position of the last features."""
         assert self.classification is not None
         return self.classification(_last(encoded))
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters that start from ImageNet and train at the base learning rate."""
+        """Parameters that start from pretrained weights and train at the base learning rate."""
         return self.encoder.parameters()
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """All other parameters: they start from scratch and train at a higher rate."""
+        """All other parameters, which start from scratch and train at a higher rate."""
         encoder = {id(parameter) for parameter in self.encoder_parameters()}
         return (parameter for parameter in self.parameters() if id(parameter) not in encoder)
 
@@ -151,19 +151,19 @@ def smp_network(
 
     Args:
         num_classes: C.
-        architecture: Unet, FPN, DeepLabV3Plus, Segformer, UPerNet, ... in any case of letters.
+        architecture: Unet, FPN, DeepLabV3Plus, Segformer, UPerNet, ... in upper or lower case.
         encoder: a name of segmentation_models_pytorch (``mobilenet_v2``), ``tu-`` and a name of timm, or one of
             ``SHORT_NAMES`` (``dinov2_small``).
-        output_stride: of the encoder, for the architectures that can choose it (DeepLabV3, DeepLabV3Plus, PAN).
-        channels: width of the decoder, for the architectures that have one (FPN, DeepLabV3Plus, Segformer, ...). None:
-            what segmentation_models_pytorch gives them, which is wide for a small encoder.
+        output_stride: of the encoder, for architectures with this option (DeepLabV3, DeepLabV3Plus, PAN).
+        channels: width of the decoder, for architectures with a single width (FPN, DeepLabV3Plus, Segformer, ...).
+            None: the default of segmentation_models_pytorch, which is wide for a small encoder.
         embedding_dim: D, or None for no projection head.
         classification: add a classification head on the encoder's last features, for training on image-level tags.
-        mean, std: of the images the encoder was trained with, RGB in [0, 1]. None: those of the encoder's published
-            weights when ``pretrained`` fetches them, otherwise ImageNet's.
+        mean, std: of the encoder's training images, RGB in [0, 1]. None: the values of the published weights if
+            ``pretrained`` fetches them, otherwise ImageNet's.
         pretrained: fetch the encoder's published weights.
-        weights: a local file of the encoder's weights; wins over ``pretrained``.
-        options: of the architecture, as segmentation_models_pytorch calls them (``decoder_channels=...``).
+        weights: a local file of the encoder's weights; overrides ``pretrained``.
+        options: further options of the architecture in segmentation_models_pytorch (``decoder_channels=...``).
     """
     check_architecture(architecture)
     check_encoder(encoder)
@@ -182,7 +182,7 @@ def smp_network(
     options |= {"encoder_name": encoder, "classes": num_classes}
     try:
         model = create(encoder_weights=None, **options)
-    # Each architecture, and each encoder, refuses what it cannot do by an error of its own kind.
+    # Architectures and encoders raise different errors for what they do not support.
     except (ValueError, KeyError, TypeError, NotImplementedError, RuntimeError, AssertionError) as error:
         why = " ".join(str(error).split())[:300]
         if "vit_" in encoder and create is not create_dpt:
@@ -225,13 +225,13 @@ def smp_network(
 
 
 def _last(encoded: Any) -> Tensor:
-    """(B, K, h, w), the last of all features; a transformer's prefix tokens are left aside."""
+    """The last features (B, K, h, w), without a transformer's prefix tokens."""
     features = encoded[0] if isinstance(encoded, tuple) else encoded
     return features[-1]
 
 
 def _average(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Average pool (B, C, H, W) to a size; plain windows where they fit, which CUDA can do deterministically."""
+    """Average pool (B, C, H, W) to a size; with equal windows if they fit, which is deterministic on CUDA."""
     height, width = x.shape[-2:]
     if (height, width) == tuple(size):
         return x

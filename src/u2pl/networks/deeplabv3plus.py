@@ -26,9 +26,9 @@ from u2pl.structures import SegmentationOutput
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling (Chen et al. 2017, arXiv 1706.05587): five views of one feature map.
+    """Atrous spatial pyramid pooling (Chen et al. 2017, arXiv 1706.05587): five branches on one feature map.
 
-    The image's average, a 1x1 convolution and three dilated 3x3 convolutions, concatenated in this order.
+    Concatenates the image's average, a 1x1 convolution and three dilated 3x3 convolutions, in this order.
     """
 
     def __init__(self, in_channels: int, *, channels: int = 256, dilations: Sequence[int] = (12, 24, 36)) -> None:
@@ -52,7 +52,7 @@ class ASPP(nn.Module):
 
 
 class DeepLabV3PlusDecoder(nn.Module):
-    """Encoder features -> pixel features at stride 4: low-level ones next to the upsampled output of ASPP."""
+    """Encoder features -> pixel features at stride 4: low-level features and the upsampled output of ASPP."""
 
     def __init__(
         self,
@@ -79,21 +79,21 @@ class DeepLabV3PlusDecoder(nn.Module):
 
 
 class DeepLabV3Plus(nn.Module):
-    """Encoder, decoder and pixel heads, put together from parts.
+    """DeepLabv3+, built from encoder, decoder and pixel heads.
 
     Args:
-        normalize: images in [0, 1] -> what the encoder was trained with.
+        normalize: images in [0, 1] -> images normalised as in the encoder's training.
         encoder: images -> :class:`Features`.
         decoder: features -> pixel features (B, K, h, w) at stride 4.
         classifier: pixel features -> class scores (B, C, h, w); the paper's f.
         projection: pixel features -> embeddings (B, D, h, w); the paper's g. None for methods without contrast.
         auxiliary: features of the third stage -> class scores, for an additional loss in training.
-        classification: features of the last stage -> scores (B, C - 1, h, w) of all classes but the background. None
-            for methods that do not learn from image-level tags.
-        vocabulary: of the weights that the encoder starts from, if they come with a classifier.
+        classification: features of the last stage -> scores (B, C - 1, h, w) of all classes except the background.
+            None for methods that do not learn from image-level tags.
+        vocabulary: classifier that comes with the encoder's initial weights, if any.
     """
 
-    multiple = 32  #: maps of the encoder cover an image exactly whose sides are multiples of this
+    multiple = 32  #: if both sides are multiples of this, the encoder's maps cover the image exactly
 
     def __init__(
         self,
@@ -121,8 +121,7 @@ class DeepLabV3Plus(nn.Module):
     def forward(self, image: Tensor, *, dropped: int = 0) -> SegmentationOutput:
         """(B, 3, H, W) in [0, 1] -> class scores (B, C, H, W); coarse scores and embeddings (B, ., H/4, W/4).
 
-        The last ``dropped`` images come out a second time, after all others, decoded from features of which half of
-        the channels are dropped.
+        The last ``dropped`` images are appended a second time, decoded from features with half of the channels dropped.
         """
         size = image.shape[-2:]
         plain = self.encoder(self.normalize(image))
@@ -141,22 +140,22 @@ class DeepLabV3Plus(nn.Module):
         )
 
     def activate(self, image: Tensor) -> Tensor:
-        """(B, C - 1, h, w): the ``activation`` of :meth:`forward` alone, without the decoder."""
+        """(B, C - 1, h, w): only the ``activation`` of :meth:`forward`, without the decoder."""
         assert self.classification is not None
         return self.classification(self.encoder(self.normalize(image)).high)
 
     def image_encoder(self) -> ImageEncoder:
-        """A copy of the encoder as it is now, to see images as a whole."""
+        """A copy of the encoder in its current state, to describe whole images."""
         return ImageEncoder(
             normalize=self.normalize, encoder=self.encoder, last=attrgetter("high"), vocabulary=self.vocabulary
         )
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters that start from ImageNet and train at the base learning rate."""
+        """Parameters that start from pretrained weights and train at the base learning rate."""
         return self.encoder.parameters()
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """All other parameters: they start from scratch and train at a higher rate."""
+        """All other parameters, which start from scratch and train at a higher rate."""
         heads = (self.decoder, self.classifier, self.projection, self.auxiliary, self.classification)
         return chain.from_iterable(head.parameters() for head in heads if head is not None)
 
@@ -180,7 +179,7 @@ def deeplabv3plus(
     pretrained: bool = False,
     weights: Path | str | None = None,
 ) -> DeepLabV3Plus:
-    """Build DeepLabv3+. The paper's is ``deeplabv3plus(num_classes=C, output_stride=8)`` with ImageNet weights.
+    """Build DeepLabv3+. The paper uses ``deeplabv3plus(num_classes=C, output_stride=8)`` with ImageNet weights.
 
     Args:
         num_classes: C.
@@ -194,9 +193,9 @@ def deeplabv3plus(
         auxiliary: add a second classifier on the third stage, used in training only.
         classification: add a classification head on the last stage, for training on image-level tags.
         dropout: probability of dropping a channel in the heads.
-        mean, std: of the images the encoder was trained with, RGB in [0, 1].
-        pretrained: fetch the encoder's ImageNet weights (those of the deep stem are GluonCV's ResNet-s).
-        weights: a local file of the encoder's weights; wins over ``pretrained``.
+        mean, std: of the encoder's training images, RGB in [0, 1].
+        pretrained: fetch the encoder's ImageNet weights (GluonCV's ResNet-s for a deep stem).
+        weights: a local file of the encoder's weights; overrides ``pretrained``.
     """
     trunk = resnet_encoder(encoder, output_stride=output_stride, deep_stem=deep_stem, multi_grid=multi_grid)
     beside: dict[str, Tensor] = {}
@@ -245,7 +244,7 @@ def _pixel_head(in_channels: int, channels: int, out_channels: int, *, depth: in
 def _conv_bn_relu(
     in_channels: int, out_channels: int, *, kernel_size: int, dilation: int = 1, bias: bool = True
 ) -> nn.Sequential:
-    # The bias is redundant before a normalisation; it stays where the released weights have one.
+    # A bias before a normalisation is redundant; it is kept where the released weights have one.
     padding = dilation * (kernel_size // 2)
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=bias),

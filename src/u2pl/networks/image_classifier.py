@@ -1,4 +1,4 @@
-"""What an image shows as a whole, by an encoder that was not trained here and a linear classifier that was."""
+"""Classification of whole images: a linear classifier on an encoder that is not trained here."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from u2pl.networks.vocabulary import Vocabulary
 
 
 class ImageClassifier(nn.Module):
-    """log p(c is in the image) of classes that speak against each other, relative to the likeliest of them.
+    """log p(c is in the image) of classes that exclude each other, relative to the most likely one.
 
     Args:
         encoder: images -> rows (B, K).
-        weight, bias: (C, K) and (C,), of a softmax over the classes that are ``told`` apart.
-        told: (C,) bool.
+        weight, bias: (C, K) and (C,), of a softmax over the classes ``told``.
+        told: (C,) bool, the classes that exclude each other.
     """
 
     weight: Tensor
@@ -33,24 +33,24 @@ class ImageClassifier(nn.Module):
 
     @classmethod
     def from_state(cls, encoder: ImageEncoder, state: Mapping[str, Tensor], *, num_classes: int) -> ImageClassifier:
-        """The one of a ``state_dict``, around an encoder built alike.
+        """Build a classifier from a ``state_dict`` and an encoder of the same kind.
 
-        Raises KeyError, RuntimeError or ValueError for a state of another encoder or of other classes.
+        Raises KeyError, RuntimeError or ValueError if the state is from another encoder or other classes.
         """
         beside = {name: state.get(f"encoder.vocabulary.{name}") for name in ("weight", "bias")}
         if beside["weight"] is not None and beside["bias"] is not None:
             encoder.vocabulary = Vocabulary(beside["weight"], beside["bias"], saved=True)
-        encoder.centre, encoder.spread = state["encoder.centre"], state["encoder.spread"]  # their shape is not known
+        encoder.centre, encoder.spread = state["encoder.centre"], state["encoder.spread"]  # saved shapes may differ
         classifier = cls(encoder, weight=state["weight"], bias=state["bias"], told=state["told"])
         classifier.load_state_dict(state)
-        with torch.no_grad():  # one look tells whether all sizes fit
+        with torch.no_grad():  # one forward pass checks that all sizes fit
             seen = classifier(torch.zeros(1, 3, 32, 32))
         if seen.shape != (1, num_classes):
             raise ValueError(f"{seen.shape[1]} classes, not {num_classes}")
         return classifier
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, C) float32, at most 0; 0 for other classes, which are left alone."""
+        """(B, 3, H, W) in [0, 1] -> (B, C) float32, at most 0; 0 for classes that are not ``told``."""
         with torch.autocast(image.device.type, enabled=False):
             score = F.linear(self.encoder(image.float()), self.weight, self.bias).masked_fill(~self.told, -torch.inf)
         return (score - score.amax(dim=1, keepdim=True)).where(self.told, 0.0)

@@ -1,4 +1,4 @@
-"""An encoder as it is before training, by which images are compared as a whole."""
+"""A copy of the encoder before training, to compare whole images."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from torch import Tensor, nn
 from u2pl.networks.padding import pad
 from u2pl.networks.vocabulary import Vocabulary
 
-SIDE = 224  #: images are resized to this shorter side, for which encoders are pretrained
-_SMALL = 1e-3  # a feature that hardly differs between images is not blown up
+SIDE = 224  #: images are resized to this shorter side, as in the encoders' pretraining
+_SMALL = 1e-3  # keeps almost constant features from being amplified
 
 
 class ImageEncoder(nn.Module):
-    """Images -> rows of length 1: the more alike two images are, the larger is the product of their rows.
+    """Images -> rows of length 1. The product of two rows is larger for images that are more similar.
 
-    An encoder that comes with the classifier of its training says which of those classes an image shows: rows are the
-    roots of probabilities, their products Bhattacharyya coefficients. One without has the mean of its last features,
-    standardised, as the mean of all images says nothing about any: the products are cosine similarities.
+    With a ``vocabulary``, rows are the square roots of its class probabilities; products are Bhattacharyya
+    coefficients. Without one, rows are the mean of the last features, standardised to remove what all images share;
+    products are cosine similarities.
 
-    It is a copy of its parts, is not trained, and stays in evaluation mode.
+    It copies its parts, is not trained, and stays in evaluation mode.
 
     Args:
-        normalize: images in [0, 1] -> what the encoder was trained with.
-        encoder: normalised images -> all that it returns, of which ``last`` takes the last features (B, K, h, w).
-        vocabulary: the classifier, if there is one.
-        multiple, minimum: of the sides that the encoder takes.
+        normalize: images in [0, 1] -> images normalised as in the encoder's training.
+        encoder: normalised images -> the encoder's output.
+        last: that output -> the last features (B, K, h, w).
+        vocabulary: the classifier that comes with the encoder's weights, if any.
+        multiple, minimum: sides are padded to a multiple of ``multiple`` and to at least ``minimum``.
     """
 
     centre: Tensor
@@ -55,7 +56,7 @@ class ImageEncoder(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> ImageEncoder:
-        """Stays in evaluation mode."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ class ImageEncoder(nn.Module):
         return self.compared(self.described(image))
 
     def described(self, image: Tensor) -> Tensor:
-        """(B, K) float32, before images are compared: roots of probabilities, or mean features."""
+        """(B, K) float32 before standardisation: square roots of probabilities, or mean features."""
         scale = SIDE / min(image.shape[-2:])
         size = [max(1, round(scale * side)) for side in image.shape[-2:]]
         image = F.interpolate(image, size=size, mode="bilinear", antialias=scale < 1)
@@ -72,10 +73,10 @@ class ImageEncoder(nn.Module):
         return features.mean(dim=(2, 3)) if self.vocabulary is None else self.vocabulary(features).sqrt()
 
     def standardise(self, described: Tensor) -> None:
-        """Compare images, from now on, by how they differ from these (I, K); roots of probabilities need no such."""
+        """Standardise rows by mean and std of ``described`` (I, K) from now on. No effect with a vocabulary."""
         if self.vocabulary is None:
             self.centre, self.spread = described.mean(dim=0), described.std(dim=0) + _SMALL
 
     def compared(self, described: Tensor) -> Tensor:
-        """(B, K) rows of length 1 of what :meth:`described` tells."""
+        """(B, K) rows of length 1, from the output of :meth:`described`."""
         return F.normalize((described - self.centre) / self.spread, dim=1)

@@ -1,4 +1,4 @@
-"""Colour normalisation and the one batch normalisation that has to survive a single value per channel."""
+"""Colour normalisation, and a batch normalisation that accepts a single value per channel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Mean and standard deviation of ImageNet's training images, RGB in [0, 1]; what most encoders were trained with.
+#: Mean and standard deviation of ImageNet's training images, RGB in [0, 1]; most encoders are trained with them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -16,8 +16,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Normalize(nn.Module):
     """``(image - mean) / std`` per channel, as the first layer of a network.
 
-    The numbers belong to the encoder's weights, not to the data, so they are saved with the network: whoever loads
-    it later feeds plain images in [0, 1].
+    Mean and std belong to the encoder's weights, not to the data, so they are saved with the network. A loaded network
+    takes plain images in [0, 1].
     """
 
     mean: Tensor
@@ -36,8 +36,8 @@ class Normalize(nn.Module):
 class PooledBatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation of globally pooled features (B, C, 1, 1), with ``B = 1`` allowed in training.
 
-    One value per channel has no variance, and torch refuses it. Such a step normalises with the running statistics
-    and leaves them as they are; every other input is treated as by :class:`torch.nn.BatchNorm2d`.
+    One value per channel has no variance, so torch raises an error. This layer then normalises with the running
+    statistics and does not update them. Other inputs are handled as in :class:`torch.nn.BatchNorm2d`.
     """
 
     def forward(self, input: Tensor) -> Tensor:

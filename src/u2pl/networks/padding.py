@@ -1,4 +1,4 @@
-"""Sides that an encoder can take, and back."""
+"""Pad images to sides that an encoder accepts, and crop its output."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def pad(image: Tensor, *, multiple: int, minimum: int) -> Tensor:
-    """Repeat the last row and column until both sides are multiples, and not below the minimum."""
+    """Repeat the last row and column until both sides are multiples of ``multiple`` and at least ``minimum``."""
     bottom, right = (-max(side, minimum) % multiple + max(minimum - side, 0) for side in image.shape[-2:])
     return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
 
 
 def unpad(x: Tensor, image: Tensor, padded: Tensor) -> Tensor:
-    """The part of (B, ., h, w) that belongs to the image; what was added to it is at the bottom and the right."""
+    """The part of (B, ., h, w) that belongs to the image; padding is at the bottom and on the right."""
     places = zip(x.shape[-2:], image.shape[-2:], padded.shape[-2:], strict=True)
     rows, columns = (-(-own * side // whole) for side, own, whole in places)
     return x[..., :rows, :columns]

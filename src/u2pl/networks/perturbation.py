@@ -1,4 +1,4 @@
-"""UniMatch's perturbation of features (Yang et al. 2023, arXiv 2208.09910): dropped channels before the decoder."""
+"""UniMatch's feature perturbation (Yang et al. 2023, arXiv 2208.09910): dropped channels before the decoder."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 
 def append_dropped(features: Any, last: int, *, probability: float = 0.5) -> Any:
-    """Append the ``last`` images of a batch of encoder features once more, with half of their channels dropped.
+    """Append a copy of the ``last`` images to a batch of encoder features, with half of their channels dropped.
 
     Args:
         features: tensors (B, C, h, w), (B, T, C) for a transformer's tokens, or lists and tuples of them.
-        last: how many images at the end of the batch; 0 leaves the features as they are.
-        probability: of a channel to be zero. The others are scaled by its complement.
+        last: number of images at the end of the batch; 0 returns the features unchanged.
+        probability: of setting a channel to zero. The others are divided by 1 - ``probability``.
 
     Returns:
-        The same structure with batches of B + last. The tokens of a transformer are repeated as they are.
+        The same structure with batches of B + last. A transformer's tokens are repeated unchanged.
     """
     if last == 0 or features is None:
         return features

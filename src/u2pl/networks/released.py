@@ -1,8 +1,8 @@
-"""Weights of the code released with the paper (Wang et al. 2022, arXiv 2203.03884) in this library's network.
+"""Load weights of the code released with the paper (Wang et al. 2022, arXiv 2203.03884) into this library's network.
 
-Its checkpoints hold a student and a teacher by the names of another implementation. What the tensors tell is read from
-them: the encoder, the number of classes, the widths and the heads. What they cannot tell (dilations, colour
-normalisation) is as in all of the release's configurations.
+Its checkpoints hold a student and a teacher, with other parameter names. The encoder, the number of classes, the widths
+and the heads are read from the tensors. Dilations and colour normalisation are not in the tensors: they are the same in
+all configurations of the release.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from u2pl.networks.normalization import IMAGENET_MEAN, IMAGENET_STD
 from u2pl.networks.resnet import RESNETS
 from u2pl.networks.tensor_file import mismatch, read_tensor_file
 
-#: Where a checkpoint keeps its networks. Its own evaluation takes the teacher where there is one.
+#: The key of each network in a checkpoint. The release evaluates the teacher if there is one.
 STATES = {"teacher": "teacher_state", "student": "model_state"}
 
-#: The beginning of a name here, and in the release. All other names are the same.
+#: Prefix of a name here -> prefix in the release. All other names are the same.
 _NAMES = {
     "decoder.aspp.image_pooling.": "decoder.aspp.conv1.",
     "decoder.aspp.pointwise.": "decoder.aspp.conv2.",
@@ -39,33 +39,33 @@ _NAMES = {
 
 
 class Released(NamedTuple):
-    """A network of the release, and the arguments of :func:`~u2pl.networks.deeplabv3plus` that build it."""
+    """A released network, and the arguments of :func:`~u2pl.networks.deeplabv3plus` that build it."""
 
     network: DeepLabV3Plus
     options: dict[str, Any]
 
 
 def load_released(path: Path | str, *, network: str | None = None, output_stride: int = 8) -> Released:
-    """The network in a checkpoint of the release (``model_state``, ``teacher_state``), or in a bare state dict of it.
+    """Load the network in a released checkpoint (``model_state``, ``teacher_state``), or in a bare state dict of it.
 
-    Every tensor is used, and none is left as it was initialised.
+    Every tensor of the state dict is used, and every tensor of the network is loaded.
 
     Args:
-        path: the checkpoint; no code in it is run.
-        network: ``teacher`` or ``student``. None: the teacher where there is one.
-        output_stride: of the encoder, 8 as in the release, or 16: faster and coarser. The dilations follow it.
+        path: the checkpoint; it is read without running code from it.
+        network: ``teacher`` or ``student``. None: the teacher if there is one.
+        output_stride: of the encoder: 8 as in the release, or 16, which is faster and coarser. It sets the dilations.
 
     Raises:
-        InputError: one line that names the file, if it cannot be read or its tensors are not those of the release.
+        InputError: one line that names the file, if it cannot be read or its tensors do not fit the release.
     """
     return released_network(_read(Path(path), network), source=str(path), output_stride=output_stride)
 
 
 def released_network(state: Mapping[str, Tensor], *, source: str, output_stride: int = 8) -> Released:
-    """Build the network that a state dict of the release is of, and load it. Errors begin with ``source``."""
+    """Build the network that fits a released state dict, and load it. Errors begin with ``source``."""
     options = _options(state, source=source, output_stride=output_stride)
     network = deeplabv3plus(**options)
-    # The normalisation is this library's first layer, and the data loader's work in the release.
+    # Normalisation is the network's first layer here, but part of the data loader in the release.
     wanted = {key: tensor for key, tensor in network.state_dict().items() if not key.startswith("normalize.")}
     given = dict(state)
     matched, missing, misshapen = {}, [], []
@@ -88,7 +88,7 @@ def released_network(state: Mapping[str, Tensor], *, source: str, output_stride:
 
 
 def _read(path: Path, network: str | None) -> dict[str, Tensor]:
-    """The state dict of one network by its names in the release, without ``module.``."""
+    """The state dict of one network with its names in the release, without ``module.``."""
     if network is not None and network not in STATES:
         raise InputError(f"--network {network}: should be {' or '.join(STATES)}")
     content = read_tensor_file(path, source=str(path))
@@ -104,13 +104,13 @@ def _read(path: Path, network: str | None) -> dict[str, Tensor]:
             f"{path} holds no network ({' or '.join(STATES.values())}, or tensors by name); give a checkpoint that "
             "the released code saved"
         )
-    # Distributed training put a prefix before every name.
+    # Distributed training adds a prefix to every name.
     prefix = "module." if all(str(key).startswith("module.") for key in state) else ""
     return {str(key).removeprefix(prefix): value for key, value in state.items()}
 
 
 def _options(state: Mapping[str, Tensor], *, source: str, output_stride: int) -> dict[str, Any]:
-    """Arguments of :func:`~u2pl.networks.deeplabv3plus`. A width whose tensor is missing is taken to be the paper's."""
+    """Arguments of :func:`~u2pl.networks.deeplabv3plus`. If a tensor is missing, its width is the paper's."""
     encoder = _encoder(state, source)
     channels = _length(state, "decoder.head.0.weight", 0) or _length(state, "decoder.aspp.conv2.0.weight", 256)
     pyramid = _length(state, "decoder.aspp.conv2.0.weight", channels)
@@ -140,7 +140,7 @@ def _options(state: Mapping[str, Tensor], *, source: str, output_stride: int) ->
 
 
 def _encoder(state: Mapping[str, Tensor], source: str) -> str:
-    """Which of ``RESNETS`` has this block and so many of them in each stage."""
+    """The name in ``RESNETS`` with the same block, and as many of them in each stage."""
     numbers = [set(re.findall(rf"^encoder\.layer{stage}\.(\d+)\.", "\n".join(state), re.M)) for stage in (1, 2, 3, 4)]
     layers = tuple(len(blocks) for blocks in numbers)
     bottleneck = any(re.match(r"encoder\.layer\d\.\d+\.conv3\.", key) for key in state)
@@ -168,5 +168,5 @@ def _released_name(key: str) -> str:
 
 
 def _length(state: Mapping[str, Tensor], key: str, default: int) -> int:
-    """The number of output channels of a convolution."""
+    """The number of output channels of a convolution, or ``default`` if it is missing."""
     return state[key].shape[0] if key in state and state[key].dim() else default

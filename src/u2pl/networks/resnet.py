@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from u2pl.errors import InputError
 
-#: Block, number of blocks per stage, and whether the stem is deep unless asked otherwise.
+#: Block, number of blocks per stage, and whether the stem is deep by default.
 RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int], bool]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2), False),
     "resnet34": (BasicBlock, (3, 4, 6, 3), False),
@@ -21,7 +21,7 @@ RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, in
 
 
 class Features(NamedTuple):
-    """What the DeepLab heads read from an encoder."""
+    """The encoder features that the DeepLab heads use."""
 
     low: Tensor  #: (B, C1, H/4, W/4), the first stage
     middle: Tensor  #: (B, C3, H/os, W/os), the third stage
@@ -29,11 +29,11 @@ class Features(NamedTuple):
 
 
 class ResNetEncoder(nn.Module):
-    """A ResNet (He et al. 2016) without its classifier, of output stride 8 or 16.
+    """A ResNet (He et al. 2016) without its classifier, with output stride 8 or 16.
 
-    Parameters are named as in torchvision (``conv1``, ``bn1``, ``layer1.0.conv1``, ...), so its state dicts load. The
-    deep stem has three 3x3 convolutions of 64, 64 and 128 channels in place of the 7x7 one (``conv1.0``, ``conv1.3``,
-    ``conv1.6``), as in PSPNet (Zhao et al. 2017) and in the U2PL release.
+    Parameters are named as in torchvision (``conv1``, ``bn1``, ``layer1.0.conv1``, ...), so that its state dicts load.
+    The deep stem replaces the 7x7 convolution with three 3x3 convolutions of 64, 64 and 128 channels (``conv1.0``,
+    ``conv1.3``, ``conv1.6``), as in PSPNet (Zhao et al. 2017) and in the U2PL release.
     """
 
     def __init__(
@@ -47,17 +47,17 @@ class ResNetEncoder(nn.Module):
     ) -> None:
         super().__init__()
         trunk = ResNet(
-            block,  # type: ignore[arg-type]  # timm annotates the instance, and takes the class
+            block,  # type: ignore[arg-type]  # timm annotates an instance but takes the class
             tuple(layers),  # type: ignore[arg-type]
             num_classes=0,
             output_stride=output_stride,
             stem_type="deep" if deep_stem else "",
-            zero_init_last=False,  # matters without ImageNet's weights alone, which the release always loads
+            zero_init_last=False,  # matters only without ImageNet weights, which the release always loads
         )
         self.conv1: nn.Module = trunk.conv1
         self.bn1: nn.Module = trunk.bn1
         self.act1: nn.Module = trunk.act1
-        # The released network pools with ceil_mode: on even sizes its maps are one row and column larger.
+        # The released network pools with ceil_mode, so its maps are one row and column larger on even sizes.
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1, ceil_mode=deep_stem)
         self.layer1 = trunk.get_submodule("layer1")
         self.layer2 = trunk.get_submodule("layer2")
@@ -78,13 +78,13 @@ class ResNetEncoder(nn.Module):
 def resnet_encoder(
     name: str, *, output_stride: int, deep_stem: bool | None = None, multi_grid: Sequence[int] | None = None
 ) -> ResNetEncoder:
-    """One of ``RESNETS`` with dilations in place of the last strides.
+    """Build one of ``RESNETS`` with dilations instead of the last strides.
 
     Args:
         name: resnet18, resnet34, resnet50 or resnet101.
         output_stride: 8 (stages 3 and 4 dilated) or 16 (stage 4 dilated).
-        deep_stem: three 3x3 convolutions in place of the 7x7 one. None: deep for resnet50 and resnet101.
-        multi_grid: one factor of the dilation for each block of the last stage (Chen et al. 2017, arXiv 1706.05587).
+        deep_stem: three 3x3 convolutions instead of the 7x7 one. None: deep for resnet50 and resnet101.
+        multi_grid: dilation factor of each block in the last stage (Chen et al. 2017, arXiv 1706.05587).
             None: the release's (2, 2, 4) for resnet50 and resnet101 at output stride 8, otherwise all ones.
     """
     if name not in RESNETS:
@@ -110,7 +110,7 @@ def resnet_encoder(
 
 
 def _multiply_dilations(stage: nn.Module, factors: Sequence[int]) -> None:
-    """Multiply the dilation of each block's 3x3 convolutions; the padding follows to keep the size."""
+    """Multiply the dilation of each block's 3x3 convolutions, and adjust the padding to keep the size."""
     for block, factor in zip(stage.children(), factors, strict=True):
         for module in block.modules():
             if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):

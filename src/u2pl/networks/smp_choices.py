@@ -1,4 +1,4 @@
-"""Which architectures, encoders and options of segmentation_models_pytorch and timm there are."""
+"""The architectures, encoders and options that segmentation_models_pytorch and timm have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import timm
 from u2pl.errors import InputError
 from u2pl.networks.transformers import SHORT_NAMES
 
-#: What the architectures whose decoder is of one width call it.
+#: Options that set the decoder's width, for architectures with a single width.
 WIDTHS = {
     "fpn": ("decoder_pyramid_channels", "decoder_segmentation_channels"),
     "pspnet": ("psp_out_channels",),
@@ -27,7 +27,7 @@ WIDTHS = {
 
 
 def width_options(architecture: str, channels: int) -> dict[str, int]:
-    """Options that make a decoder so wide. Raises InputError for an architecture whose stages differ in width."""
+    """Options that set a decoder's width to ``channels``. Raises InputError if its stages differ in width."""
     names = WIDTHS.get(architecture.lower())
     if names is None:
         raise InputError(f"network.channels: the decoder of {architecture} has no single width; leave it out")
@@ -39,7 +39,7 @@ def width_options(architecture: str, channels: int) -> dict[str, int]:
 
 
 def check_architecture(name: str) -> None:
-    """Raise InputError, with the nearest names, for an architecture that does not exist."""
+    """Raise InputError, with the closest names, if the architecture does not exist."""
     classes = {key: architecture.__name__ for key, architecture in smp.MODEL_ARCHITECTURES_MAPPING.items()}
     if name.lower() not in classes:
         near = [classes[key] for key in get_close_matches(name.lower(), classes, n=3)]
@@ -47,10 +47,10 @@ def check_architecture(name: str) -> None:
 
 
 def check_encoder(name: str) -> None:
-    """Raise InputError, with the nearest names, for an encoder that does not exist."""
+    """Raise InputError, with the closest names, if the encoder does not exist."""
     if not name.startswith("tu-"):
         known = list(smp.encoders.encoders)
-    elif "." in name:  # the tag after the dot names trained weights; without one timm takes its default
+    elif "." in name:  # the tag after the dot names trained weights; without one timm uses its default
         known = [f"tu-{model}" for model in timm.list_models(pretrained=True)]
     else:
         known = [f"tu-{model}" for model in timm.list_models()]
@@ -64,7 +64,7 @@ def check_options(architecture: str, encoder: str, options: dict[str, Any]) -> N
     """Raise InputError for an option that an architecture does not have."""
     known = options_of(architecture)
     for name in options:
-        # Those of timm's encoders are passed on, and timm knows them; other encoders ignore what they do not know.
+        # Other options are passed on to the encoder: timm checks them, but other encoders ignore unknown ones.
         if name not in known and not encoder.startswith("tu-"):
             raise InputError(
                 f"network.{name}: no option of {architecture}; {_hint(get_close_matches(name, known), known)}"
@@ -72,7 +72,7 @@ def check_options(architecture: str, encoder: str, options: dict[str, Any]) -> N
 
 
 def options_of(architecture: str) -> list[str]:
-    """Options of an architecture, but for those that are set here."""
+    """Options of an architecture, without those that this library sets."""
     signature = inspect.signature(smp.MODEL_ARCHITECTURES_MAPPING[architecture.lower()].__init__)
     set_here = ("self", "kwargs", "encoder_name", "encoder_weights", "in_channels", "classes", "aux_params")
     return [name for name in signature.parameters if name not in set_here]
@@ -84,7 +84,7 @@ def _hint(near: Iterable[str], examples: Iterable[str]) -> str:
 
 
 def imagenet_tag(encoder: str) -> str | bool:
-    """What segmentation_models_pytorch calls the published weights of an encoder, ImageNet's where it can choose."""
+    """The tag of an encoder's ImageNet weights in segmentation_models_pytorch; True for timm's published weights."""
     if encoder.startswith("tu-"):
         if timm.is_model_pretrained(encoder.removeprefix("tu-")):
             return True

@@ -1,4 +1,4 @@
-"""Files of tensors, read without running code from them, and how they differ from what a network needs."""
+"""Read files of tensors without running code from them, and report how they differ from a network's tensors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from u2pl.errors import InputError
 
-# Training scripts save scores as numpy scalars beside the tensors, and those of numpy 1 name a module that numpy 2
-# has moved. Numbers are all that these can make: an object scalar needs a data type that is not listed.
+# Training scripts also save scores as numpy scalars. Those of numpy 1 name a module that numpy 2 has moved. The entries
+# below can only create numbers: an object scalar needs a data type that is not listed.
 _SCALAR = np.float64(0).__reduce__()[0]
 _NUMPY_SCALARS: list[Any] = [
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
@@ -26,10 +26,10 @@ _NUMPY_SCALARS: list[Any] = [
 
 
 def read_tensor_file(path: Path, *, source: str) -> object:
-    """The content of a ``.safetensors`` file, or of what ``torch.save`` wrote: tensors, numbers and containers.
+    """Read a ``.safetensors`` file, or a file of ``torch.save``, that holds only tensors, numbers and containers.
 
     Raises:
-        InputError: one line that begins with ``source``, if there is no such file or it holds anything else.
+        InputError: one line that begins with ``source``, if the file is missing or holds anything else.
     """
     if not path.is_file():
         raise InputError(f"{source} {'is a folder' if path.is_dir() else 'is missing'}; give a file of weights")
@@ -37,7 +37,7 @@ def read_tensor_file(path: Path, *, source: str) -> object:
         if path.suffix == ".safetensors":
             return load_file(path)
         with torch.serialization.safe_globals(_NUMPY_SCALARS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch finds odd about a file is no second line of an error
+            warnings.simplefilter("ignore")  # torch's warnings would add lines to the error
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
@@ -51,7 +51,7 @@ def read_tensor_file(path: Path, *, source: str) -> object:
 
 
 def mismatch(*, missing: Sequence[str], misshapen: Sequence[str], excess: Sequence[str]) -> str:
-    """How a file's tensors differ from a network's, in half a line with the first names; empty if they do not."""
+    """Short text on how a file's tensors differ from a network's, with the first names; empty if they do not."""
     kinds = ((missing, "tensors missing"), (misshapen, "of another shape"), (excess, "too many"))
     return "; ".join(
         f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
@@ -61,6 +61,6 @@ def mismatch(*, missing: Sequence[str], misshapen: Sequence[str], excess: Sequen
 
 
 def first_sentence(error: BaseException) -> str:
-    """The first sentence of an error, or its kind if it says nothing."""
+    """The first sentence of an error, or its type if it has no message."""
     text = re.split(r"\.\s|\n", str(error).strip(), maxsplit=1)[0]
     return text[:160] or type(error).__name__

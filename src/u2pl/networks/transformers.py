@@ -1,4 +1,4 @@
-"""Vision transformers as encoders: short names, DPT on any patch size, published weights, order of their layers."""
+"""Vision transformers as encoders: short names, DPT on any patch size, published weights, layer order."""
 
 from __future__ import annotations
 
@@ -14,33 +14,32 @@ from torch import Tensor, nn
 
 from u2pl.errors import InputError
 
-#: DINOv2 (Oquab et al. 2023, arXiv 2304.07193) as people call it -> its name in segmentation_models_pytorch.
+#: Short name of DINOv2 (Oquab et al. 2023, arXiv 2304.07193) -> name in segmentation_models_pytorch.
 SHORT_NAMES = {
     f"dinov2_{size}": f"tu-vit_{size}_patch14_dinov2.lvd142m" for size in ("small", "base", "large", "giant")
 }
 
-#: MiT's layers in the form of timm's matchers: the patch embedding of a stage, then each block; a norm ends its stage.
+#: MiT's layers in the format of timm's matchers: a stage is its patch embedding, its blocks, and a norm.
 _MIT_LAYERS = {"stages": [(r"^patch_embed(\d)", (-1,)), (r"^block(\d)\.(\d+)", None), (r"^norm(\d)", (99999,))]}
 
 
 def create_dpt(**options: Any) -> nn.Module:
     """segmentation_models_pytorch's DPT (Ranftl et al. 2021, arXiv 2103.13413) for images of any size.
 
-    Position embeddings are resampled to the size of the image. Encoders may have patches of any size: the library
-    scales the maps of the decoder by whole numbers, which fit together for powers of two alone, while DINOv2's patches
-    are of 14 pixels. For those the maps are 4, 2, 1 and 1/2 times the encoder's, as for patches of 16, and the scores
-    are scaled to the image by what is left. Layers that are behind the last feature are removed: they would never
-    train.
+    Position embeddings are resampled to the size of the image. Patches may have any size. The library scales the
+    decoder's maps by integers, which works only for patch sizes that are powers of two; DINOv2's patches have 14
+    pixels. For other patch sizes the maps are 4, 2, 1 and 1/2 times the encoder's, as for patches of 16, and the scores
+    are scaled to the image by the remaining factor. Layers after the last feature are removed: they would never train.
 
     Raises:
-        InputError: if the encoder takes images of one size alone.
+        InputError: if the encoder takes images of only one size.
     """
     try:
         model = smp.create_model("dpt", **{"dynamic_img_size": True, **options})
     except TypeError as error:
         if "dynamic_img_size" not in str(error):
             raise
-        model = smp.create_model("dpt", **options)  # not every family has the choice; most of those need none
+        model = smp.create_model("dpt", **options)  # not every family has this option, and most of those do not need it
     trunk = model.encoder.model
     if getattr(getattr(trunk, "patch_embed", None), "strict_img_size", False):
         raise InputError(
@@ -64,16 +63,16 @@ def create_dpt(**options: Any) -> nn.Module:
 
 
 def dpt_multiple(encoder: Any) -> int:
-    """What both sides of an image have to be a multiple of: a pixel of the decoder's coarsest map, and a patch."""
+    """Both sides of an image must be a multiple of this: one pixel of the decoder's coarsest map, and one patch."""
     coarsest, patch = 2 ** (len(encoder.output_strides) + 1), encoder.output_strides[-1]
     return max(patch, coarsest if _is_power_of_two(patch) else coarsest * patch // 16)
 
 
 def published_layout(encoder: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict as published -> timm's names and shapes, for the encoders that timm converts weights for.
+    """Convert a published state dict to timm's names and shapes, for encoders that timm converts weights for.
 
-    timm knows the files of DINOv2 and others, and resamples position embeddings to the encoder's own grid. A state
-    dict that it can make nothing of comes back as it is.
+    timm converts the files of DINOv2 and others, and resamples position embeddings to the encoder's grid. A state dict
+    that it cannot convert is returned unchanged.
     """
     trunk = getattr(encoder, "model", None)
     names = {key.removeprefix("model."): value for key, value in state.items()}
@@ -83,12 +82,12 @@ def published_layout(encoder: nn.Module, state: Mapping[str, Tensor]) -> dict[st
         if isinstance(trunk, Eva):
             return eva.checkpoint_filter_fn(names, trunk)
     except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-        pass  # of another network: whoever compares names and shapes says how they differ
+        pass  # of another network: comparing names and shapes later shows the difference
     return dict(state)
 
 
 def layers_of(encoder: nn.Module) -> dict[str, int] | None:
-    """The layer of each parameter by name, 0 the nearest to the image; None where the encoder has no such order.
+    """The layer of each parameter by name, 0 closest to the image; None if the encoder's layers have no order.
 
     The order is timm's: patch and position embeddings, then one layer for each block.
     """
@@ -102,7 +101,7 @@ def layers_of(encoder: nn.Module) -> dict[str, int] | None:
 
 
 def undecayed(encoder: nn.Module) -> set[str]:
-    """Parameters beside norms and biases that timm exempts from weight decay: position embeddings and tokens."""
+    """Parameters, besides norms and biases, that timm exempts from weight decay: position embeddings and tokens."""
     prefix, trunk = _layered(encoder)
     exempt = getattr(trunk, "no_weight_decay", None)
     return set() if exempt is None else {prefix + name for name in exempt()}
@@ -113,7 +112,7 @@ def _is_power_of_two(number: int) -> bool:
 
 
 def _layered(encoder: nn.Module) -> tuple[str, nn.Module | None]:
-    """timm's model inside an encoder, and the prefix of its parameters."""
+    """The prefix of the parameters of timm's model in an encoder, and that model, if any."""
     for prefix, module in (("", encoder), ("model.", getattr(encoder, "model", None))):
         if hasattr(module, "group_matcher"):
             return prefix, module

@@ -1,4 +1,4 @@
-"""The classes that an encoder was trained to tell apart, by which it can say what an image shows."""
+"""The classifier that comes with an encoder's weights, which describes what an image shows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Vocabulary(nn.Module):
-    """A published classifier, such as ImageNet's, asked at each place of an image.
+    """A published classifier, such as ImageNet's, applied at each position of a feature map.
 
     It is not trained.
     """
@@ -17,22 +17,22 @@ class Vocabulary(nn.Module):
     bias: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor, *, saved: bool = False) -> None:
-        """``weight`` (N, K), ``bias`` (N,): N classes of an encoder whose last features have K channels.
+        """``weight`` (N, K), ``bias`` (N,): N classes, and an encoder with K channels in its last features.
 
-        It is ``saved`` only with what asks it after training.
+        If ``saved``, both are part of the state dict; only modules that use the classifier after training need that.
         """
         super().__init__()
         self.register_buffer("weight", weight.float(), persistent=saved)
         self.register_buffer("bias", bias.float(), persistent=saved)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, K, h, w) -> (B, N) probabilities, their mean over all places: a small thing is not averaged away."""
+        """(B, K, h, w) -> (B, N): mean of the probabilities at all positions, which keeps small objects visible."""
         places = features.flatten(2).transpose(1, 2)
         return (places.float() @ self.weight.T + self.bias).softmax(dim=2).mean(dim=1)
 
 
 def vocabulary_of(classifier: Mapping[str, Tensor], channels: int) -> Vocabulary | None:
-    """What a file of an encoder's weights holds beside it, if that is a linear classifier of ``channels`` features."""
+    """The vocabulary of the other tensors in a weights file; None unless they are a linear layer on ``channels``."""
     tensors = {name.rpartition(".")[2]: tensor for name, tensor in classifier.items()}
     if set(tensors) != {"weight", "bias"} or len(classifier) != 2:
         return None

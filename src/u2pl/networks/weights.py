@@ -1,4 +1,4 @@
-"""Start an encoder from trained weights: a local file, or published weights fetched from the Hugging Face hub."""
+"""Load trained weights into an encoder: a local file, or published weights fetched from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from u2pl.errors import InputError
 from u2pl.networks.tensor_file import first_sentence, mismatch, read_tensor_file
 from u2pl.networks.transformers import published_layout
 
-#: Prefixes that training scripts put before the encoder's own names.
+#: Prefixes that training scripts add to the encoder's own names.
 _WRAPPERS = ("module.", "encoder.", "backbone.", "model.")
 
-#: Seconds to wait for the hub before concluding that there is no network.
+#: Seconds to wait for the hub before concluding that there is no connection.
 _CONNECT_TIMEOUT = 5.0
 
 
 def load_encoder_weights(encoder: nn.Module, path: Path | str) -> dict[str, Tensor]:
-    """Load a file of an encoder's published weights; all of its tensors or none. Returns the file's classifier.
+    """Load an encoder's published weights from a file: all tensors or none. Returns the file's classifier.
 
-    ``.safetensors``, ``.pt`` and ``.pth`` files are read, the latter without running code from them. Wrappers around
-    the names are ignored (``module.``, ``encoder.``, ``state_dict``). Names are those of torchvision, timm or MiT; for
-    vision transformers also those of other releases that timm converts.
+    Reads ``.safetensors``, ``.pt`` and ``.pth`` files, without running code from them. Wrappers around the names are
+    ignored (``module.``, ``encoder.``, ``state_dict``). Names are as in torchvision, timm or MiT; for vision
+    transformers also as in other releases that timm converts.
 
     Raises:
-        InputError: one line that names ``network.weights`` and the file, if it cannot be read or is of another network.
+        InputError: one line that names ``network.weights`` and the file, if it is unreadable or fits another network.
     """
     return _copy_into(encoder, _read(Path(path)), source=f"network.weights: {path}")
 
 
 def fetch_resnet_weights(encoder: nn.Module, name: str) -> dict[str, Tensor]:
-    """ImageNet weights for a :class:`u2pl.networks.resnet.ResNetEncoder`, by the stem that it has.
+    """Load ImageNet weights into a :class:`u2pl.networks.resnet.ResNetEncoder`. Returns their classifier.
 
-    The plain stem gets torchvision's weights; the deep one those of GluonCV's ResNet-s (He et al. 2019, arXiv
-    1812.01187), which has the same three convolutions. Returns their classifier.
+    With a plain stem they are torchvision's. With a deep stem they are GluonCV's ResNet-s (He et al. 2019, arXiv
+    1812.01187), which has the same three convolutions.
     """
     deep = isinstance(encoder.conv1, nn.Sequential)
     if deep and not timm.is_model(f"{name}s"):
@@ -60,17 +60,17 @@ def fetch_resnet_weights(encoder: nn.Module, name: str) -> dict[str, Tensor]:
 
 
 def fetch_classifier(encoder: nn.Module, name: str, tag: str | bool) -> dict[str, Tensor]:
-    """What the published weights of an encoder of segmentation_models_pytorch hold beside the encoder.
+    """The published weights of a segmentation_models_pytorch encoder that are not in the encoder itself.
 
     Args:
-        encoder: the encoder, which has these weights.
-        name: what segmentation_models_pytorch calls it; ``tu-`` and a name of timm.
-        tag: what it calls the weights.
+        encoder: the encoder, with these weights loaded.
+        name: its name in segmentation_models_pytorch, or ``tu-`` and a name of timm.
+        tag: the name of the weights in segmentation_models_pytorch.
     """
     if name.startswith("tu-"):
         model = name.removeprefix("tu-")
         published = timm.get_pretrained_cfg(model)
-        if published is None or published.num_classes == 0:  # trained without labels, as DINOv2
+        if published is None or published.num_classes == 0:  # trained without labels, like DINOv2
             return {}
         state = timm.create_model(model, pretrained=True).state_dict()
     else:
@@ -82,10 +82,10 @@ def fetch_classifier(encoder: nn.Module, name: str, tag: str | bool) -> dict[str
 
 @contextmanager
 def fetching(name: str) -> Iterator[None]:
-    """Run a download of the weights of ``name``, and say in one line why it failed.
+    """Context of a download of the weights of ``name``; if it fails, the reason is reported in one line.
 
-    The hub's client retries for most of a minute when there is no network. One look at the hub first makes that
-    seconds; without it, only weights that were fetched before are used.
+    Without a network, the hub's client retries for most of a minute. A connection test before the download shortens
+    this to seconds. Without a connection, only weights in the local cache are used.
 
     Raises:
         InputError: if the weights can neither be fetched nor found in the local cache.
@@ -95,7 +95,7 @@ def fetching(name: str) -> Iterator[None]:
     hub.HF_HUB_OFFLINE = offline or reason is not None
     try:
         yield
-    except Exception as error:  # each client has errors of its own: hub, http, timm, safetensors
+    except Exception as error:  # hub, http, timm and safetensors raise different errors
         why = reason or first_sentence(error)
         raise InputError(
             f"network.pretrained: cannot fetch the weights of {name} ({why}); check the network, or give "
@@ -106,7 +106,7 @@ def fetching(name: str) -> Iterator[None]:
 
 
 def _why_unreachable() -> str | None:
-    """Why no connection to the hub can be made, or None if it can (or if a proxy decides that)."""
+    """Why there is no connection to the hub; None if there is one, or if a proxy is used."""
     address = urlsplit(hub.ENDPOINT)
     if not address.hostname or address.scheme in getproxies():
         return None
@@ -119,7 +119,7 @@ def _why_unreachable() -> str | None:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
-    """The state dict in a file, without what is wrapped around it."""
+    """The state dict in a file, without its wrappers."""
     content = read_tensor_file(path, source=f"network.weights: {path}")
     for wrapper in ("state_dict", "model_state", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -132,7 +132,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 
 def _copy_into(encoder: nn.Module, state: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
-    """Copy a state dict into an encoder if it has every tensor of it, in the right shape; returns the rest."""
+    """Copy a state dict into an encoder if it has all of its tensors, in the right shape. Returns the rest."""
     wanted = encoder.state_dict()
     state = published_layout(encoder, _unwrap(state, wanted))
     given = {_canonical(key): (key, value) for key, value in state.items()}
@@ -140,14 +140,14 @@ def _copy_into(encoder: nn.Module, state: Mapping[str, Tensor], *, source: str) 
     for key, tensor in wanted.items():
         name, value = given.pop(_canonical(key), (key, None))
         if value is None:
-            if not key.endswith("num_batches_tracked"):  # absent from old checkpoints, and used by nothing here
+            if not key.endswith("num_batches_tracked"):  # absent from old checkpoints, and not used here
                 missing.append(key)
         elif value.shape != tensor.shape:
             misshapen.append(f"{name} is {tuple(value.shape)}, not {tuple(tensor.shape)}")
         else:
             matched[key] = value
-    # A deeper network of the same family has all tensors and more of them: not the same encoder either. Names of
-    # which the encoder has no such part at all are the classifier.
+    # A deeper network of the same family has all of these tensors and more, so it does not fit either. Tensors in parts
+    # that the encoder does not have belong to the classifier.
     parts = {_part(key) for key in wanted}
     excess = [key for key, _ in given.values() if _part(key) in parts]
     if problem := mismatch(missing=missing, misshapen=misshapen, excess=excess):
@@ -155,12 +155,12 @@ def _copy_into(encoder: nn.Module, state: Mapping[str, Tensor], *, source: str) 
             f"{source} does not fit the encoder: {problem}; choose the network.encoder "
             "(and network.deep_stem) that these weights are of"
         )
-    nn.Module.load_state_dict(encoder, matched, strict=False)  # MiT's own takes no `strict`
+    nn.Module.load_state_dict(encoder, matched, strict=False)  # MiT's own method has no `strict`
     return dict(given.values())
 
 
 def _unwrap(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Peel wrappers off the names until they begin as the encoder's do; what lies outside the wrapper goes."""
+    """Remove wrappers from the names until they begin like the encoder's. Names outside the wrapper are dropped."""
     names = dict(state)
     known = {_part(key) for key in wanted}
     while not any(_part(key) in known for key in names):
@@ -172,10 +172,10 @@ def _unwrap(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[s
 
 
 def _canonical(key: str) -> str:
-    """timm names a stage ``stages.0`` in a classifier and ``model.stages_0`` in an encoder: the same tensor."""
+    """The same key for timm's two names of a stage: ``stages.0`` in a classifier, ``model.stages_0`` in an encoder."""
     return key.removeprefix("model.").replace(".", "_")
 
 
 def _part(key: str) -> str:
-    """The part of the network that a tensor is in: ``layer3.6.conv1.weight`` -> ``layer3``."""
+    """The part of the network that contains a tensor: ``layer3.6.conv1.weight`` -> ``layer3``."""
     return re.sub(r"_\d+$", "", key.removeprefix("model.").split(".", maxsplit=1)[0])

@@ -1,4 +1,4 @@
-"""One file a layout: a data set on disk -> its samples, in three lists."""
+"""Readers, one file per layout: a data set on disk -> its samples, in three lists."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from u2pl.data.readers.synthia import synthia
 from u2pl.data.scenes.reader import scenes
 from u2pl.data.source import DataSource
 
-#: By the name that a configuration gives them. `scenes` are made on the fly.
+#: Readers by their name in a configuration. `scenes` are drawn on the fly.
 READERS: dict[str, Callable[..., DataSource]] = {
     "scenes": scenes,
     "folder": folder,

@@ -24,7 +24,7 @@ PALETTE: Palette = (
     *((0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32)),
 )
 
-#: Label id of each train id; the other ids up to 33, and 255 (a licence plate's -1), are ignored.
+#: Label id of each train id. Other ids up to 33 are ignored, and so is 255 (-1, a licence plate).
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 LABEL_ID_LOOKUP = tuple(
     LABEL_IDS.index(value) if value in LABEL_IDS else IGNORE_INDEX if value in (*range(34), IGNORE_INDEX) else INVALID
@@ -46,18 +46,18 @@ def cityscapes(
 ) -> DataSource:
     """Read Cityscapes from ``leftImg8bit/<set>/<city>`` and ``gtFine/<set>/<city>``.
 
-    Masks are the ``labelTrainIds`` or, where such a file is missing, the ``labelIds`` mapped to train ids. Split files
+    Masks are the ``labelTrainIds`` files. If one is missing, its ``labelIds`` file is mapped to train ids. Split files
     list ids (``ulm_000079_000019``) or image paths.
 
     Args:
-        labeled: None for all of ``train``, a count or fraction of it (a seeded draw that covers every class it can),
-            a split file, or False for none.
+        labeled: None for all of ``train``, a count or fraction of it (a seeded draw that covers as many classes as
+            possible), a split file, or False for none.
         unlabeled: a split file; None for the rest of ``train``.
         val: a split file; None for all of ``val``.
-        classes: keep these classes by name, in this order; pixels of the others are ignored.
-        scale: images and masks are resized by this factor when read.
+        classes: names of the classes to keep, in this order; pixels of the others are ignored.
+        scale: factor by which images and masks are resized when read.
 
-    Raises InputError naming the file or key when the data set cannot be used.
+    Raises InputError naming the file or key if the data set cannot be used.
     """
     root = Path(root).expanduser()
     images = sorted((root / "leftImg8bit").glob(f"*/*/*{_ENDING}.png"))
@@ -94,7 +94,7 @@ def cityscapes(
 
 
 def palette_of(names: Sequence[str]) -> Palette:
-    """The colours of some classes."""
+    """The colours of the named classes."""
     return tuple(PALETTE[CLASSES.index(name)] for name in names)
 
 

@@ -1,4 +1,4 @@
-"""Two data sets as one, for domain adaptation: labels of the source domain, images of the target domain."""
+"""Two data sets as one, for domain adaptation: labels from the source domain, images from the target domain."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from u2pl.errors import InputError
 
 @dataclass(frozen=True)
 class DomainSample:
-    """A sample of one domain, its mask in the classes of both."""
+    """A sample of one domain, with its mask in the common classes."""
 
     sample: Sample
     domain: str  #: source or target
-    lookup: Lookup | None = None  #: class of the sample's own data set -> class index or 255; None: they are the same
+    lookup: Lookup | None = None  #: class of the sample's own data set -> class index or 255; None: no change
 
     @property
     def name(self) -> str:
-        return f"{self.domain}/{self.sample.name}"  # both domains may have an image of the same stem
+        return f"{self.domain}/{self.sample.name}"  # both domains may have an image with the same stem
 
     @property
     def has_mask(self) -> bool:
@@ -33,21 +33,21 @@ class DomainSample:
 
     @property
     def tags(self) -> frozenset[int] | None:
-        return None  # labels of the source alone train
+        return None  # only the labels of the source train
 
     def image(self) -> Tensor:
         """(3, H, W) uint8 RGB, as the sample reads it."""
         return self.sample.image()
 
     def mask(self) -> Tensor:
-        """(H, W) uint8 indices of the common classes, 255 is ignored. Raises InputError as the sample does."""
+        """(H, W) uint8 indices of the common classes; 255 is ignored. Raises the InputError of the sample."""
         mask = self.sample.mask()
         if self.lookup is None:
             return mask
         return torch.from_numpy((np.asarray(self.lookup) & 255).astype(np.uint8)[mask.numpy()])
 
     def image_size(self) -> tuple[int, int]:
-        """(H, W) of the image, from its header where the sample can."""
+        """(H, W) of the image, read from its header if the sample supports it."""
         return image_size(self.sample)
 
 
@@ -58,18 +58,18 @@ def domain(
     mapping: Mapping[str, str] | None = None,
     upper_bound: bool = False,
 ) -> DataSource:
-    """Labeled images of the source, all training images of the target as unlabeled ones, the target's validation.
+    """Combine the source's labeled images with the target's training images, as unlabeled ones, and validation images.
 
-    The classes are the target's. Without a mapping they are matched by name, and those that the source does not have
-    are left out: no label shows them. Masks of the target's training images are read by nobody but a diagnosis.
+    The classes are the target's. Without a mapping they are matched by name. Classes that the source does not have are
+    left out, because no label shows them. Only a diagnosis reads the masks of the target's training images.
 
     Args:
-        source, target: both data sets; of the source only the labeled images are used.
+        source, target: both data sets; only the labeled images of the source are used.
         mapping: source class -> target class; other source classes are ignored.
-        upper_bound: the labeled images are the target's own instead: what adaptation can reach at best.
+        upper_bound: use the target's own labels instead of the source's: the best that adaptation can reach.
 
-    Raises InputError where the classes differ without a mapping, the target has no training image, or an image of its
-    validation has a label in the source.
+    Raises InputError if the classes differ without a mapping, the target has no training image, or one of its
+    validation images is labeled in the source.
     """
     classes, target_lookup = target.classes, None
     if mapping is None:
@@ -110,7 +110,7 @@ def _palette(target: DataSource, classes: Sequence[str]) -> tuple[tuple[int, int
 
 
 def _refuse_shared(labeled: Sequence[Sample], val: Sequence[Sample]) -> None:
-    """Both domains may lie in one folder; an image that is validated on must not train."""
+    """Both domains may share a folder: raise InputError if a validation image would also train."""
 
     def key(sample: Sample) -> object:
         path = getattr(sample, "image_path", None)

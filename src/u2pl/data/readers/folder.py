@@ -1,10 +1,10 @@
-"""A folder of images and masks: the layout for one's own data.
+"""A folder of images and masks: the layout for your own data.
 
-    root/images/**/name.jpg      jpg, jpeg, png, tif, tiff, bmp or webp, in any case
-    root/masks/**/name.png       class indices, 255 = ignored; found by the same relative path
+    root/images/**/name.jpg      jpg, jpeg, png, tif, tiff, bmp or webp, in upper or lower case
+    root/masks/**/name.png       class indices, 255 = ignored; same relative path as the image
     root/classes.txt             one class name per line (optional)
 
-An image without a mask is unlabeled. With ``val="val"`` the images under ``images/val`` are for validation. Images of
+An image without a mask is unlabeled. With ``val="val"`` the images under ``images/val`` are for validation. Images in
 *every other* subfolder train: keep a test set elsewhere.
 """
 
@@ -33,20 +33,20 @@ def folder(
     scale: float = 1.0,
     seed: int = 0,
 ) -> DataSource:
-    """Read the layout above.
+    """Read a folder in the layout above.
 
     Args:
         labeled: which training images are labeled: None for all that have masks, a count, a fraction in (0, 1], or a
-            text file of stems (``train/0001`` or just ``0001`` where that is unique). A count or fraction is a seeded
-            draw that covers every class it can. All other training images are unlabeled. False: none is labeled, and
+            text file of stems (``train/0001``, or ``0001`` if that is unique). A count or fraction is a seeded draw
+            that covers as many classes as possible. All other training images are unlabeled. False: none is labeled;
             ``classes.txt`` must name the classes.
         val: a subfolder of ``images``, or a text file of stems; None for no validation.
-        classes: keep these classes by name; pixels of the others are ignored.
-        tags: of the unlabeled images, see :func:`u2pl.data.tags.tagged`. With them, no image need be labeled, and
-            ``labeled`` may be 0.
-        scale: images and masks are resized by this factor when read.
+        classes: names of the classes to keep; pixels of the others are ignored.
+        tags: tags of the unlabeled images, see :func:`u2pl.data.tags.tagged`. With tags, no labeled image is needed,
+            and ``labeled`` may be 0.
+        scale: factor by which images and masks are resized when read.
 
-    Raises InputError naming the file or key when the data set cannot be used.
+    Raises InputError naming the file or key if the data set cannot be used.
     """
     root = Path(root).expanduser()
     paths, masks = _files(root / "images", IMAGE_SUFFIXES), _files(root / "masks", (".png",), required=False)
@@ -83,7 +83,7 @@ def folder(
 
 
 def _files(folder: Path, suffixes: tuple[str, ...], *, required: bool = True) -> list[Path]:
-    """All files below with one of the suffixes, sorted; hidden files do not count."""
+    """All files in a folder and its subfolders with one of the suffixes, sorted, without hidden files."""
     if not folder.is_dir():
         if not required:
             return []
@@ -97,12 +97,12 @@ def _stem(path: Path, folder: Path) -> str:
 
 
 def _class_names(root: Path, paths: list[Path], masks: dict[str, Path]) -> tuple[str, ...]:
-    """From classes.txt, or class_0, class_1, ... up to the largest index in any mask that has an image."""
+    """Names from classes.txt, or class_0, class_1, ... up to the largest index in any mask that has an image."""
     file = root / "classes.txt"
     if file.exists():
         return read_classes(file)
     stems = [(path, _stem(path, root / "images")) for path in paths]
-    # With 255 classes every value counts as a class: nothing is refused yet.
+    # With 255 classes every value is a valid class, so no mask is rejected yet.
     samples = [FileSample(stem, path, masks[stem], IGNORE_INDEX) for path, stem in stems if stem in masks]
     with ThreadPoolExecutor() as threads:
         values = set().union(*threads.map(FileSample.mask_values, samples))
@@ -115,7 +115,7 @@ def _class_names(root: Path, paths: list[Path], masks: dict[str, Path]) -> tuple
 
 
 def _validation(pool: Pool, val: str | Path | None) -> tuple[list[str], list[str]]:
-    """Names of the validation images, and names under the validation folder that have no mask."""
+    """Names of the validation images, and names in the validation folder that have no mask."""
     if val is None:
         return [], []
     subfolder = Path(val).as_posix().strip("/")

@@ -1,4 +1,4 @@
-"""GTA5, "Playing for Data" (Richter et al. 2016): images of a video game, in the 19 classes of Cityscapes."""
+"""GTA5, "Playing for Data" (Richter et al. 2016): images of a video game, with the 19 classes of Cityscapes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from u2pl.data.source import DataSource
 from u2pl.data.splits import Labeled
 from u2pl.structures import IGNORE_INDEX
 
-_LICENCE_PLATE = 34  # Cityscapes stores its -1 as 255
+_LICENCE_PLATE = 34  # label id here; Cityscapes has -1, stored as 255
 _LOOKUP: Lookup = (
     *LABEL_ID_LOOKUP[:_LICENCE_PLATE],
     IGNORE_INDEX,
@@ -31,19 +31,19 @@ def gta5(
     scale: float = 1.0,
     seed: int = 0,
 ) -> DataSource:
-    """Read GTA5 from ``images/*.png`` and ``labels/*.png``, palette or gray with the label ids of Cityscapes.
+    """Read GTA5 from ``images/*.png`` and ``labels/*.png``, palette or gray, with the label ids of Cityscapes.
 
     Masks are mapped to train ids. Split files list numbers (``00001``) or image paths.
 
     Args:
-        labeled: None for every image with labels, a count or fraction of them (a seeded draw that covers every class it
-            can), a split file, or False for none.
+        labeled: None for all images with masks, a count or fraction of them (a seeded draw that covers as many classes
+            as possible), a split file, or False for none.
         unlabeled: a split file; None for the other images.
         val: a split file; None for no validation.
-        classes: keep these classes by name, in this order; pixels of the others are ignored.
-        scale: images and masks are resized by this factor when read.
+        classes: names of the classes to keep, in this order; pixels of the others are ignored.
+        scale: factor by which images and masks are resized when read.
 
-    Raises InputError naming the file or key when the data set cannot be used.
+    Raises InputError naming the file or key if the data set cannot be used.
     """
 
     def sample(name: str, image: Path, mask: Path | None, num_classes: int, lookup: Lookup | None) -> FileSample:

@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 in the layout of its VOCdevkit, with or without the extra masks of SBD (SegmentationClassAug)."""
+"""PASCAL VOC 2012 in the VOCdevkit layout, with or without the extra masks of SBD (SegmentationClassAug)."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def pascal_voc(
     scale: float = 1.0,
     seed: int = 0,
 ) -> DataSource:
-    """Read VOC 2012; ``root`` is VOCdevkit, VOCdevkit/VOC2012, or a folder laid out like the latter.
+    """Read VOC 2012; ``root`` is VOCdevkit, VOCdevkit/VOC2012, or a folder with the latter's layout.
 
-    Split files are found by their path, relative to the root, or in ``ImageSets/Segmentation``. The masks are those of
-    ``SegmentationClassAug`` if that folder is there, else of ``SegmentationClass``.
+    Split files are found by their path, relative to the root, or in ``ImageSets/Segmentation``. Masks are read from
+    ``SegmentationClassAug`` if that folder exists, otherwise from ``SegmentationClass``.
 
     Args:
-        labeled: None for ``train.txt``, a count or fraction of it (a seeded draw that covers every class it can),
-            a split file, or False for none.
+        labeled: None for ``train.txt``, a count or fraction of it (a seeded draw that covers as many classes as
+            possible), a split file, or False for none.
         unlabeled: a split file; None for the rest of ``train.txt`` and all of ``unlabeled.txt``, if there is one.
         val: a split file; None for ``val.txt``.
-        classes: keep these classes by name, in this order; pixels of the others are ignored.
-        tags: of the unlabeled images, see :func:`u2pl.data.tags.tagged`. With them, no image need be labeled, and
-            ``labeled`` may be 0.
+        classes: names of the classes to keep, in this order; pixels of the others are ignored.
+        tags: tags of the unlabeled images, see :func:`u2pl.data.tags.tagged`. With tags, no labeled image is needed,
+            and ``labeled`` may be 0.
 
-    Raises InputError naming the file or key when the data set cannot be used.
+    Raises InputError naming the file or key if the data set cannot be used.
     """
     home = _home(Path(root).expanduser())
     labeled = False if tags is not None and labeled == 0 else labeled
@@ -60,7 +60,7 @@ def pascal_voc(
     if unlabeled is None:
         more = lists / "unlabeled.txt"
         extra = pool.listed(more, key="unlabeled", masks=False) if more.exists() else []
-        # Left to its default, the pool never holds what is labeled or validated on.
+        # By default, labeled and validation images are not used as unlabeled images.
         taken = {*labeled_names, *val_names}
         unlabeled_names = [name for name in dict.fromkeys([*train, *extra]) if name not in taken]
     else:
@@ -78,7 +78,7 @@ def pascal_voc(
 
 
 def voc_palette(count: int = 256) -> Palette:
-    """The colours of VOC masks: the bits of an index, three by three from the lowest, fill R, G, B from the highest."""
+    """The colours of VOC masks: each three bits of an index, lowest first, are bits of R, G and B, highest first."""
     return tuple(
         tuple(sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8)) for channel in range(3))  # type: ignore[misc]
         for index in range(count)

@@ -1,4 +1,4 @@
-"""What the readers of rendered data sets share: a folder of images, a folder of masks, no split of its own."""
+"""Shared by the readers of rendered data sets: a folder of images, a folder of masks, no predefined split."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def read_synthetic(
     classes: Sequence[str] | None,
     seed: int,
 ) -> DataSource:
-    """Images and masks of two folders, matched by stem; classes by names of Cityscapes.
+    """Read images and masks from two folders, matched by stem. Classes have Cityscapes' names.
 
-    Raises InputError naming the file or key when the data set cannot be used.
+    Raises InputError naming the file or key if the data set cannot be used.
     """
     folder = root / images
     paths = sorted(path for path in folder.iterdir() if is_image(path)) if folder.is_dir() else []

@@ -1,4 +1,4 @@
-"""SYNTHIA-RAND-CITYSCAPES (Ros et al. 2016): rendered streets, in 16 of the 19 classes of Cityscapes."""
+"""SYNTHIA-RAND-CITYSCAPES (Ros et al. 2016): rendered streets, with 16 of the 19 classes of Cityscapes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from u2pl.data.splits import Labeled
 from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX
 
-_ABSENT = ("terrain", "truck", "train")  # no image shows them
+_ABSENT = ("terrain", "truck", "train")  # in no image
 CLASSES = tuple(name for name in CITYSCAPES if name not in _ABSENT)
 
-#: Class of each id of SYNTHIA; None is ignored.
+#: Class of each SYNTHIA id; None: ignored.
 _IDS = (
     *(None, "sky", "building", "road", "sidewalk", "fence", "vegetation", "pole", "car", "traffic sign", "person"),
     *("bicycle", "motorcycle", None, None, "traffic light", None, "rider", None, "bus", None, "wall", None),
@@ -34,13 +34,13 @@ _LOOKUP: Lookup = (
     IGNORE_INDEX,
 )
 
-#: How the decoder of a 16-bit png takes the high byte, and the low byte, of each channel.
+#: Raw modes with which the decoder of a 16-bit PNG keeps the high byte, and the low byte, of each channel.
 _HIGH_AND_LOW = {"RGB;16B": ("RGB;16B", "RGB;16L"), "RGBA;16B": ("RGBA;16B", "RGBA;16L")}
 
 
 @dataclass(frozen=True)
 class SynthiaSample(FileSample):
-    """An image with a mask of 16 bits and several channels: the first holds the ids of classes, the next instances."""
+    """An image with a 16-bit mask of several channels: the first holds class ids, the second instance ids."""
 
     def _decoded_mask(self, path: Path) -> npt.NDArray[Any]:
         with Image.open(path) as file:
@@ -52,7 +52,7 @@ class SynthiaSample(FileSample):
 
 
 def _first_channel(path: Path, raw_mode: str) -> npt.NDArray[np.uint8]:
-    """(H, W). Pillow has no image of 3 x 16 bits; it keeps one byte of each value, and is told here which."""
+    """(H, W). Pillow has no images of 3 x 16 bits and keeps one byte of each value; ``raw_mode`` chooses which."""
     with Image.open(path) as file:
         tiles: list[Any] = file.tile
         for index, tile in enumerate(tiles):  # plain tuples before Pillow 11
@@ -72,17 +72,17 @@ def synthia(
 ) -> DataSource:
     """Read SYNTHIA-RAND-CITYSCAPES from ``RGB/*.png`` and ``GT/LABELS/*.png``.
 
-    Masks are mapped to the names of Cityscapes. Split files list numbers (``0000000``) or image paths.
+    Masks are mapped to Cityscapes classes. Split files list numbers (``0000000``) or image paths.
 
     Args:
-        labeled: None for every image with labels, a count or fraction of them (a seeded draw that covers every class it
-            can), a split file, or False for none.
+        labeled: None for all images with masks, a count or fraction of them (a seeded draw that covers as many classes
+            as possible), a split file, or False for none.
         unlabeled: a split file; None for the other images.
         val: a split file; None for no validation.
-        classes: keep these classes by name, in this order; pixels of the others are ignored.
-        scale: images and masks are resized by this factor when read.
+        classes: names of the classes to keep, in this order; pixels of the others are ignored.
+        scale: factor by which images and masks are resized when read.
 
-    Raises InputError naming the file or key when the data set cannot be used.
+    Raises InputError naming the file or key if the data set cannot be used.
     """
 
     def sample(name: str, image: Path, mask: Path | None, num_classes: int, lookup: Lookup | None) -> FileSample:

@@ -1,1 +1,1 @@
-"""Everything that draws: scenes made on the fly, so that all can be tried without a file."""
+"""Scenes drawn on the fly, so that you can try everything without any files."""

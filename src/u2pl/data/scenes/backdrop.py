@@ -1,4 +1,4 @@
-"""The backdrop of a street scene, pixel by pixel: sky, skyline, ground, and the two rows of houses."""
+"""The backdrop of a street scene, computed per pixel: sky, skyline, ground, and the two rows of houses."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from u2pl.data.scenes.painter import BUILDING, Camera, Colour, Floats, Weather, 
 def paint_backdrop(
     rng: np.random.Generator, camera: Camera, weather: Weather, street: Street, height: int, width: int
 ) -> tuple[Image.Image, Image.Image]:
-    """Sky, skyline, ground and the two rows of houses, pixel by pixel."""
+    """Image and mask of sky, skyline, ground and the two rows of houses."""
     y, x = np.arange(height, dtype=np.float32)[:, None] + 0.5, np.arange(width, dtype=np.float32) + 0.5
-    rise = camera.horizon - y  # (H, 1) above the horizon
-    offset = x - camera.vanish  # (W,) right of the vanishing point
+    rise = camera.horizon - y  # (H, 1) pixels above the horizon
+    offset = x - camera.vanish  # (W,) pixels right of the vanishing point
     colours, light, depth, material = _ground(rng, camera, weather, street, rise, offset)
 
     sky = (rise > 0)[:, 0]
@@ -56,7 +56,7 @@ def paint_backdrop(
 
 
 def _fixed_colours(rng: np.random.Generator, weather: Weather) -> list[Colour]:
-    """One for each of FIXED."""
+    """One colour for each entry of FIXED."""
     gray, walk_gray = float(rng.uniform(45, 110)), float(rng.uniform(100, 200))
     road: Colour = (gray, gray * float(rng.uniform(0.95, 1.03)), gray * float(rng.uniform(0.92, 1.1)))
     walk: Colour = (walk_gray, walk_gray * float(rng.uniform(0.8, 0.95)), walk_gray * float(rng.uniform(0.65, 0.9)))
@@ -106,7 +106,7 @@ def _ground(
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: int) -> Floats:
-    """(height, width) in [-1, 1], with blobs of about ``cell`` pixels."""
+    """Noise (height, width) in [-1, 1] with blobs of about ``cell`` pixels."""
     small = rng.integers(0, 256, (height // cell + 2, width // cell + 2), dtype=np.uint8)
     large = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(large, dtype=np.float32) / 127.5 - 1

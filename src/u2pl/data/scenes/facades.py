@@ -1,4 +1,4 @@
-"""The two rows of houses of a street scene, with what lies at their feet: yards, alleys, hedges, shadows."""
+"""The two rows of houses of a street scene, with their yards, alleys, hedges and shadows."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from u2pl.data.scenes.painter import Camera, Floats, Weather
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """What a backdrop is made of, (H, W) each."""
+    """The layers of a backdrop, each (H, W)."""
 
     material: NDArray[np.intp]
     light: Floats
-    keep: Floats  #: share of a pixel's own colour, the rest is haze
+    keep: Floats  #: share of a pixel's own colour; the rest is haze
 
     def columns(self, first: int, last: int) -> Layers:
-        """A view of some columns, both ends included."""
+        """A view of the columns ``first`` to ``last``, both included."""
         here = slice(first, last + 1)
         return Layers(self.material[:, here], self.light[:, here], self.keep[:, here])
 
 
 class _Side:
-    """One side of the street: its lots as arrays, and which of them each column of pixels looks at."""
+    """One side of the street: its lots as arrays, and the lot that each pixel column shows."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class _Side:
         lots: list[dict[str, Any]],
         grid: tuple[Floats, Floats],
     ) -> None:
-        """The grid is ``rise`` (H, 1) above the horizon and ``offset`` (w,) right of the vanishing point."""
+        """``grid`` is ``rise`` (H, 1), pixels above the horizon, and ``offset`` (w,), right of the vanishing point."""
         self.camera, self.weather = camera, weather
         self.road, self.walk = street.road[side], street.walk[side]
         self.shaded = weather.sun == 2 * side - 1  #: the sun is behind the houses
@@ -76,9 +76,9 @@ def paint_side(
     grid: tuple[Floats, Floats],
     layers: Layers,
 ) -> None:
-    """Draws the houses, hedges and alleys of one side into the layers, with materials from ``first`` on.
+    """Draw the houses, hedges and alleys of one side into the layers. ``first`` is the index of its first material.
 
-    The grid is ``rise`` (H, 1) above the horizon and ``offset`` (W,) right of the vanishing point.
+    ``grid`` is ``rise`` (H, 1), pixels above the horizon, and ``offset`` (W,), right of the vanishing point.
     """
     rise, offset = grid
     columns = np.flatnonzero(offset > 0 if side else offset < 0)
@@ -90,7 +90,7 @@ def paint_side(
 
 
 def _ground_beyond(side: _Side, layers: Layers) -> None:
-    """The ground beyond the sidewalk, and the shadow of the houses towards the sun."""
+    """Draw the ground beyond the sidewalk, and the shadow of houses in front of the sun."""
     depth = side.camera.focal * side.camera.eye / np.maximum(-side.rise, 0.5)
     row = np.searchsorted(side.ends, depth[:, 0])
     across, below = np.abs(side.offset) * depth / side.camera.focal, side.rise < 0
@@ -103,7 +103,7 @@ def _ground_beyond(side: _Side, layers: Layers) -> None:
 
 
 def _houses(side: _Side, first: int, layers: Layers) -> None:
-    """The facades. A gap shows the front of the next house, which faces the camera."""
+    """Draw the facades. In a gap, the front of the next house faces the camera."""
     camera, values, ends, wall = side.camera, side.values, side.ends, side.wall
     front = (side.kind[side.lot] == YARD) | (side.kind[side.lot] == ALLEY)
     shown = np.minimum(side.lot + front, len(ends) - 1)
@@ -124,10 +124,12 @@ def _houses(side: _Side, first: int, layers: Layers) -> None:
 def _parts_of_house(
     side: _Side, shown: NDArray[np.intp], place: Floats, along: Floats, level: Floats
 ) -> NDArray[np.intp]:
-    """(H, w) wall, window, lit window, shop or roof, for the house each column shows.
+    """(H, w) wall, window, lit window, shop or roof, for the house that each column shows.
 
     Args:
-        shown: (w,) the house. place: (w,) its distance. along: (w,) metres along its facade.
+        shown: (w,) the house.
+        place: (w,) its distance, metres.
+        along: (w,) metres along its facade.
         level: (H, w) metres above the ground.
     """
     values = side.values
@@ -146,7 +148,7 @@ def _parts_of_house(
 
 
 def _hedges(side: _Side, layers: Layers) -> None:
-    """Hedges along the sidewalk, in front of yards."""
+    """Draw hedges along the sidewalk, in front of yards."""
     wall = side.wall
     bush = side.camera.eye + side.rise * (wall / side.camera.focal)
     edge = side.values["hedge"][side.lot] * (1 + 0.12 * np.sin(wall * 2.1))

@@ -1,4 +1,4 @@
-"""What is where in a street scene, drawn at random: weather, street, houses and yards along it, things in it."""
+"""Random layout of a street scene: weather, street, the houses and yards along it, and the things in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from u2pl.data.scenes.things import (
     draw_tree,
 )
 
-# Materials of the backdrop: the first ones are fixed, then each lot brings five of its own.
+# Materials of the backdrop: first the fixed ones, then five for each lot.
 FIXED = (SKY, BUILDING, VEGETATION, ROAD, ROAD, SIDEWALK, SIDEWALK, VEGETATION, VEGETATION)
 OPEN_SKY, FAR_HOUSES, FAR_TREES, ASPHALT, MARKING, PAVING, JOINT, GRASS, HEDGE = range(len(FIXED))
 WALL, WINDOW, LIT, SHOP, ROOF = range(5)
@@ -28,7 +28,7 @@ HOUSE, YARD, ALLEY, END = range(4)
 
 @dataclass(frozen=True, slots=True)
 class Street:
-    """Where things are, left (0) and right (1): metres from the camera to the end of the road, and of the sidewalk."""
+    """Left (0) and right (1) side: metres from the camera to the outer edge of the road, and of the sidewalk."""
 
     road: tuple[float, float]
     walk: tuple[float, float]
@@ -63,7 +63,7 @@ def random_street(rng: np.random.Generator) -> Street:
 
 
 def random_lots(rng: np.random.Generator, park: bool) -> list[dict[str, Any]]:
-    """What lines one side of the street, from the camera to its end: houses, yards, alleys."""
+    """The lots on one side of the street, nearest first: houses, yards, alleys."""
     lots: list[dict[str, Any]] = []
     z, end = -float(rng.uniform(0, 8)), float(rng.uniform(40, 140))
     while z < end:
@@ -91,7 +91,7 @@ def random_lots(rng: np.random.Generator, park: bool) -> list[dict[str, Any]]:
 
 
 def populate(canvas: Canvas, rng: np.random.Generator, street: Street) -> None:
-    """Puts trees, lamps, signs, cars, people and bicycles in the street, the far ones first."""
+    """Draw trees, lamps, signs, cars, people and bicycles in the street, the farthest first."""
     things: list[tuple[float, Any, float]] = []
     for side, sign in enumerate((-1, 1)):
         road, walk = street.road[side], street.walk[side]

@@ -1,4 +1,4 @@
-"""Street scenes of another domain: the same streets by night or in fog."""
+"""Street scenes of other domains: streets at night or in fog."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DOMAINS = ("day", "night", "fog")
 
 
 def weather_of(domain: str, weather: Weather, rng: np.random.Generator) -> Weather:
-    """The weather of a scene of a domain; what a day may bring, such as snow, stays."""
+    """The weather of a scene in a domain; other properties, such as snow, stay."""
     if domain == "night":
         tint = rng.uniform((8, 8, 18), (40, 34, 56))
         return replace(weather, night=True, sun=0, haze_colour=(float(tint[0]), float(tint[1]), float(tint[2])))
@@ -24,14 +24,14 @@ def weather_of(domain: str, weather: Weather, rng: np.random.Generator) -> Weath
 
 
 def relit(domain: str, image: Bytes, mask: Bytes, rng: np.random.Generator) -> Bytes:
-    """What the camera makes of that light: image (3, H, W) and mask (H, W), both uint8 -> image."""
+    """Apply the light of a domain: image (3, H, W) and mask (H, W), both uint8 -> image."""
     if domain == "night":
         return _by_night(image, rng)
     return _in_fog(image, mask == SKY, rng) if domain == "fog" else image
 
 
 def _by_night(image: Bytes, rng: np.random.Generator) -> Bytes:
-    """Little light, blue and from nowhere, pools of yellow lamps, headlights on the ground ahead; a noisy sensor."""
+    """Dim blue ambient light, spots of yellow lamps, headlights on the ground ahead, and sensor noise."""
     height, width = image.shape[1:]
     y, x = np.mgrid[0:height, 0:width] / np.array([height, width], dtype=np.float64).reshape(2, 1, 1)
     light = (image.astype(np.float64) / 255) ** 2.2
@@ -50,7 +50,7 @@ def _by_night(image: Bytes, rng: np.random.Generator) -> Bytes:
 
 
 def _in_fog(image: Bytes, sky: NDArray[np.bool_], rng: np.random.Generator) -> Bytes:
-    """Flat contrast and pale colours, beyond what depth has done already; next to nothing of the sky."""
+    """Low contrast and pale colours, in addition to the haze by depth; almost nothing is left of the sky."""
     seen = image.astype(np.float64)
     gray = seen.mean(axis=0, keepdims=True)
     seen = gray + rng.uniform(0.4, 0.8) * (seen - gray)
@@ -64,5 +64,5 @@ def _colour(red: float, green: float, blue: float) -> Floats:
 
 
 def _spot(x: Floats, y: Floats, left: float, top: float, wide: float, high: float) -> Floats:
-    """(H, W), 1 at its centre and fading around; all in shares of the image."""
+    """(H, W), 1 at the centre and fading outwards; all arguments are shares of the image."""
     return np.exp(-(((x - left) / wide) ** 2) - ((y - top) / high) ** 2)

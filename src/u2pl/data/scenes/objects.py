@@ -1,4 +1,4 @@
-"""Object-centred scenes: one to three things before a cluttered background, for learning from image-level tags."""
+"""Object-centred scenes: one to three things on a cluttered background, for learning from image-level tags."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from u2pl.data.scenes.shapes import SHAPES
 
 
 def paint_objects(rng: np.random.Generator, height: int, width: int) -> tuple[Bytes, Bytes]:
-    """Image (3, H, W) and mask (H, W), both uint8; drawn at twice the size, which gives smooth edges."""
+    """Image (3, H, W) and mask (H, W), both uint8, drawn at twice the size for smooth edges."""
     tall, wide = 2 * height, 2 * width
     image = _background(rng, tall, wide)
     mask = np.zeros((tall, wide), dtype=np.uint8)
@@ -23,19 +23,19 @@ def paint_objects(rng: np.random.Generator, height: int, width: int) -> tuple[By
 
 
 def _places(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:
-    """Centres, in shares of width and height: side by side, in any order from left to right."""
+    """Centres as shares of width and height: side by side, in random order."""
     lanes = (np.arange(count) + rng.uniform(0.25, 0.75, count)) / count
     return [(0.1 + 0.8 * float(lane), float(rng.uniform(0.3, 0.7))) for lane in rng.permutation(lanes)]
 
 
 def _put(rng: np.random.Generator, image: Floats, mask: Bytes, place: tuple[float, float], *, largest: float) -> None:
-    """Draws a thing of any class, over whatever is there."""
+    """Draw a thing of a random class over the image."""
     tall, wide = mask.shape
     index = int(rng.integers(len(SHAPES)))
     shape, lean = SHAPES[index]
     size, angle = tall * float(rng.uniform(0.7, 1) * largest), float(rng.uniform(-lean, lean))
     rows, columns = (
-        slice(max(0, int(share * side - 1.6 * size)), int(share * side + 1.6 * size))  # no shape reaches further
+        slice(max(0, int(share * side - 1.6 * size)), int(share * side + 1.6 * size))  # no shape extends further
         for share, side in zip(place[::-1], mask.shape, strict=True)
     )
     image, mask = image[rows, columns], mask[rows, columns]
@@ -56,14 +56,14 @@ def _put(rng: np.random.Generator, image: Floats, mask: Bytes, place: tuple[floa
 
 
 def _two_colours(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Any two colours of different brightness, in either order."""
+    """Two random colours of different brightness, in random order."""
     pair = [np.array(paint(rng, 1.3, 20, 110)), np.array(paint(rng, 1.0, 140, 245))]
     first = int(rng.integers(2))
     return pair[first], pair[1 - first]
 
 
 def _background(rng: np.random.Generator, tall: int, wide: int) -> Floats:
-    """(H, W, 3) clouds of two colours, and clutter that has neither shape nor texture of a class."""
+    """(H, W, 3): clouds of two colours, and clutter that has neither the shape nor the texture of a class."""
     dark, light = _two_colours(rng)
     cloud = smooth_noise(rng, tall, wide, max(8, tall // int(rng.integers(2, 6)))) + 0.5 * smooth_noise(
         rng, tall, wide, max(4, tall // 16)
@@ -81,7 +81,7 @@ def _background(rng: np.random.Generator, tall: int, wide: int) -> Floats:
 
 
 def _clutter(rng: np.random.Generator, draw: ImageDraw.ImageDraw, tall: int, wide: int) -> None:
-    """A box, a blob, a bar or a shard."""
+    """Draw a rectangle, an ellipse, a bar or a polygon."""
     x, y, size = float(rng.uniform(0, wide)), float(rng.uniform(0, tall)), tall * float(rng.uniform(0.06, 0.3))
     dx, dy = (float(value) * size for value in rng.uniform(0.4, 1, 2))
     kind = int(rng.integers(4))
@@ -98,7 +98,7 @@ def _clutter(rng: np.random.Generator, draw: ImageDraw.ImageDraw, tall: int, wid
 
 
 def _photograph(rng: np.random.Generator, image: Floats) -> Bytes:
-    """Half the size, exposure, white balance, blur at times, noise: (3, H, W) uint8."""
+    """Halve the size; add blur in some images, exposure, white balance and noise: (3, H, W) uint8."""
     small = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).reduce(2)
     if rng.random() < 0.3:
         small = small.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.4, 0.9))))

@@ -1,7 +1,7 @@
-"""What a street scene is painted with: colours, a camera, and a canvas that draws image and mask alike.
+"""Tools to paint a street scene: colours, a camera, and a canvas that draws image and mask together.
 
-The world is in metres: X to the right of the camera, Y above the ground, Z ahead. Colours say little on purpose (walls,
-cars, clothes and signs share them); place, shape and texture say more.
+World coordinates are in metres: X to the right of the camera, Y above the ground, Z ahead. Walls, cars, clothes and
+signs share colours on purpose: position, shape and texture identify a class better.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Point = tuple[float, float, float]
 
 
 def paint(rng: np.random.Generator, saturation: float = 1.0, low: float = 30, high: float = 235) -> Colour:
-    """Any colour of man-made things; most are grayish."""
+    """A random colour of man-made things; most are grayish."""
     value = float(rng.uniform(low, high))
     vivid = min(1.0, saturation * float(rng.random()) ** 1.5)
     red, green, blue = colorsys.hsv_to_rgb(float(rng.random()), vivid, 1.0)
@@ -47,7 +47,7 @@ def paint(rng: np.random.Generator, saturation: float = 1.0, low: float = 30, hi
 
 
 def foliage(rng: np.random.Generator, season: float) -> Colour:
-    """Leaves: green in summer (season 0), from yellow to brown in autumn (season 1)."""
+    """A random colour of leaves: green in summer (season 0), yellow to brown in autumn (season 1)."""
     hue = 0.29 - 0.22 * season + 0.03 * float(rng.normal())
     value = float(rng.uniform(45, 150)) * (1 + 0.4 * season)
     red, green, blue = colorsys.hsv_to_rgb(hue % 1, float(rng.uniform(0.4, 0.8)), 1.0)
@@ -60,10 +60,10 @@ def scaled(colour: Colour, factor: float) -> Colour:
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A pinhole camera that looks along the street, in pixels of the canvas and metres."""
+    """A pinhole camera that points along the street. Lengths are in canvas pixels, except ``eye``."""
 
     focal: float
-    eye: float  #: height above the ground
+    eye: float  #: height above the ground, metres
     horizon: float
     vanish: float
 
@@ -74,16 +74,16 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    haze: float  #: per metre
+    haze: float  #: extinction per metre
     haze_colour: Colour
-    sun: int  #: -1 from the left, 1 from the right, 0 nowhere: no cast shadows
+    sun: int  #: -1 from the left, 1 from the right, 0 no cast shadows
     night: bool
     snow: bool
     season: float  #: 0 summer, 1 autumn
 
 
 class Canvas:
-    """An image and its mask. Whatever is drawn is drawn on both, dimmed by haze in the image."""
+    """An image and its mask. Shapes are drawn on both, with haze in the image."""
 
     def __init__(self, image: Image.Image, mask: Image.Image, camera: Camera, weather: Weather) -> None:
         self.image, self.mask, self.camera, self.weather = image, mask, camera, weather
@@ -101,18 +101,18 @@ class Canvas:
         )
 
     def polygon(self, points: Sequence[Point], colour: Colour, label: int | None) -> None:
-        """A polygon in the world; ``label`` None draws on the image only."""
+        """Draw a polygon in world coordinates; ``label`` None draws on the image only."""
         outline = [self.camera.project(point) for point in points]
         self._ink.polygon(outline, fill=self.shade(colour, points[0][2]))
         if label is not None:
             self._label.polygon(outline, fill=label)
 
     def face(self, x0: float, x1: float, y0: float, y1: float, z: float, colour: Colour, label: int | None) -> None:
-        """A rectangle that faces the camera."""
+        """Draw a rectangle that faces the camera."""
         self.polygon(((x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)), colour, label)
 
     def side(self, x: float, y0: float, y1: float, z0: float, z1: float, colour: Colour, label: int | None) -> None:
-        """A rectangle along the street."""
+        """Draw an upright rectangle along the street."""
         self.polygon(((x, y0, z0), (x, y0, z1), (x, y1, z1), (x, y1, z0)), colour, label)
 
     def disc(
@@ -125,7 +125,7 @@ class Canvas:
         label: int | None,
         ring: int = 0,
     ) -> None:
-        """An ellipse that faces the camera; ``ring`` > 0 leaves it open in the image, as a line of that many pixels."""
+        """Draw an ellipse that faces the camera; in the image, ``ring`` > 0 draws an outline of that many pixels."""
         left, top = self.camera.project((x - radius[0], y + radius[1], z))
         right, bottom = self.camera.project((x + radius[0], y - radius[1], z))
         box, ink = (left, top, max(left, right), max(top, bottom)), self.shade(colour, z)
@@ -134,7 +134,7 @@ class Canvas:
             self._label.ellipse(box, fill=label)
 
     def line(self, start: Point, end: Point, width: float, colour: Colour, label: int | None) -> None:
-        """A straight bar, ``width`` metres thick and never thinner than a pixel."""
+        """Draw a straight bar, ``width`` metres and at least one pixel thick."""
         ends = (self.camera.project(start), self.camera.project(end))
         thick = max(1, round(self.camera.focal * width / start[2]))
         self._ink.line(ends, fill=self.shade(colour, start[2]), width=thick)
@@ -142,13 +142,13 @@ class Canvas:
             self._label.line(ends, fill=label, width=thick)
 
     def shadow(self, x: float, z: float, width: float) -> None:
-        """Soft darkness on the ground below a thing."""
+        """Draw a translucent shadow on the ground below a thing."""
         left, top = self.camera.project((x - width / 2, 0, z + 0.3 * width))
         right, bottom = self.camera.project((x + width / 2, 0, max(0.7 * z, z - 0.3 * width)))
         self._ink.ellipse((left, top, max(left, right), max(top, bottom)), fill=(10, 10, 20, 90))
 
     def glow(self, x: float, y: float, z: float, radius: float, colour: tuple[int, int, int]) -> None:
-        """A lamp at night."""
+        """Draw a lamp at night."""
         for scale, alpha in ((1.0, 50), (0.6, 70), (0.25, 200)):
             left, top = self.camera.project((x - radius * scale, y + radius * scale, z))
             right, bottom = self.camera.project((x + radius * scale, y - radius * scale, z))
@@ -161,7 +161,7 @@ _GRAIN[[POLE, SIGN, CAR, PEDESTRIAN, BICYCLE]] = 0.02, 0.02, 0.02, 0.03, 0.03
 
 
 def photograph(rng: np.random.Generator, canvas: Canvas) -> tuple[Bytes, Bytes]:
-    """What the camera makes of a canvas: half its size, texture, exposure, white balance, noise, its own bonnet."""
+    """Photograph a canvas at half its size: adds texture, exposure, white balance, noise, and the bonnet of the car."""
     small = canvas.image.reduce(2)
     if rng.random() < 0.3:
         small = small.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.4, 0.9))))

@@ -1,7 +1,8 @@
-"""The embedded data set: street scenes made on the fly, so that everything can be tried without any file.
+"""The built-in data set: scenes drawn on the fly, so that you can try everything without any files.
 
-A scene is a pure function of (split, seed, index). Ten classes of very different frequency share most of their colours,
-in many styles, seasons and lights: a few labels cover little of that variety, while many unlabeled scenes show it.
+A scene is a pure function of (split, seed, index). The ten classes of streets have very different frequencies, share
+most of their colours, and vary in style, season and light. A few labels cover little of that variety, but many
+unlabeled scenes show it.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ OBJECT_PALETTE = (
 )
 KINDS = ("street", "objects")
 _SPLITS = ("train", "val")
-_OBJECTS, _LIGHT = 10, 11  # random streams of their own
-_VAL_SEED = 2203_03884  # validation scenes never change, so that runs with different seeds are comparable
-_SMALL = 128 * 256  # scenes up to this many pixels are remembered by the hundred
+_OBJECTS, _LIGHT = 10, 11  # separate random streams
+_VAL_SEED = 2203_03884  # fixed validation scenes make runs with different seeds comparable
+_SMALL = 128 * 256  # up to this many pixels, 1024 scenes are cached; above, only 4
 
 
 def scenes(
@@ -66,20 +67,20 @@ def scenes(
     tags: str | None = None,
     seed: int = 0,
 ) -> DataSource:
-    """Scenes made on the fly, split for label-efficient training: streets, ten classes, or objects, seven.
+    """Draw scenes, split for label-efficient training: streets with ten classes, or objects with seven.
 
-    ``seed`` chooses all training scenes, the labeled ones with them. The validation scenes are the same for every seed.
+    ``seed`` determines all training scenes, including the labeled ones. The validation scenes do not depend on it.
 
     Args:
-        labeled: how many of the training scenes have labels: a count, a fraction of ``train``, None for all of them, or
-            False for none. The other training scenes are the unlabeled ones.
+        labeled: number of labeled training scenes: a count, a fraction of ``train``, None for all, or False for none.
+            The other training scenes are unlabeled.
         train: number of training scenes, labeled and unlabeled.
         val: number of validation scenes.
         height, width: size of every image in pixels.
-        domain: the light of the streets: day, night or fog. The validation scenes are the same streets in each; the
-            training scenes are others.
-        kind: street, or objects: one to three things before a cluttered background.
-        tags: "masks": unlabeled scenes are tagged with the classes they show, and no scene need be labeled.
+        domain: the light of the streets: day, night or fog. Validation scenes show the same streets in all domains;
+            training scenes show different ones.
+        kind: street, or objects: one to three things on a cluttered background.
+        tags: "masks": unlabeled scenes are tagged with the classes they show, and no labeled scene is needed.
         seed: of the training scenes.
     """
     for key, value, least in (("train", train, 1), ("val", val, 0), ("seed", seed, 0)):
@@ -129,7 +130,7 @@ def _count_labeled(labeled: int | float | None, train: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SceneSample:
-    """One scene: a few numbers until it is read."""
+    """One scene, stored as a few numbers and drawn when it is read."""
 
     index: int
     split: str  #: train or val
@@ -151,7 +152,7 @@ class SceneSample:
 
     @property
     def tags(self) -> frozenset[int] | None:
-        """Classes that the scene shows, None unless it is ``tagged``."""
+        """Classes that the scene shows; None unless it is ``tagged``."""
         return frozenset(np.unique(self._painted()[1]).tolist()) - {IGNORE_INDEX} if self.tagged else None
 
     def image(self) -> Tensor:
@@ -159,7 +160,7 @@ class SceneSample:
         return torch.from_numpy(self._painted()[0].copy())
 
     def mask(self) -> Tensor:
-        """(H, W) uint8 class indices; the bonnet of the camera's own car, where a street has one, is ignored."""
+        """(H, W) uint8 class indices. The bonnet of the camera's car, which some streets show, is ignored."""
         return torch.from_numpy(self._painted()[1].copy())
 
     def _painted(self) -> tuple[Bytes, Bytes]:
@@ -173,7 +174,7 @@ def _paint(sample: SceneSample) -> tuple[Bytes, Bytes]:
     if sample.kind == "objects":
         return paint_objects(_generator(sample.seed, *place, _OBJECTS), sample.height, sample.width)
     domain = DOMAINS.index(sample.domain)
-    # Streets of a domain's training are its own: nobody has photographs of the same streets by day and night.
+    # Each domain trains on its own streets: real data sets do not show the same streets by day and night.
     own = (domain,) if domain and sample.split == "train" else ()
     return _paint_street(sample, _generator(sample.seed, *place, *own), _generator(sample.seed, *place, domain, _LIGHT))
 
@@ -183,7 +184,7 @@ def _generator(seed: int, *numbers: int) -> np.random.Generator:
 
 
 def _paint_street(sample: SceneSample, rng: np.random.Generator, light: np.random.Generator) -> tuple[Bytes, Bytes]:
-    """Objects are drawn at twice the size, which gives smooth edges. ``light`` draws what a domain changes."""
+    """Draw a street, its objects at twice the size for smooth edges. ``light`` generates what a domain changes."""
     height, width = sample.height, sample.width
     camera = Camera(
         focal=width * float(rng.uniform(0.7, 1.15)),

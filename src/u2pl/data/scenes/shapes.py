@@ -1,7 +1,7 @@
-"""The things of the object-centred scenes: each class has a shape and a texture of its own, in any colour.
+"""The things of the object-centred scenes: each class has its own shape and texture, in any colour.
 
-A shape is a function of coordinates (u, v) that turn and grow with the thing: it fills about the square from -1 to 1,
-u to the right and v downwards. It returns where the thing is, and its tone from 0 to 1 between its two colours.
+A shape is a function of coordinates (u, v), which rotate and scale with the thing: u to the right, v downwards. The
+thing fills roughly the square from -1 to 1. The function returns its mask, and its tone, 0 to 1 between two colours.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def leaf(u: Floats, v: Floats, rng: np.random.Generator) -> tuple[Bools, Floats]
     return blade | stalk, np.where(vein, 1.0, 0.1)
 
 
-#: In the order of CLASSES, without the background; and how far each may lean, radians.
+#: Shape and largest rotation (radians) of each class, in the order of CLASSES without the background.
 SHAPES: tuple[tuple[Shape, float], ...] = (
     (fish, np.pi),
     (mushroom, 0.5),
@@ -86,5 +86,5 @@ SHAPES: tuple[tuple[Shape, float], ...] = (
 
 
 def _wave(turns: Floats) -> Floats:
-    """From 0 to 1 and back in each turn."""
+    """A wave from 0 to 1 and back, once per turn."""
     return 0.5 - 0.5 * np.cos(2 * np.pi * turns)

@@ -1,6 +1,6 @@
-"""The things that stand in a street: trees, lamps, signs, cars, people, bicycles.
+"""The things in a street: trees, lamps, signs, cars, people, bicycles.
 
-Each is drawn where it stands, ``x`` metres to the right of the camera and ``z`` ahead; colours overlap on purpose.
+Each is drawn at its position, ``x`` metres to the right of the camera and ``z`` ahead. Classes share colours by design.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from u2pl.data.scenes.painter import BICYCLE, CAR, PEDESTRIAN, POLE, SIGN, VEGET
 
 
 def draw_tree(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
-    """A crown of leaf clusters on a trunk, a cypress, or a bush."""
+    """Draw a tree (clusters of leaves on a trunk), a cypress, or a bush."""
     kind, leaf = int(rng.integers(4)), foliage(rng, canvas.weather.season)
     height = float(rng.uniform(0.8, 2.0) if kind == 3 else rng.uniform(3.5, 10))
     wide = height * float(rng.uniform(0.12, 0.2) if kind == 2 else rng.uniform(0.25, 0.5))
@@ -28,7 +28,7 @@ def draw_tree(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> N
 
 
 def draw_lamp(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
-    """A street lamp: a pole with an arm over the road."""
+    """Draw a street lamp: a pole with an arm over the road."""
     height, thick, gray = float(rng.uniform(4, 8)), float(rng.uniform(0.4, 0.65)), paint(rng, 0.4, 25, 130)
     arm = -float(np.sign(x)) * float(rng.uniform(0, 2))
     canvas.line((x, 0, z), (x, height, z), thick, gray, POLE)
@@ -38,7 +38,7 @@ def draw_lamp(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> N
 
 
 def draw_sign(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
-    """A traffic sign on a pole: disc, triangle, diamond, or board, in any colour of signs and some of cars."""
+    """Draw a traffic sign on a pole: disc, triangle, diamond, or board, in colours that cars also have."""
     height, size, kind = float(rng.uniform(1.9, 3.2)), float(rng.uniform(0.4, 0.7)), int(rng.integers(5))
     colour = ((200, 30, 35), (30, 70, 170), (235, 190, 30), (30, 120, 70), (230, 230, 230))[int(rng.integers(5))]
     inner = (240, 240, 240) if sum(colour) < 500 else paint(rng, 0.9, 20, 200)
@@ -62,7 +62,7 @@ def draw_sign(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> N
 
 
 def draw_car(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
-    """A car, hatchback or van along the street: the end that faces the camera, and the side seen past it."""
+    """Draw a car, hatchback or van along the street: the end that faces the camera, and the visible side."""
     van = rng.random() < 0.22
     wide, long = float(rng.uniform(1.6, 1.9)), float(rng.uniform(3.4, 4.6)) + van
     waist, roof = float(rng.uniform(0.75, 1.0)), float(rng.uniform(2.0, 2.6) if van else rng.uniform(1.3, 1.6))
@@ -96,7 +96,7 @@ def draw_car(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> No
 
 
 def draw_crossing_car(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
-    """A car that crosses the street, seen from its side."""
+    """Draw a car that crosses the street, from the side."""
     half, roof, colour = float(rng.uniform(1.8, 2.4)), float(rng.uniform(1.3, 1.9)), paint(rng, 1.3)
     hood = half * float(rng.uniform(0.3, 1.0))
     glass = paint(rng, 0.5, 20, 110)
@@ -110,7 +110,7 @@ def draw_crossing_car(canvas: Canvas, rng: np.random.Generator, x: float, z: flo
 
 
 def draw_pedestrian(canvas: Canvas, rng: np.random.Generator, x: float, z: float, *, lift: float = 0.0) -> None:
-    """Someone in clothes of any colour; with a ``lift``, someone who rides."""
+    """Draw a person in clothes of any colour; with ``lift``, a rider."""
     tall = float(rng.uniform(1.5, 1.95) if rng.random() < 0.85 or lift else rng.uniform(0.9, 1.3))
     coat, trousers = paint(rng, 1.6, 60), paint(rng, 0.7, 20, 120)
     skin = scaled((235, 190, 160), float(rng.uniform(0.35, 1.0)))
@@ -139,7 +139,7 @@ def draw_pedestrian(canvas: Canvas, rng: np.random.Generator, x: float, z: float
 
 
 def draw_bicycle(canvas: Canvas, rng: np.random.Generator, x: float, z: float, *, rider: bool = False) -> None:
-    """A bicycle, seen from its side or at an angle, parked or ridden."""
+    """Draw a bicycle, from the side or at an angle, with or without a rider."""
     turn, frame, dark = float(rng.uniform(0.5, 1.0)), paint(rng, 1.2), paint(rng, 0.3, 15, 60)
     reach, radius = 0.7 * turn, 0.5
     ring = max(1, round(canvas.camera.focal * 0.16 / z))
@@ -155,5 +155,5 @@ def draw_bicycle(canvas: Canvas, rng: np.random.Generator, x: float, z: float, *
 
 
 def draw_cyclist(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
-    """A bicycle with someone on it."""
+    """Draw a bicycle with a rider."""
     draw_bicycle(canvas, rng, x, z, rider=True)
