@@ -52,7 +52,7 @@ def batches(**options) -> Batches:
 
 def same(first: Batch, second: Batch) -> bool:
     pairs = [(getattr(first, field.name), getattr(second, field.name)) for field in fields(Batch)]
-    return all(a is b is None or torch.equal(a, b) for a, b in pairs)
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a is b for a, b in pairs)
 
 
 def test_priors_follow_their_images():

@@ -34,6 +34,9 @@ def test_numbers(root, write_image):
     assert (found.smallest, found.largest) == ((12, 16), (30, 10))
     assert found.labeled_shares == {"sky": 20 / 24, "road": 4 / 24, "car": 0.0}
     assert found.val_shares == {"sky": 0.0, "road": 0.5, "car": 0.5}
+    assert found.labeled_images == {"sky": 2, "road": 1, "car": 0}
+    assert found.val_images == {"sky": 0, "road": 1, "car": 1}
+    assert (found.labeled_ignored, found.val_ignored) == (0.25, 0.0)
     assert found.absent == ("car",)
     assert found.errors == ()
     assert len(found.problems) == 1
@@ -91,10 +94,18 @@ def test_supervised_needs_no_unlabeled_image(root):
     verify(source, semi_supervised=False, thorough=True)
 
 
+def test_no_validation_image_is_worth_a_warning(root):
+    source = replace(read(root), val=[])
+    for found in (inspect(source, semi_supervised=True), verify(source, semi_supervised=True, thorough=True)):
+        assert found.errors == ()
+        assert any("no validation images" in warning for warning in found.warnings)
+
+
 @pytest.mark.parametrize("thorough", [True, False])
 def test_verify_accepts_what_is_right(root, thorough):
-    verify(read(root), semi_supervised=True, thorough=thorough)
-    verify(cached(read(root)), semi_supervised=True, thorough=thorough)
+    for source in (read(root), cached(read(root))):
+        found = verify(source, semi_supervised=True, thorough=thorough)
+        assert found.labeled_shares == inspect(source, semi_supervised=True).labeled_shares
 
 
 @pytest.mark.parametrize("stem", ["train/a", "val/d"])
@@ -134,9 +145,9 @@ class Drawn:
 
 
 def test_samples_that_are_no_files():
-    good = DataSource(("a",), [Drawn("x")], [Drawn("y")], [])
+    good = DataSource(("a",), [Drawn("x")], [Drawn("y")], [Drawn("z")])
     assert inspect(good, semi_supervised=True).problems == []
     verify(good, semi_supervised=True, thorough=False)
-    bad = DataSource(("a",), [Drawn("x", height=5)], [Drawn("y")], [])
+    bad = replace(good, labeled=[Drawn("x", height=5)])
     with pytest.raises(InputError, match="mask of x"):
         verify(bad, semi_supervised=True, thorough=False)

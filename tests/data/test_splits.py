@@ -155,7 +155,7 @@ def test_split_file_is_found_from_the_root(tmp_path, write):
 
 
 def test_two_images_of_one_stem_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"a\.jpg and a\.jpg are two images of the same stem"):
+    with pytest.raises(InputError, match=r"a\.jpg and a\.jpg have the same name without the suffix"):
         pool_of(tmp_path, "a", "b", "a")
 
 

@@ -76,7 +76,7 @@ def test_only_unlabeled_images_carry_tags_and_none_need_be_labeled(root):
     assert bare.labeled == []
     assert tags_of(bare) == EXPECTED
     refused("no labeled image", root=root, val="val")
-    refused("labeled: 0 images asked for", "or give data.tags", root=folder_with_masks(root), val="val", labeled=0)
+    refused("labeled: 0 images requested", "or give data.tags", root=folder_with_masks(root), val="val", labeled=0)
 
 
 def folder_with_masks(root: Path) -> Path:
@@ -89,7 +89,7 @@ def test_classes_left_out_are_no_tags_and_images_of_them_alone_are_not_used(root
     (root / "tags.csv").write_text(CSV)
     source = folder(root=root, val="val", labeled=0, tags="tags.csv", classes=["background", "dog", "cat"])
     assert tags_of(source) == {"train/a": {2}, "train/b": {1}, "train/c": {1, 2}}
-    assert source.notes == ("1 image (train/d) tagged with classes that data.classes leaves out alone; not used",)
+    assert source.notes == ("1 image (train/d) tagged only with classes that data.classes leaves out; not used",)
 
 
 def test_a_class_that_is_not_known_is_refused_with_the_nearest(root):
@@ -253,7 +253,7 @@ def test_without_labels_and_tags_there_are_no_batches(root):
 def test_every_image_needs_a_tag_unless_there_are_masks(root):
     (root / "tags.csv").write_text(CSV.replace("d,car\n", ""))
     source = folder(root=root, val="val", labeled=0, tags="tags.csv")
-    with pytest.raises(InputError, match=r"1 image \(train/d\) without a tag; name their classes in data.tags"):
+    with pytest.raises(InputError, match=r"1 image \(train/d\) without a tag; add their classes to data.tags"):
         verify(source, semi_supervised=True, weak=True, thorough=True)
     with pytest.raises(InputError, match="there is no labeled image"):
         verify(source, semi_supervised=True, thorough=True)

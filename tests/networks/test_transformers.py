@@ -150,7 +150,7 @@ def test_short_names_are_those_of_published_weights() -> None:
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ({"encoder": "tu-beit_base_patch16_224"}, ("network.encoder", "tu-beit_base_patch16_224", "one size alone")),
+        ({"encoder": "tu-beit_base_patch16_224"}, ("network.encoder", "tu-beit_base_patch16_224", "one image size only")),
         ({"architecture": "Unet"}, ("network.architecture", "dinov2", "network.architecture=DPT")),
         ({"encoder": "dinov2_smal"}, ("network.encoder", "dinov2_smal", "did you mean dinov2_small")),
         ({"encoder": "tu-vit_small_patch14_dinov2.lvd142"}, ("network.encoder", "lvd142m")),
@@ -232,7 +232,7 @@ def test_weights_of_another_network_are_one_line(tmp_path: Path) -> None:
             segformer,
             "of another shape (patch_embed1.proj",
         ),
-        ({**mit, "block3.2.norm1.weight": torch.zeros(160)}, segformer, "1 too many (block3.2.norm1.weight)"),
+        ({**mit, "block3.2.norm1.weight": torch.zeros(160)}, segformer, "1 unexpected (block3.2.norm1.weight)"),
         ({"layers.0.0.projection.weight": torch.zeros(32, 3, 7, 7)}, segformer, "tensors missing (patch_embed1.proj"),
         (vit().state_dict(), segformer, "tensors missing"),
     ]

@@ -178,7 +178,7 @@ def _tag_errors(source: DataSource) -> list[str]:
             "data.labeled=0 where no mask is to train"
         ]
     if untagged and not source.labeled:  # if some images have masks, others may have no mask and no tags
-        return [f"{some(untagged)} without a tag; name their classes in data.tags or take them off the training images"]
+        return [f"{some(untagged)} without a tag; add their classes to data.tags or take them off the training images"]
     return []
 
 

@@ -88,7 +88,9 @@ class Pool:
         for sample in samples:
             if sample.name in self.samples:
                 twin = self.samples[sample.name].image_path
-                raise InputError(f"{sample.image_path} and {twin.name} are two images of the same stem; rename one")
+                raise InputError(
+                    f"{sample.image_path} and {twin.name} have the same name without the suffix; rename one"
+                )
             self.samples[sample.name] = sample
             self._bare.setdefault(PurePosixPath(sample.name).name, []).append(sample.name)
 
@@ -119,7 +121,9 @@ class Pool:
         names = list(dict.fromkeys(name for name in matches.values() if name is not None))
         bare = [name for name in names if masks and not self.samples[name].has_mask]
         if bare:
-            raise InputError(f"split file {file} ({key}) lists {some(bare)} without a mask; add masks or unlist them")
+            raise InputError(
+                f"split file {file} ({key}) lists {some(bare)} without a mask; add masks or take them off the list"
+            )
         return names
 
     def labeled(self, labeled: Labeled, *, among: Sequence[str], seed: int, required: bool = True) -> list[str]:
@@ -176,7 +180,7 @@ def _count(labeled: int | float | None, available: int, root: Path) -> int:
         remedy = f"ask for 1 to {available}"
         if labeled == 0:
             remedy += ", or give data.tags, from which weak_u2pl learns without masks"
-        raise InputError(f"labeled: {labeled} images asked for, but {root} has {available} with masks; {remedy}")
+        raise InputError(f"labeled: {labeled} images requested, but only {available} in {root} have masks; {remedy}")
     return labeled
 
 

@@ -57,7 +57,7 @@ def tagged(
         for name in names
         if name not in set(foreign)
     ]
-    note = f"{some(foreign)} tagged with classes that data.classes leaves out alone; not used" if foreign else ""
+    note = f"{some(foreign)} tagged only with classes that data.classes leaves out; not used" if foreign else ""
     return samples, (note,) if note else ()
 
 

@@ -173,7 +173,7 @@ def smp_network(
         options |= width_options(architecture, channels)
     if output_stride is not None:
         if "encoder_output_stride" not in options_of(architecture):
-            raise InputError(f"network.output_stride: {architecture} has no such choice; leave it out")
+            raise InputError(f"network.output_stride: {architecture} does not support an output stride; leave it out")
         options["encoder_output_stride"] = output_stride
     tag = imagenet_tag(encoder) if pretrained and weights is None else None
     create: Callable[..., Any] = (

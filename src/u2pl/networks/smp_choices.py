@@ -32,9 +32,7 @@ def width_options(architecture: str, channels: int) -> dict[str, int]:
     if names is None:
         raise InputError(f"network.channels: the decoder of {architecture} has no single width; leave it out")
     if architecture.lower() == "fpn" and channels % 32:
-        raise InputError(
-            f"network.channels: {channels} is no multiple of 32, the groups that FPN normalises; change it"
-        )
+        raise InputError(f"network.channels: {channels} must be a multiple of 32 for FPN, which normalises 32 groups")
     return dict.fromkeys(names, channels)
 
 

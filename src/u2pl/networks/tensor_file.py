@@ -41,7 +41,7 @@ def read_tensor_file(path: Path, *, source: str) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{source} is not a file of tensors alone (it is damaged, or holds Python objects, which are not loaded); "
+            f"{source} is damaged, or holds Python objects, which u2pl does not load for safety; "
             "save the state_dict() again"
         ) from error
     except Exception as error:  # unpickling a damaged file can raise anything
@@ -52,7 +52,7 @@ def read_tensor_file(path: Path, *, source: str) -> object:
 
 def mismatch(*, missing: Sequence[str], misshapen: Sequence[str], excess: Sequence[str]) -> str:
     """Short text on how a file's tensors differ from a network's, with the first names; empty if they do not."""
-    kinds = ((missing, "tensors missing"), (misshapen, "of another shape"), (excess, "too many"))
+    kinds = ((missing, "tensors missing"), (misshapen, "of another shape"), (excess, "unexpected"))
     return "; ".join(
         f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for names, what in kinds

@@ -43,7 +43,7 @@ def create_dpt(**options: Any) -> nn.Module:
     trunk = model.encoder.model
     if getattr(getattr(trunk, "patch_embed", None), "strict_img_size", False):
         raise InputError(
-            f"network.encoder: {options['encoder_name']} takes images of one size alone; choose another, such as "
+            f"network.encoder: {options['encoder_name']} accepts one image size only; choose another encoder, such as "
             "dinov2_small"
         )
     if "prune_norm" in inspect.signature(trunk.prune_intermediate_layers).parameters:

@@ -152,8 +152,8 @@ def _copy_into(encoder: nn.Module, state: Mapping[str, Tensor], *, source: str) 
     excess = [key for key, _ in given.values() if _part(key) in parts]
     if problem := mismatch(missing=missing, misshapen=misshapen, excess=excess):
         raise InputError(
-            f"{source} does not fit the encoder: {problem}; choose the network.encoder "
-            "(and network.deep_stem) that these weights are of"
+            f"{source} does not fit the encoder: {problem}; set network.encoder "
+            "(and network.deep_stem) to the network of these weights"
         )
     nn.Module.load_state_dict(encoder, matched, strict=False)  # MiT's own method has no `strict`
     return dict(given.values())

@@ -83,7 +83,7 @@ def domain(
         _refuse_shared(source.labeled, target.val)
     labeled = _of(target.labeled, "target", target_lookup) if upper_bound else None
     absent = [name for name in target.classes if name not in classes]
-    note = [f"classes of the target that the source has not are ignored: {', '.join(absent)}"] if absent else []
+    note = [f"target classes that the source does not have are ignored: {', '.join(absent)}"] if absent else []
     return DataSource(
         classes=classes,
         labeled=_of(source.labeled, "source", source_lookup) if labeled is None else labeled,

@@ -85,7 +85,7 @@ def scenes(
     """
     for key, value, least in (("train", train, 1), ("val", val, 0), ("seed", seed, 0)):
         if not _is_int(value) or value < least:
-            raise InputError(f"data.{key}: {value!r} is not possible; give an integer of at least {least}")
+            raise InputError(f"data.{key}: {value!r} is too small or no integer; give an integer of at least {least}")
     for key, value in (("height", height), ("width", width)):
         if not _is_int(value) or value < MIN_SIDE:
             raise InputError(f"data.{key}: {value!r} is too small for a scene; give an integer of at least {MIN_SIDE}")
@@ -93,7 +93,7 @@ def scenes(
         if name not in known:
             raise InputError(f"data.{key}: there is no {name!r}; give one of {', '.join(known)}")
     if kind == "objects" and domain != "day":
-        raise InputError(f"data.domain: {domain} is a light of streets; leave it out with data.kind=objects")
+        raise InputError(f"data.domain: {domain} works only with data.kind=street; leave it out")
     if tags not in (None, "masks"):
         raise InputError(f"data.tags: {tags!r} is not possible with scenes, which have no files; give masks")
     count = 0 if labeled is False or (tags is not None and labeled == 0) else _count_labeled(labeled, train)
