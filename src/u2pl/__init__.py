@@ -1,4 +1,4 @@
-"""u2pl: label-efficient semantic segmentation. Every pixel trains the model, the unreliable ones as negative keys."""
+"""u2pl: label-efficient semantic segmentation. Every pixel trains the model, unreliable ones as negative keys."""
 
 from u2pl.commands.train import train
 from u2pl.config.overrides import load_config

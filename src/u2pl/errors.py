@@ -1,5 +1,5 @@
-"""What a user did wrong, said in one line. The command line prints it and exits with code 2."""
+"""User errors. The command line prints them in one line and exits with code 2."""
 
 
 class InputError(Exception):
-    """Bad input: the message is one line that names the file or key, what is wrong, and the remedy."""
+    """Bad input. The message is one line: the file or key, what is wrong, and the remedy."""

@@ -1,4 +1,4 @@
-"""A run folder, or a file of weights -> masks for images."""
+"""Predict masks of images with the network of a run folder or of a file of weights."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from u2pl.engine.inference import Inference, Whole
 from u2pl.errors import InputError
 from u2pl.networks.image_classifier import ImageClassifier
 
-#: Ending of a file of weights, as against the folder of a run.
+#: Suffix of a file of weights. A run is a folder.
 WEIGHTS_SUFFIX = ".safetensors"
-#: What the tensors in it are called that say what an image shows as a whole.
+#: Prefix of the tensors of the image prior in a file of weights.
 IMAGE_PRIOR = "image_prior"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one image, at the image's own size."""
+    """The prediction for one image, at the image's own size."""
 
     mask: Tensor  #: (H, W) uint8, class index
     probability: Tensor  #: (C, H, W) float32
@@ -39,11 +39,12 @@ class Predictor:
 
     Args:
         network: trained, returns a :class:`~u2pl.structures.SegmentationOutput`.
-        classes: names. palette: RGB per class; empty for the colours of PASCAL VOC.
-        lookup: raw value of a mask -> class, for masks kept as the training data had them.
-        scale: images are resized by this factor before the network sees them, as in training.
-        inference: how the network sees the resized image; see :func:`u2pl.engine.inference.inference`.
-        image_prior: what that asks about the image as a whole, for an inference of your own.
+        classes: names of the classes.
+        palette: RGB per class; empty: the colours of PASCAL VOC.
+        lookup: raw value of a mask -> class, for masks in the format of the training data.
+        scale: images are resized by this factor before they enter the network, as in training.
+        inference: how the network processes the resized image; see :func:`u2pl.engine.inference.inference`.
+        image_prior: the classifier of the image prior, to build another inference with.
     """
 
     def __init__(
@@ -67,9 +68,9 @@ class Predictor:
 
     @classmethod
     def from_run(cls, run: Path | str, *, weights: str = "last", device: str | torch.device = "cpu") -> Predictor:
-        """The network of a run folder; ``weights`` is ``last`` (end of training) or ``best`` (on validation).
+        """Load the network of a run folder. ``weights`` is ``last`` (end of training) or ``best`` (on validation).
 
-        Raises InputError when the folder holds no such weights.
+        Raises InputError if the folder does not hold these weights.
         """
         if weights not in ("last", "best"):
             raise InputError(f"--weights {weights}: should be last or best")
@@ -80,9 +81,9 @@ class Predictor:
 
     @classmethod
     def from_file(cls, path: Path | str, *, device: str | torch.device = "cpu") -> Predictor:
-        """The network of one ``.safetensors`` file that `u2pl train` or `u2pl import-weights` wrote.
+        """Load the network of a ``.safetensors`` file from `u2pl train` or `u2pl import-weights`.
 
-        Raises InputError when it is another file, or none.
+        Raises InputError if the file is missing or another file.
         """
         network, image_prior, inference, description = _read(Path(path), device)
         return cls(
@@ -97,7 +98,7 @@ class Predictor:
 
     @classmethod
     def load(cls, path: Path | str, *, weights: str = "last", device: str | torch.device = "cpu") -> Predictor:
-        """What :meth:`from_file` or :meth:`from_run` gives, by the ending of the path."""
+        """Call :meth:`from_file` or :meth:`from_run`, depending on the suffix of the path."""
         if Path(path).suffix != WEIGHTS_SUFFIX:
             return cls.from_run(path, weights=weights, device=device)
         if weights != "last":
@@ -125,11 +126,11 @@ class Predictor:
 
 
 def load_network(path: Path | str, *, device: str | torch.device = "cpu") -> nn.Module:
-    """The network of one ``.safetensors`` file that `u2pl train` or `u2pl import-weights` wrote, to be evaluated.
+    """Load the network of a ``.safetensors`` file from `u2pl train` or `u2pl import-weights`, in evaluation mode.
 
-    Called with images (B, 3, H, W) in [0, 1] it returns a :class:`~u2pl.structures.SegmentationOutput`. It is the
-    network alone: a :class:`Predictor` also asks what an image shows as a whole, if the file has an image prior. Raises
-    InputError when it is another file, or none.
+    For images (B, 3, H, W) in [0, 1] it returns a :class:`~u2pl.structures.SegmentationOutput`. It does not apply an
+    image prior; a :class:`Predictor` does, if the file has one. Raises InputError if the file is missing or another
+    file.
     """
     return _read(Path(path), device)[0].eval()
 
@@ -137,7 +138,7 @@ def load_network(path: Path | str, *, device: str | torch.device = "cpu") -> nn.
 def _read(
     path: Path, device: str | torch.device
 ) -> tuple[nn.Module, ImageClassifier | None, Inference, dict[str, Any]]:
-    """The network, what sees an image as a whole, both on the device, the inference that asks them; the description."""
+    """The network and the classifier of the image prior, both on the device, the inference and the description."""
     if not path.is_file():
         raise InputError(f"{path} is missing; give a {WEIGHTS_SUFFIX} file that `u2pl train` or `import-weights` wrote")
     description = read_description(path)
@@ -154,13 +155,13 @@ def _read(
 
 
 def network_of(description: dict[str, Any]) -> nn.Module:
-    """Build the network a weights file describes, without its weights."""
+    """Build the network that a file of weights describes, without its weights."""
     method = {"name": description["method"], "contrast": description.get("contrast", True)}
     config = Config.model_validate({"network": description["network"], "method": method}, strict=False)
     return build_network(config, len(description["classes"]))
 
 
 def inference_of(description: dict[str, Any], image_prior: ImageClassifier | None = None) -> Inference:
-    """How validation saw an image with the network a weights file describes; whole where the file does not say."""
+    """The inference that a file of weights describes; whole images if it describes none."""
     evaluation = description.get("evaluation", {})
     return build_inference(Config.model_validate({"evaluation": evaluation}, strict=False).evaluation, image_prior)

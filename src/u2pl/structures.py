@@ -1,4 +1,4 @@
-"""Plain typed containers that travel between the rooms. Nothing here computes more than a softmax."""
+"""Plain typed containers that the parts of the package exchange. They compute no more than a softmax."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
-# What a keyword argument of a part may be. A configuration checks its keys by the same annotations.
+# Types of the keyword arguments of parts. A configuration checks its keys by the same annotations.
 Share = Annotated[float, Interval(ge=0, le=1)]
 Positive = Annotated[int, Gt(0)]
 Count = Annotated[int, Ge(0)]
 Above0 = Annotated[float, Gt(0)]
 AtLeast0 = Annotated[float, Ge(0)]
 
-#: Pixels with this label never train and are never evaluated.
+#: Pixels with this label neither train nor count in evaluation.
 IGNORE_INDEX = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one training step draws: labeled crops, and two views of unlabeled crops.
+    """The data of one training step: labeled crops, and two views of unlabeled crops.
 
-    Images are float32 RGB in [0, 1]; the network normalises them. ``weak``, ``strong`` and ``strong_2`` share their
-    geometry pixel by pixel and differ in photometric jitter only.
+    Images are float32 RGB in [0, 1]; the network normalises them. ``weak``, ``strong`` and ``strong_2`` show the same
+    crop and differ only in photometric jitter.
     """
 
     image: Tensor  #: (B_l, 3, H, W) float32, labeled crops
@@ -34,21 +34,21 @@ class Batch:
     weak: Tensor | None = None  #: (B_u, 3, H, W) float32
     strong: Tensor | None = None  #: (B_u, 3, H, W) float32
     valid: Tensor | None = None  #: (B_u, H, W) bool, False on crop padding
-    strong_2: Tensor | None = None  #: (B_u, 3, H, W) float32, jittered anew; for methods with two strong views
-    #: (B_u, H, W) int64, true classes of the unlabeled crops, IGNORE_INDEX where unknown. None unless a run is being
-    #: diagnosed: it measures what training did, and no loss may depend on it.
+    strong_2: Tensor | None = None  #: (B_u, 3, H, W) float32, with its own jitter; for methods with two strong views
+    #: (B_u, H, W) int64, true classes of the unlabeled crops, IGNORE_INDEX where unknown. None unless the run is
+    #: diagnosed: it only measures training, and no loss may depend on it.
     truth: Tensor | None = None
-    #: (B_u, C) bool, classes that an unlabeled image may show, class 0 (background) always among them; all of them
-    #: where its tags are not known. None unless images come with tags.
+    #: (B_u, C) bool, classes that an unlabeled image may show, always with class 0 (background). All classes if its
+    #: tags are unknown. None unless images come with tags.
     tags: Tensor | None = None
-    tagged: Tensor | None = None  #: (B_u,) bool, whether the tags of an image are known; None with ``tags``
-    #: (B_u, C) float32, what to add to the logits of an unlabeled image by what images like it show; None without that
+    tagged: Tensor | None = None  #: (B_u,) bool, whether the tags of an image are known; None if ``tags`` is
+    #: (B_u, C) float32, the image prior, which is added to the logits of an unlabeled image; None without one
     prior: Tensor | None = None
-    #: Whether the weak images are also the last of the labeled ones, where they have seeds for labels.
+    #: Whether the weak images are also the last labeled images, with seeds as their labels.
     seeded: bool = False
 
     def unlabeled_views(self) -> tuple[Tensor, list[Tensor]]:
-        """The weak view, and one or two strong views. Raises ValueError when the batch has no unlabeled images."""
+        """The weak view, and one or two strong views. Raises ValueError if the batch has no unlabeled images."""
         if self.weak is None or self.strong is None:
             raise ValueError("a semi-supervised step needs a batch with unlabeled images")
         return self.weak, [view for view in (self.strong, self.strong_2) if view is not None]
@@ -68,36 +68,36 @@ class Batch:
 
 @dataclass  # neither frozen nor slotted: Lightning Fabric rebuilds it when it converts precision
 class SegmentationOutput:
-    """What a network returns for images (B, 3, H, W)."""
+    """The output of a network for images (B, 3, H, W)."""
 
     logits: Tensor  #: (B, C, H, W) class scores at the resolution of the image
     coarse: Tensor  #: (B, C, h, w) class scores at the resolution of the embedding
     embedding: Tensor | None = None  #: (B, D, h, w) pixel embeddings z = g(h(x)); None without a projection head
     auxiliary: Tensor | None = None  #: (B, C, H, W) class scores of the auxiliary head, in training only
-    #: (B, C - 1, h, w) scores of all classes but the background at each place of the encoder's last features, by the
-    #: classification head; None without one
+    #: (B, C - 1, h, w) scores of the classification head at each place of the encoder's last features, for all classes
+    #: except the background; None without this head
     activation: Tensor | None = None
 
     def __getitem__(self, images: slice) -> SegmentationOutput:
-        """The output of some of the images."""
+        """The output for some of the images."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: value[images] for name, value in values.items() if value is not None})
 
     @classmethod
     def cat(cls, parts: Sequence[SegmentationOutput]) -> SegmentationOutput:
-        """Several outputs of one network as one."""
+        """Join several outputs of one network."""
         names = [field.name for field in fields(cls) if getattr(parts[0], field.name) is not None]
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     def shifted(self, shift: Tensor) -> SegmentationOutput:
-        """The output with a ``shift`` (B, C) of the logits and coarse scores of each image, or (1, C) of all."""
+        """The output with a ``shift`` added to its logits and coarse scores: (B, C) by image, or (1, C) for all."""
         shift = shift[:, :, None, None]
         return replace(self, logits=self.logits + shift, coarse=self.coarse + shift)
 
 
 @dataclass(frozen=True, slots=True)
 class PseudoLabel:
-    """The teacher's opinion of unlabeled pixels, and which of it to believe."""
+    """The teacher's predictions for unlabeled pixels, split into reliable and unreliable ones."""
 
     label: Tensor  #: (B, H, W) int64, the most likely class
     entropy: Tensor  #: (B, H, W) float32, nats
@@ -121,7 +121,7 @@ class PseudoLabel:
 
     @classmethod
     def cat(cls, parts: Sequence[PseudoLabel]) -> PseudoLabel:
-        """Several batches as one."""
+        """Join several batches."""
         return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     def target(self) -> Tensor:

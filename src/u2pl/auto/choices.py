@@ -1,4 +1,4 @@
-"""Values chosen in place of `auto`, and how they get into a configuration."""
+"""Values chosen in place of `auto`, and how they enter a configuration."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from u2pl.config.schema import Config
 
 @dataclass(frozen=True)
 class Choice:
-    """Values of keys that belong together, and why. As text it is one line."""
+    """Values of related keys, and the reason for them. ``str`` gives one line."""
 
     values: Mapping[str, Any]  #: by key, such as `train.steps`
     because: str  #: the reason, in at most 60 characters
-    used: bool = True  #: by the method
-    detail: str = ""  #: the rest of the reasoning, and what follows for this run
+    used: bool = True  #: whether the method uses the keys
+    detail: str = ""  #: further reasons, and consequences for this run
 
     def __str__(self) -> str:
         values = ", ".join(f"{key} {value_text(value)}" for key, value in self.values.items())
@@ -26,7 +26,7 @@ class Choice:
 
 
 def take(config: Config, choice: Choice) -> tuple[Config, Choice]:
-    """``config`` with those of the values whose keys are `auto`, and the choice of these alone."""
+    """``config`` with the values of a choice for keys that are `auto`, and a choice of only these values."""
     values = {key: value for key, value in choice.values.items() if config.value(key) == AUTO}
     return config.with_values(values), replace(choice, values=values)
 
@@ -37,5 +37,5 @@ def like(config: Config, model: Config, keys: Iterable[str]) -> Config:
 
 
 def value_text(value: Any) -> str:
-    """A value as it is written on the command line."""
+    """A value in the form of the command line."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""What is known of a run before it begins: its data and its machine."""
+"""Facts of a run that are known before it begins: its data and its machine."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from u2pl.engine.memory import total_memory
 from u2pl.errors import InputError
 from u2pl.pixels.image_prior import uncommon as uncommon_classes
 
-_LOOKED_AT = 200  # images whose sizes stand for those of all
-_UNKNOWN_MEMORY = 8 * 2**30  # bytes, where a machine does not tell: that of a small one
+_LOOKED_AT = 200  # images in a sample
+_UNKNOWN_MEMORY = 8 * 2**30  # bytes, of a small machine; used if the size is unknown
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What the rules of :mod:`u2pl.auto.rules` go by."""
+    """The input of the rules in :mod:`u2pl.auto.rules`."""
 
     labeled: int  #: images
     unlabeled: int
     val: int
     classes: int
-    height: int  #: median of the training images as they are read, pixels
+    height: int  #: median of the training images after reading, pixels
     width: int
-    shown: float = 0.0  #: classes that a labeled image shows, on average; 0: unknown
-    uncommon: float = 0.0  #: of these, those that at most half of the labeled images show
+    shown: float = 0.0  #: mean number of classes in a labeled image; 0: unknown
+    uncommon: float = 0.0  #: mean number of these that at most half of the labeled images show
     device: str  #: cpu, cuda or mps
     memory: int  #: of the device, bytes
     host_memory: int
@@ -41,12 +41,12 @@ class Facts:
 
     @property
     def images(self) -> int:
-        """For training: as many, however many of them are labeled."""
+        """Number of training images, labeled or not."""
         return self.labeled + self.unlabeled
 
 
 def facts_of(source: DataSource, *, device: torch.device, processes: int) -> Facts:
-    """Look at a data set and a machine. Raises InputError for an image that cannot be read, or where there is none."""
+    """Inspect a data set and a machine. Raises InputError if there is no image or one cannot be read."""
     height, width = typical_size([*source.labeled, *source.unlabeled])
     shown, uncommon = classes_shown(source)
     return Facts(
@@ -67,7 +67,7 @@ def facts_of(source: DataSource, *, device: torch.device, processes: int) -> Fac
 
 
 def typical_size(samples: Sequence[Sample]) -> tuple[int, int]:
-    """Median height and width of images spread evenly over all by name: the same whichever of them are labeled."""
+    """Median height and width of a sample of images, evenly spread by name. It ignores which of them are labeled."""
     if not samples:
         raise InputError("there is no image to train on; add some to the data set")
     by_name = sorted(samples, key=lambda sample: sample.name)
@@ -77,9 +77,9 @@ def typical_size(samples: Sequence[Sample]) -> tuple[int, int]:
 
 
 def classes_shown(source: DataSource) -> tuple[float, float]:
-    """Classes that a labeled image shows, and uncommon ones of these, on average over images spread evenly over all.
+    """Mean number of classes in a labeled image, and of uncommon ones, over evenly spread images.
 
-    Masks that cannot be read are left out: they are told when the data are verified. Zero where none can be.
+    Masks that cannot be read are left out: the check of the data reports them. Both are zero if no mask can be read.
     """
     rows = []
     for sample in source.labeled[:: -(-len(source.labeled) // _LOOKED_AT) or 1]:
@@ -93,7 +93,7 @@ def classes_shown(source: DataSource) -> tuple[float, float]:
 
 
 def _size(sample: Sample) -> tuple[int, int]:
-    """(H, W), from the header alone where the sample can."""
+    """(H, W), read from the header if the sample can do so."""
     if isinstance(sample, HasHeader):
         return sample.image_size()
     height, width = sample.image().shape[-2:]

@@ -1,4 +1,4 @@
-"""A configuration as it is saved with a run: numbers in place of `auto` and of epochs, the precision in use."""
+"""Complete a configuration before it is saved with a run: values for `auto`, steps for epochs, the precision in use."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from u2pl.data.files import cached
 from u2pl.data.source import DataSource
 from u2pl.engine.machine import precision_of
 
-#: What may differ when a run goes on, on another machine for example: no weight depends on it.
+#: Keys that may change when a run resumes, for example on another machine. No weight depends on them.
 LOADING = ("data.cache", "data.workers")
 
 
 class Resolved(NamedTuple):
-    """A configuration that a run can be built from."""
+    """A complete configuration, its data set and the choices."""
 
     config: Config
-    source: DataSource  #: kept in memory where that was chosen
-    choices: tuple[Choice, ...]  #: what was `auto`
+    source: DataSource  #: kept in memory if `data.cache` is chosen so
+    choices: tuple[Choice, ...]  #: the values chosen for `auto`
 
 
 def resolved(config: Config, source: DataSource, fabric: Fabric) -> Resolved:
-    """Choose what is `auto`, and say how many steps there are and the precision in use.
+    """Replace `auto` by values, and set the number of steps and the precision in use.
 
     Raises InputError for an image that cannot be read.
     """
@@ -45,15 +45,16 @@ def resolved(config: Config, source: DataSource, fabric: Fabric) -> Resolved:
 
 
 def steps_of(train: TrainConfig, source: DataSource) -> int:
-    """Optimiser steps: ``steps``, unless ``epochs`` asks for passes over the unlabeled images.
+    """Number of optimiser steps: ``steps``, or ``epochs`` passes over the unlabeled images if that is set.
 
-    Where there are none, it counts the labeled ones. A supervised run is as long as the semi-supervised one beside it.
+    Without unlabeled images, passes count the labeled ones. A supervised run is as long as a semi-supervised run on the
+    same data.
     """
     return train.steps if train.epochs is None else steps_of_epochs(train, len(source.unlabeled) or len(source.labeled))
 
 
 def as_begun(config: Config, out: Path) -> Config:
-    """What is `auto` as the run in ``out`` began with it, if there is one, whatever would be chosen now."""
+    """Replace `auto` by the values with which the run in ``out`` began, if there is one."""
     saved = out / "config.yaml"
     if not saved.exists():
         return config

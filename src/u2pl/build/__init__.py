@@ -1,4 +1,4 @@
-"""Configuration -> objects, and nothing else."""
+"""Builds objects from a configuration."""
 
 from u2pl.build.data import build_batches, build_class_share, build_diagnosis, build_rare_classes, build_source
 from u2pl.build.image_prior import build_image_prior, check_image_prior, image_prior_parameters, uses_image_prior

@@ -23,13 +23,13 @@ from u2pl.engine.diagnose import Diagnosis
 from u2pl.errors import InputError
 from u2pl.structures import Batch
 
-_DIAGNOSIS_STREAM = 5  # its batches are not those of a step
+_DIAGNOSIS_STREAM = 5  # keeps its batches apart from those of training
 _DIAGNOSED = 4  # batches of each process
-_MANY = 2000  # masks whose reading is worth a notice
+_MANY = 2000  # from this number of masks on, progress is reported
 
 
 def build_source(data: DataConfig, *, seed: int) -> DataSource:
-    """The data set. Raises InputError for a key its reader has no use for, and for whatever the reader finds wrong."""
+    """The data set. Raises InputError for a key that its reader does not use, and for errors of the reader."""
     apart = {"cache", "workers", "rare_class_sampling"}
     options = {key: value for key, value in data if key not in apart and value is not None}
     if data.name == "domain":
@@ -40,12 +40,12 @@ def build_source(data: DataConfig, *, seed: int) -> DataSource:
 
 
 def _read(options: dict[str, Any], section: str, seed: int) -> DataSource:
-    """The data set of a section of keys that are set."""
+    """The data set of a section, given its keys that are set."""
     name = options["name"]
     if name != "scenes" and "root" not in options:
         raise InputError(f"{section}.root: is needed for {section}.name={name}; give the folder of the data set")
     if name != "scenes" and "val" in options:
-        options["val"] = str(options["val"])  # a folder may have a number for its name
+        options["val"] = str(options["val"])  # a folder's name may be a number
     keys = {key: value for key, value in options.items() if key != "name"}
     return READERS[name](**accepted(READERS[name], keys, f"{section}.name={name}", section), seed=seed)
 
@@ -58,7 +58,7 @@ def read_domains(
     upper_bound: bool = False,
     seed: int,
 ) -> DataSource:
-    """Source and target as one; without ``upper_bound``, no mask of a training image of the target is read."""
+    """Source and target as one data set. Without ``upper_bound``, training masks of the target are not read."""
     if source is None or target is None:
         key = "data.source" if source is None else "data.target"
         raise InputError(f"{key}: is needed for data.name={name}; give {key}.root and, unless folder, {key}.name")
@@ -79,7 +79,7 @@ def read_domains(
 def _part(options: dict[str, Any], section: str, seed: int) -> DataSource:
     try:
         return _read(options, section, seed)
-    except InputError as error:  # say which of the two
+    except InputError as error:  # name the section
         message = str(error)
         if message.startswith(f"{section}."):
             raise
@@ -88,7 +88,7 @@ def _part(options: dict[str, Any], section: str, seed: int) -> DataSource:
 
 
 def _find_mapping(path: str, *roots: str | None) -> Path:
-    """The mapping meant, by its path from the working directory or from either data set."""
+    """The mapping file, by its path from the working directory or from either data set."""
     places = [Path(path).expanduser(), *(Path(root).expanduser() / path for root in roots if root is not None)]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
@@ -102,7 +102,7 @@ def _find_mapping(path: str, *roots: str | None) -> Path:
 def build_rare_classes(
     data: DataConfig, source: DataSource, *, say: Callable[[str], None] | None = None
 ) -> RareClassSampling | None:
-    """What draws labeled images by class, None unless it is asked for. Reads every labeled mask."""
+    """The sampler that draws labeled images by class; None if it is off. Reads every labeled mask."""
     if data.rare_class_sampling is None or not source.labeled:
         return None
     counts = pixel_counts(source.labeled, _masks_read("rare_class_sampling", say))
@@ -112,7 +112,7 @@ def build_rare_classes(
 def build_class_share(
     method: MethodConfig, source: DataSource, *, say: Callable[[str], None] | None = None
 ) -> Tensor | None:
-    """(C,) float32: the share of each class among labeled pixels, None unless asked for. Reads every labeled mask."""
+    """(C,) float32: the share of each class among labeled pixels; None if unused. Reads every labeled mask."""
     if not method.balances:
         return None
     counts = pixel_counts(source.labeled, _masks_read("method.supervised_loss.name=balanced", say))
@@ -121,7 +121,7 @@ def build_class_share(
 
 
 def _masks_read(name: str, say: Callable[[str], None] | None) -> Callable[[int, int], None]:
-    """Told how many masks are read, and of how many, it says so where they are many."""
+    """A progress callback that reports how many masks are read, if there are many."""
 
     def progress(done: int, total: int) -> None:
         if say is not None and total >= _MANY and done % (total // 10) == 0:
@@ -140,8 +140,12 @@ def build_batches(
     rare_classes: RareClassSampling | None = None,
     priors: Mapping[str, Tensor] | None = None,
 ) -> Callable[[int], Iterable[Batch]]:
-    """The batches from a step on, read ahead by worker processes; ``rare_classes`` where it is read already, and
-    ``priors`` of unlabeled images by their names."""
+    """The batches from a step on, read ahead by worker processes.
+
+    Args:
+        rare_classes: the sampler, if it exists already.
+        priors: image priors of unlabeled images, by name.
+    """
     batches = Batches(
         **_in_common(config, source, rare_classes),
         unlabeled=source.unlabeled if semi_supervised else None,
@@ -150,7 +154,7 @@ def build_batches(
         rank=rank,
         world_size=world_size,
         priors=priors,
-        truth=config.method.diagnose and config.method.trains_embeddings,  # of the keys in the bank
+        truth=config.method.diagnose and config.method.trains_embeddings,  # true classes of the keys in the bank
     )
     return lambda start: loader(batches, start=start, workers=config.data.workers)
 
@@ -165,7 +169,7 @@ def build_diagnosis(
     rare_classes: RareClassSampling | None = None,
     priors: Mapping[str, Tensor] | None = None,
 ) -> Diagnosis:
-    """Batches cropped as in training, of unlabeled images whose true classes are known, as far as there are any."""
+    """Data of a diagnosis: batches cropped as in training, with unlabeled images that have a mask if there are any."""
     known = [sample for sample in source.unlabeled if sample.has_mask] or source.unlabeled
     batches = Batches(
         **_in_common(config, source, rare_classes),
@@ -181,7 +185,7 @@ def build_diagnosis(
 
 
 def _in_common(config: Config, source: DataSource, rare_classes: RareClassSampling | None) -> dict[str, Any]:
-    """What batches to train on and batches to diagnose by have in common: labels, tags and crops."""
+    """Arguments that batches for training and for a diagnosis share: labels, tags and crops."""
     return {
         "labeled": source.labeled,
         "tag_classes": len(source.classes) if config.method.kind.uses_tags else None,

@@ -1,4 +1,4 @@
-"""Configuration -> what images may show, by the labeled images that are like them."""
+"""Configuration -> image prior."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from u2pl.errors import InputError
 from u2pl.networks.image_classifier import ImageClassifier
 from u2pl.pixels.image_prior import apart, image_prior, named, softmax_regression
 
-_SECONDS = 30.0  # between two lines on how far it is
+_SECONDS = 30.0  # between two lines of progress
 
 
 @dataclass(frozen=True)
 class ImagePrior:
-    """What images show as a whole: those that train, and any other."""
+    """The prior of the unlabeled images, and a classifier that computes it for other images."""
 
-    unlabeled: dict[str, Tensor]  #: (C,) float32 by the name of each unlabeled image
-    classifier: ImageClassifier  #: of other images
+    unlabeled: dict[str, Tensor]  #: (C,) float32 of each unlabeled image, by name
+    classifier: ImageClassifier  #: for other images
 
 
 def uses_image_prior(config: Config) -> bool:
-    """Whether the method has a teacher that listens to a prior, and is asked to."""
+    """Whether the configuration turns the image prior on and the method has a teacher that uses it."""
     hears = config.method.kind.has_teacher and not config.method.kind.uses_tags
     return config.method.image_prior.sharpness not in (AUTO, 0) and hears
 
 
 def check_image_prior(config: Config) -> None:
-    """Raise InputError for an image prior by an encoder that is not pretrained, to which all images are alike."""
+    """Raise InputError for an image prior with an encoder from scratch: to it, all images are alike."""
     if uses_image_prior(config) and not config.network.pretrained and config.network.weights is None:
         raise InputError(
             "method.image_prior.sharpness: an encoder from scratch does not know which images are alike; give "
@@ -48,9 +48,9 @@ def check_image_prior(config: Config) -> None:
 def build_image_prior(
     config: Config, source: DataSource, network: nn.Module, fabric: Fabric, *, say: Callable[[str], None] | None = None
 ) -> ImagePrior | None:
-    """By the encoder of the network as it is now; None unless it is asked for.
+    """Make the prior with the network's encoder in its current state; None if the prior is off.
 
-    It depends on the images, the labels and the encoder's weights alone, so a run that goes on comes to the same.
+    It depends only on the images, the labels and the encoder's weights, so a resumed run gets the same prior.
     """
     if not uses_image_prior(config):
         return None
@@ -78,7 +78,7 @@ def build_image_prior(
 
 
 def _images_seen(say: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Told how many images are seen, and of how many, it says so every few seconds."""
+    """A progress callback that reports how many images are done, every few seconds."""
     last = time.perf_counter()
 
     def progress(done: int, total: int) -> None:
@@ -91,7 +91,7 @@ def _images_seen(say: Callable[[str], None]) -> Callable[[int, int], None]:
 
 
 def image_prior_parameters(config: Config, network: nn.Module) -> int:
-    """Parameters that a prediction needs besides those of the network: those by which an image is seen as a whole."""
+    """Parameters that a prediction needs for the image prior, in addition to those of the network."""
     if not uses_image_prior(config) or config.evaluation.image_prior == 0:
         return 0
     encoder = network.image_encoder()  # type: ignore[operator]

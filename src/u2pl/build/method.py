@@ -1,4 +1,4 @@
-"""Configuration -> method: each part from its section, and what a method takes from outside."""
+"""Configuration -> method. Each part comes from its section."""
 
 from __future__ import annotations
 
@@ -55,9 +55,13 @@ def build_method(
     total: Sum | None = None,
     processes: int = 1,
 ) -> Method:
-    """The method around a freshly built student. ``gather`` shares the keys of so many processes, ``total`` sums.
+    """Build the method for a freshly built student.
 
-    ``class_share`` (C,) is that of labeled pixels, by which a teacher of two balanced losses is corrected.
+    Args:
+        class_share: (C,), share of each class among labeled pixels; corrects a teacher trained with balanced losses.
+        gather: collects keys from all processes.
+        total: sums a tensor over all processes.
+        processes: their number.
     """
     supervised_loss = build_choice(method.supervised_loss, SUPERVISED_LOSSES, "method.supervised_loss")
     if method.name == "supervised":
@@ -88,7 +92,7 @@ def build_method(
 def build_weak(
     method: MethodConfig, teacher: EmaTeacher, contrast: UnreliableContrast | None, parts: dict[str, Any]
 ) -> WeakU2PL:
-    """The step of U2PL around seeds from tags."""
+    """The step of U2PL with seeds from tags."""
     seeding = build_seeding(method)
     parts["schedule"] = replace(parts["schedule"], warmup=max(parts["schedule"].warmup, seeding.warmup))
     seed_refiners = [each for each in parts["refiners"] if isinstance(each, (ClassWeightCorrection, LimitToTags))]
@@ -96,11 +100,11 @@ def build_weak(
 
 
 def build_strong_views(method: MethodConfig, num_classes: int, total: Sum | None = None) -> StrongViews:
-    """How strong views are mixed. Raises InputError where the method has no use for such a mixing."""
+    """How strong views are mixed. Raises InputError if the method cannot use the mixing."""
     name = method.mixing.name
     if name == "ael" and not method.kind.has_teacher:
         raise InputError(f"method.mixing.name: ael needs mean_teacher or u2pl, not {method.name}; use cutmix")
-    if name in ("ael", "cross_domain") and method.kind.uses_tags:  # a pasted class would not be among the tags
+    if name in ("ael", "cross_domain") and method.kind.uses_tags:  # a pasted class would be missing in the image's tags
         raise InputError(f"method.mixing.name: {name} pastes labels, which weak_u2pl has none of; use cutmix")
     confidence = ClassConfidence(num_classes, reduce=total) if name == "ael" else None
     injected = {"num_classes": num_classes, "confidence": confidence}
@@ -117,11 +121,11 @@ def build_refiners(
     prototypes: Prototypes | None,
     total: Sum | None,
 ) -> list[Refiner]:
-    """What changes the teacher's output, in the order in which it does."""
+    """The refiners of the teacher's output, in the order in which they apply."""
     refiners: list[Refiner] = []
     if class_share is not None:
         refiners.append(ClassWeightCorrection(rarity_weight(class_share)))
-    refiners.append(AddImagePrior())  # where a batch has one
+    refiners.append(AddImagePrior())  # does nothing for a batch without a prior
     if method.alignment is not None:
         alignment = DistributionAlignment(num_classes, **dict(method.alignment), reduce=total)
         refiners.append(AlignPseudoLabels(alignment))
@@ -147,7 +151,7 @@ def build_further_losses(
 
 
 def build_negative_keys(method: MethodConfig, num_classes: int) -> NegativeKeys:
-    """Which pixels are negatives. Raises InputError when no rank lies between r_l and r_h."""
+    """Selects the negatives. Raises InputError if no rank lies between r_l and r_h."""
     options: dict[str, Any] = {name: None if value == AUTO else value for name, value in method.negative_keys}
     keys = NegativeKeys(**options)
     try:
@@ -160,7 +164,7 @@ def build_negative_keys(method: MethodConfig, num_classes: int) -> NegativeKeys:
 def build_prototypes(
     method: MethodConfig, num_classes: int, embedding_dim: int, total: Sum | None = None
 ) -> Prototypes | None:
-    """Class centres kept over training, for the positives or for denoising."""
+    """Running class centres for the positives or for denoising; None if neither uses them."""
     if not method.trains_embeddings or (method.prototypes is None and method.denoising is None):
         return None
     return Prototypes(num_classes, embedding_dim, **dict(method.prototypes or ()), reduce=total)
@@ -174,7 +178,7 @@ def build_contrast(
     processes: int = 1,
     prototypes: Prototypes | None = None,
 ) -> UnreliableContrast:
-    """The contrastive term and its bank. Raises InputError when a step's keys do not fit the bank."""
+    """The contrastive loss and its bank. Raises InputError if the keys of a step do not fit the bank."""
     section = method.contrast
     assert section is not None
     smallest = min(section.bank_size, section.background_bank_size or section.bank_size)
@@ -197,7 +201,7 @@ def build_contrast(
 
 
 def build_seeding(method: MethodConfig) -> Seeding:
-    """How image-level tags become labeled pixels."""
+    """Turns image-level tags into labeled pixels."""
     refinement = PixelAdaptiveRefinement(**dict(method.cam.refinement))
     try:
         return Seeding(**{**dict(method.cam), "refinement": refinement})

@@ -1,4 +1,4 @@
-"""Configuration -> network, its optimiser and how it sees a whole image."""
+"""Configuration -> network, optimiser, scheduler and inference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from u2pl.networks import NETWORKS
 
 
 def build_network(config: Config, num_classes: int) -> nn.Module:
-    """The network; with a projection head or a classification head only where the method trains it."""
+    """The network. It has a projection head or a classification head only if the method trains that head."""
     builder = NETWORKS[config.network.name]
     options = config.network.model_dump(exclude={"name", "embedding_dim"}, exclude_none=True)
     options = accepted(builder, options, f"network.name={config.network.name}", "network")
@@ -49,5 +49,5 @@ def build_scheduler(train: TrainConfig, optimizer: Optimizer) -> LambdaLR:
 
 
 def build_inference(evaluation: EvaluationConfig, prior: nn.Module | None = None) -> Inference:
-    """How a trained network sees a whole image; ``prior`` says what that shows, where a run has such a thing."""
+    """How a trained network processes a whole image. ``prior`` is the image prior, if the run has one."""
     return partial(inference, **evaluation.model_dump(), prior=prior)

@@ -1,4 +1,4 @@
-"""The command line: typer commands that call the library. No logic lives here."""
+"""The command line: typer commands that call the library, without logic of their own."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-splits = typer.Typer(help="Split files, which say who is labeled: fetch the published ones, or draw your own.")
+splits = typer.Typer(help="Split files, which list the labeled images: fetch the published ones, or draw your own.")
 app.add_typer(splits, name="splits", no_args_is_help=True)
 console = Console()
 
 RunArgument = Annotated[Path, typer.Argument(help="A run folder made by `u2pl train`, or a .safetensors file.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Print the whole reasoning of each choice.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print the full reasons of each choice.")]
 Weights = Annotated[str, typer.Option(help="`last` (end of training) or `best` (highest validation mIoU).")]
 
 
 @app.command()
 def demo(
     setting: Annotated[
-        str, typer.Option(help="`semi`: few labels; `domain`: of another domain; `weak`: tags.")
+        str, typer.Option(help="`semi`: few labels; `domain`: labels of another domain; `weak`: image-level tags.")
     ] = "semi",
-    out: Annotated[Path | None, typer.Option(help="Folder for runs, table and pictures; runs/demo[-SETTING].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results. Default: runs/demo[-SETTING].")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps of each run; fewer is faster and worse.")] = None,
     seed: Annotated[int, typer.Option(help="Chooses the scenes, the initial weights and every random draw.")] = 0,
 ) -> None:
-    """Train on labeled street scenes, without and with unlabeled ones, and compare. Needs no data."""
+    """Train on generated scenes, without and with unlabeled images, and compare. Needs no data."""
     from u2pl.commands.demo import run_demo
 
     run_demo(out, console, setting=setting, steps=steps, seed=seed)
@@ -48,8 +48,8 @@ def demo(
 def train(
     config: ConfigArgument,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/CONFIG-METHOD-SEED unless given.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the killed run in --out.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/CONFIG-METHOD-SEED.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the stopped run in --out.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Train a model into a run folder."""
@@ -73,11 +73,11 @@ def evaluate(
     run: RunArgument,
     overrides: Overrides = None,
     images: Annotated[Path | None, typer.Option(help="Score these images instead of the run's validation set.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Their masks, matched by stem.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Masks of --images, matched by name without suffix.")] = None,
     weights: Weights = "last",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only one JSON object.")] = False,
 ) -> None:
-    """Score a trained model: mIoU, IoU of each class, pixel accuracy, all in percent."""
+    """Score a trained model: mIoU, IoU of each class and pixel accuracy, in percent."""
     from u2pl.commands.evaluate import score_run
     from u2pl.report.table import show, stage_table
 
@@ -95,7 +95,7 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for STEM.png (class indices) and STEM_overlay.jpg.")],
     weights: Weights = "last",
 ) -> None:
-    """Segment images: index masks of the original size, and overlays."""
+    """Segment images: write index masks at the original size, and overlays."""
     from u2pl.commands.predict import predict_files
 
     written = predict_files(run, inputs, out, console=console, weights=weights)
@@ -104,7 +104,7 @@ def predict(
 
 @app.command()
 def check(config: ConfigArgument, overrides: Overrides = None, verbose: Verbose = False) -> None:
-    """Read the whole data set of a configuration: counts, sizes, class shares, and every problem."""
+    """Read the whole data set of a configuration: print counts, sizes, class shares and every problem."""
     from u2pl.commands.check import check as run_check
 
     if not run_check(config, overrides or (), console, verbose=verbose):
@@ -119,18 +119,20 @@ app.command()(ablate)
 def import_weights(
     released: Annotated[Path, typer.Argument(help="A checkpoint saved by the code released with the paper.")],
     out: Annotated[Path, typer.Option(help="File to write, FILE.safetensors, for `u2pl predict` and `evaluate`.")],
-    classes: Annotated[int | None, typer.Option(help="Refuse a network of another number of classes.")] = None,
-    network: Annotated[str | None, typer.Option(help="`teacher`, taken where there is one, or `student`.")] = None,
-    output_stride: Annotated[int, typer.Option(help="8 as released, or 16: faster and coarser.")] = 8,
+    classes: Annotated[int | None, typer.Option(help="Expected number of classes; others are an error.")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="`teacher` or `student`. Default: the teacher if it exists.")
+    ] = None,
+    output_stride: Annotated[int, typer.Option(help="8 as released, or 16, which is faster and coarser.")] = 8,
 ) -> None:
-    """Turn weights of the released code into a file of this one. Runs no code from the checkpoint."""
+    """Convert weights of the released code into a file for u2pl. Runs no code from the checkpoint."""
     from u2pl.commands.import_weights import import_released
 
     typer.echo(import_released(released, out, classes=classes, network=network, output_stride=output_stride))
 
 
 @app.command()
-def presets(name: Annotated[str | None, typer.Argument(help="Print this preset's YAML.")] = None) -> None:
+def presets(name: Annotated[str | None, typer.Argument(help="Print the YAML of this preset.")] = None) -> None:
     """List the presets, or print one."""
     from u2pl.config.reading import preset_about, preset_names, preset_text
 
@@ -146,10 +148,10 @@ def presets(name: Annotated[str | None, typer.Argument(help="Print this preset's
 @app.command("keys")
 def keys(
     section: Annotated[str | None, typer.Argument(help="A section or a key, such as train or method.contrast.")] = None,
-    everyday: Annotated[bool, typer.Option("--everyday", help="Only the keys that most runs are told.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page of the documentation.")] = False,
+    everyday: Annotated[bool, typer.Option("--everyday", help="Only the keys that most runs set.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the documentation page of all keys.")] = False,
 ) -> None:
-    """List the keys of a configuration, with their defaults and meanings."""
+    """List the keys of a configuration with their defaults and meanings."""
     from u2pl.config.reference import keys as find_keys
     from u2pl.config.reference import markdown as page
     from u2pl.report.keys_table import keys_table
@@ -164,9 +166,9 @@ def keys(
 @splits.command("fetch")
 def fetch_splits(
     name: Annotated[str, typer.Argument(help="pascal (VOC 2012, classic and blender) or cityscapes.")],
-    out: Annotated[Path, typer.Option(help="Folder for NAME/COUNT/labeled.txt, unlabeled.txt; NAME/val.txt.")] = Path(
-        "splits"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for NAME/val.txt, NAME/COUNT/labeled.txt and unlabeled.txt.")
+    ] = Path("splits"),
     url: Annotated[str | None, typer.Option(help="Another server: files are at URL/NAME/COUNT/labeled.txt.")] = None,
 ) -> None:
     """Fetch and check the split files published with the paper."""
@@ -178,12 +180,12 @@ def fetch_splits(
 @splits.command("draw")
 def draw_splits(
     config: ConfigArgument,
-    labeled: Annotated[str, typer.Option(help="How many images are labeled: 46, or several counts: 23,46,92.")],
+    labeled: Annotated[str, typer.Option(help="Number of labeled images, such as 46, or several: 23,46,92.")],
     overrides: Overrides = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the draw; the configuration's unless given.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for COUNT/labeled.txt; splits/CONFIG unless given.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the draw. Default: the configuration's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for COUNT/labeled.txt. Default: splits/CONFIG.")] = None,
 ) -> None:
-    """Write split files drawn from a data set's labeled images: every class that fits, rare ones first."""
+    """Draw split files from the labeled images of a data set. They cover every class that fits, rare ones first."""
     from u2pl.commands.splits import draw_splits, read_counts
     from u2pl.config.overrides import load_config
 
@@ -205,7 +207,7 @@ def _finish(folder: Path, scores: dict) -> None:  # type: ignore[type-arg]
 
 
 def main() -> None:
-    """Entry point: bad input is one line on stderr and exit code 2."""
+    """Entry point. Bad input gives one line on stderr and exit code 2."""
     try:
         app()
     except InputError as error:

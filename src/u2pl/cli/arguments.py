@@ -1,4 +1,4 @@
-"""Arguments that several commands take."""
+"""Arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import typer
 ConfigArgument = Annotated[str, typer.Argument(help="A preset's name (see `u2pl presets`) or a YAML file.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="Keys to set, such as data.root=DIR train.steps=2000: `u2pl keys` lists them."),
+    typer.Argument(help="Keys to set, such as data.root=DIR train.steps=2000. `u2pl keys` lists them."),
 ]

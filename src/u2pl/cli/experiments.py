@@ -12,11 +12,9 @@ from u2pl.cli.arguments import ConfigArgument, Overrides
 
 console = Console()
 
-Seeds = Annotated[
-    str | None, typer.Option(help="Seeds to average over, such as 0,1,2; the configuration's if not given.")
-]
+Seeds = Annotated[str | None, typer.Option(help="Seeds to average over, such as 0,1,2. Default: the configuration's.")]
 Keep = Annotated[bool, typer.Option("--keep-checkpoints", help="Keep last.ckpt of finished runs.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, list the runs, and train none.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and list the runs, without training.")]
 
 
 def compare(
@@ -24,19 +22,19 @@ def compare(
     overrides: Overrides = None,
     methods: Annotated[str | None, typer.Option(help="Values of method.name, such as supervised,u2pl.")] = None,
     variant: Annotated[
-        list[str] | None, typer.Option(help='A line of its own: "NAME: key=value key=value". May be repeated.')
+        list[str] | None, typer.Option(help='A named variant: "NAME: key=value key=value". May be repeated.')
     ] = None,
     labeled: Annotated[
         str | None,
-        typer.Option(help="Counts, fractions or split files, such as 23,46,92; the configuration's if not given."),
+        typer.Option(help="Counts, fractions or split files, such as 23,46,92. Default: the configuration's."),
     ] = None,
     seeds: Seeds = None,
     all_labels: Annotated[bool, typer.Option("--all-labels", help="Also train `supervised` on all labels.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of all runs; runs/compare-CONFIG unless given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of all runs. Default: runs/compare-CONFIG.")] = None,
     keep_checkpoints: Keep = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Train methods at several numbers of labels and seeds into one table and plot. The same command goes on."""
+    """Compare methods at several numbers of labels and seeds, in one table and plot. Run it again to resume."""
     from u2pl.engine.machine import is_main_process
     from u2pl.experiments.arguments import parse_list, parse_seeds, parse_variants
     from u2pl.experiments.comparison import compare as run_comparison
@@ -67,11 +65,11 @@ def ablate(
     ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Train every combination, not one change at a time.")] = False,
     seeds: Seeds = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of all runs; runs/ablate-CONFIG unless given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of all runs. Default: runs/ablate-CONFIG.")] = None,
     keep_checkpoints: Keep = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Change one setting after another and train each, into one table and plot. The same command goes on."""
+    """Change one setting at a time and compare the results, in one table and plot. Run it again to resume."""
     from u2pl.engine.machine import is_main_process
     from u2pl.experiments.ablation import ablate as run_ablation
     from u2pl.experiments.arguments import parse_axes, parse_seeds

@@ -1,1 +1,1 @@
-"""What each command does, a file a command, and the folder of a run."""
+"""One module per command, and the folder of a run."""

@@ -1,4 +1,4 @@
-"""What `u2pl check` does: read all data of a configuration, and print what is there and what is wrong."""
+"""The command `u2pl check`: read all data of a configuration, and print its contents and its problems."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from u2pl.data.inspection import inspect
 
 
 def check(source: str, overrides: Sequence[str], console: Console, *, verbose: bool = False) -> bool:
-    """Print what a configuration would train on, and how; whether it can be trained.
+    """Print what a configuration would train on, and how. Returns whether it can be trained.
 
-    ``verbose`` prints the whole reasoning of each choice.
+    ``verbose`` prints the full reasons of each choice.
     """
     config = load_config(source, overrides)
     data = build_source(config.data, seed=config.seed)

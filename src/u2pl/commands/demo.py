@@ -1,4 +1,4 @@
-"""The demo: what unlabeled images add to labels, in each setting; trained on scenes made on the fly."""
+"""The command `u2pl demo`: what unlabeled images add to labels, in several settings, on generated scenes."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _PICTURES = 6
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a demo compares: trainings of one preset, each a column of the table and a folder."""
+    """Trainings of one preset that a demo compares. Each is a column of the table and a folder."""
 
     preset: str
-    columns: dict[str, tuple[str, ...]]  #: overrides by column: a baseline first, the method to show last
-    about: str  #: of the numbers of ``labeled`` and ``unlabeled`` images
-    stages: bool = False  #: what the method to show was learned from is scored, too, and stands before it
+    columns: dict[str, tuple[str, ...]]  #: overrides by column: the baseline first, the method to demonstrate last
+    about: str  #: title of the table; has fields for the numbers of ``labeled`` and ``unlabeled`` images
+    stages: bool = False  #: also scores the maps that trained the last column, in columns before it
 
     @property
     def shown(self) -> str:
-        """The column of the method to show."""
+        """The column of the method to demonstrate."""
         return list(self.columns)[-1]
 
 
@@ -68,12 +68,12 @@ SETTINGS = {
 def run_demo(
     out: Path | None, console: Console, *, setting: str = "semi", steps: int | None = None, seed: int = 0
 ) -> dict[str, Scores]:
-    """Train what a setting compares, print the table, write pictures and ``table.json``. Returns scores by column.
+    """Train the columns of a setting, print the table, and write pictures and ``table.json``. Returns scores by column.
 
-    Scores are those after the last step, of the network each method leaves to use: no step is picked by its score.
+    Scores are from after the last step, for the network that each method recommends. No step is picked by its score.
 
     Args:
-        out: folder for it all; None: ``runs/demo``, and ``runs/demo-SETTING`` of another setting than ``semi``.
+        out: folder of the results; None: ``runs/demo``, or ``runs/demo-SETTING`` for a setting other than ``semi``.
     """
     started = time.perf_counter()
     chosen = setting_of(setting)
@@ -101,21 +101,21 @@ def run_demo(
 
 
 def setting_of(name: str) -> Setting:
-    """A setting by name. Raises InputError when there is none."""
+    """A setting by name. Raises InputError if there is none."""
     if name not in SETTINGS:
         raise InputError(f"--setting: there is no {name!r}; give {', '.join(SETTINGS)}")
     return SETTINGS[name]
 
 
 def demo_config(setting: Setting, column: str, *, steps: int | None = None, seed: int = 0) -> Config:
-    """The setting's preset as a column has it."""
+    """The configuration of a column."""
     length = [f"train.steps={steps}"] if steps is not None else []
     return load_config(setting.preset, [*setting.columns[column], f"seed={seed}", *length])
 
 
 def _train(setting: Setting, column: str, folder: Path, console: Console, *, steps: int | None, seed: int) -> Trained:
     config = demo_config(setting, column, steps=steps, seed=seed)
-    resume = (folder / "config.yaml").exists()  # a demo that was stopped goes on, a finished one answers at once
+    resume = (folder / "config.yaml").exists()  # a stopped demo resumes, a finished one only prints its results
 
     def say(line: str) -> None:
         console.print(line, highlight=False)
@@ -125,7 +125,7 @@ def _train(setting: Setting, column: str, folder: Path, console: Console, *, ste
 
 
 def save_comparison(path: Path, source: DataSource, predictors: dict[str, Predictor]) -> None:
-    """One row per validation scene: image, truth, predictions, and where the last model is sure of itself."""
+    """One row per validation scene: image, ground truth, predictions, and reliability of the last model."""
     palette = list(predictors.values())[-1].palette
     titles = ("image", "ground truth", *predictors, "entropy", "reliable (green)")
     rows = []
@@ -143,7 +143,7 @@ def _tell(sample: Sample, predictions: dict[str, Prediction], palette: Palette) 
     image, last = sample.image(), list(predictions.values())[-1]
     pseudo = PseudoLabel.from_logits(last.probability.clamp(min=1e-12).log().unsqueeze(0))
     pseudo = partition(pseudo, alpha=0.20)
-    largest = torch.tensor(float(len(last.probability))).log().item()  # entropy of knowing nothing
+    largest = torch.tensor(float(len(last.probability))).log().item()  # entropy of equal probabilities
     return [
         *(overlay(image, prediction.mask, palette) for prediction in predictions.values()),
         heat(last.entropy, largest=largest),

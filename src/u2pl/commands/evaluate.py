@@ -1,4 +1,4 @@
-"""Score the model of a run folder, or of a file of weights, on a validation set or on another folder."""
+"""The command `u2pl evaluate`: score a run folder or a file of weights on a validation set or other images."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def score_run(
     masks: Path | None = None,
     weights: str = "last",
 ) -> Scores:
-    """Scores over images at the run's ``data.scale``, seen by its ``evaluation`` protocol; one confusion matrix.
+    """Scores over images at the run's ``data.scale``, with its ``evaluation`` protocol, in one confusion matrix.
 
-    A network with a classification head is also scored by its maps (:func:`u2pl.engine.evaluate_maps.evaluate_maps`).
+    A network with a classification head also gets scores of its maps (:func:`u2pl.engine.evaluate_maps.evaluate_maps`).
 
-    ``run`` may also be a file of weights. ``overrides`` change the configuration of the run, or the defaults for a
-    file: its data first of all. Raises InputError when there is nothing to score or a mask does not fit.
+    ``run`` may also be a file of weights. ``overrides`` change the configuration of the run, or the defaults for a file
+    of weights. Mostly they set its data. Raises InputError if there is nothing to score or a mask does not fit.
     """
     saved = None if run.suffix == WEIGHTS_SUFFIX else run / "config.yaml"  # a file of weights has no configuration
     if saved is not None and not saved.exists():
@@ -50,7 +50,7 @@ def score_run(
         raise InputError(f"{key}: auto is for training; give a value")
     fabric = fabric_of(config.train)
     predictor = Predictor.load(run, weights=weights, device=fabric.device)
-    if config.train.channels_last:  # as in training: another memory format rounds otherwise
+    if config.train.channels_last:  # as in training: another memory format rounds differently
         for module in (predictor.network, predictor.image_prior):
             if module is not None:
                 module.to(memory_format=torch.channels_last)
@@ -82,7 +82,7 @@ def score_run(
 
 
 def described(weights: Path) -> list[str]:
-    """What a file of weights says of how its network sees an image, as overrides of a configuration."""
+    """The inference that a file of weights describes, as overrides of a configuration."""
     description = read_description(weights)
     evaluation = [f"evaluation.{key}={json.dumps(value)}" for key, value in description.get("evaluation", {}).items()]
     return evaluation if description["scale"] == 1.0 else [*evaluation, f"data.scale={description['scale']}"]
@@ -91,11 +91,11 @@ def described(weights: Path) -> list[str]:
 def pair_files(
     images: Path, masks: Path, *, num_classes: int, lookup: tuple[int, ...] | None, scale: float
 ) -> list[FileSample]:
-    """Images and masks matched by their path below the two folders, without suffix.
+    """Match images and masks by their path below the two folders, without suffix.
 
-    Masks hold what the masks of the run's training data held: ``lookup`` maps it to classes, where there was a mapping.
+    Masks have the format of the masks in training: ``lookup`` maps their values to classes, if there was a mapping.
 
-    Raises InputError for a folder without images, an image without a mask, and two images of one mask.
+    Raises InputError for a folder without images, an image without a mask, and two images with the same mask.
     """
     for folder in (images, masks):
         if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""A checkpoint of the released code -> a file of weights that describes its network."""
+"""The command `u2pl import-weights`: a checkpoint of the released code -> a file of weights with its description."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from u2pl.predictor import WEIGHTS_SUFFIX
 def import_released(
     released: Path, out: Path, *, classes: int | None = None, network: str | None = None, output_stride: int = 8
 ) -> str:
-    """Write ``out``, which :func:`u2pl.load_network` and :class:`u2pl.Predictor` read; say in one line what it is.
+    """Write ``out`` for :func:`u2pl.load_network` and :class:`u2pl.Predictor`. Returns one line about its contents.
 
     Args:
-        released: see :func:`u2pl.networks.released.load_released`, as for ``network`` and ``output_stride``.
-        out: a ``.safetensors`` file; replaced if it is there.
-        classes: the number of classes that is expected. 21 get the names and colours of PASCAL VOC, 19 those of
-            Cityscapes, others are ``class_0``, ``class_1``, ... With Cityscapes' comes its protocol, sliding windows.
+        released, network, output_stride: see :func:`u2pl.networks.released.load_released`.
+        out: a ``.safetensors`` file; an existing one is replaced.
+        classes: the expected number of classes. 21 classes get the names and colours of PASCAL VOC. 19 classes get
+            those of Cityscapes, and its protocol, sliding windows. Others are called ``class_0``, ``class_1``, ...
 
-    Raises InputError, and writes nothing, when the checkpoint is none, is of another network, or ``out`` cannot be
+    Raises InputError, and writes nothing, if the checkpoint is not valid or of another network, or if ``out`` cannot be
     written.
     """
     if out.suffix != WEIGHTS_SUFFIX or out.is_dir():
@@ -54,10 +54,10 @@ def import_released(
 
 
 def _config(options: dict[str, Any]) -> Config:
-    """The configuration of a run that trains such a network."""
+    """The configuration of a run that trains this network."""
     kept = {key: value for key, value in options.items() if key != "num_classes" and value is not None}
     method = "u2pl" if options["embedding_dim"] else "supervised"
-    sliding = options["num_classes"] == len(CITYSCAPES)  # as the paper evaluates; PASCAL VOC is seen whole
+    sliding = options["num_classes"] == len(CITYSCAPES)  # as in the paper, which evaluates PASCAL VOC on whole images
     return Config(
         network=NetworkConfig(name="deeplabv3plus", **kept),
         method=MethodConfig(name=method),
@@ -66,7 +66,7 @@ def _config(options: dict[str, Any]) -> Config:
 
 
 def _source(count: int) -> DataSource:
-    """Names and colours of the classes, without any image."""
+    """Names and colours of the classes, without images."""
     names, palette = tuple(f"class_{index}" for index in range(count)), voc_palette(count)
     if count == len(PASCAL_VOC):
         names = PASCAL_VOC

@@ -1,4 +1,4 @@
-"""What `check` and `train` say before a training: warnings, the data, and what was chosen for them."""
+"""What `check` and `train` print before a training: warnings, the data, and the choices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from u2pl.report.choices_table import choices_table
 from u2pl.report.data_table import data_line, data_table
 from u2pl.report.table import show
 
-_SECONDS = 10.0  # between two lines on how far the reading is
+_SECONDS = 10.0  # between two lines of progress
 
 
 def print_overview(
@@ -26,7 +26,7 @@ def print_overview(
     *,
     verbose: bool = False,
 ) -> None:
-    """Warnings first, then a table of the data and one of the choices."""
+    """Print warnings first, then a table of the data and a table of the choices."""
     for kind, lines in (("error", inspection.errors), ("warning", inspection.warnings)):
         for line in lines:
             console.print(f"{kind}: {line}", highlight=False, markup=False, soft_wrap=True)
@@ -37,7 +37,7 @@ def print_overview(
 
 
 def print_choices(console: Console, choices: Sequence[Choice], *, verbose: bool = False) -> None:
-    """The table of choices, if there are any."""
+    """Print the table of choices, if there are any."""
     table = choices_table(choices, verbose=verbose)
     if table is not None:
         console.print("chosen by `auto`:", highlight=False)
@@ -45,7 +45,7 @@ def print_choices(console: Console, choices: Sequence[Choice], *, verbose: bool 
 
 
 def reading(say: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Told how many images are read, and of how many, it says so every few seconds."""
+    """A progress callback that reports how many images are read, every few seconds."""
     last = perf_counter()
 
     def progress(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Image files -> mask files."""
+"""The command `u2pl predict`: image files -> mask files."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def predict_files(
 ) -> int:
     """Write ``STEM.png`` (palette png of class indices) and ``STEM_overlay.jpg`` for each image, at its own size.
 
-    A folder is searched through; its files keep their place below it. Returns the number of images. Raises InputError
-    before anything is written when an input is missing or holds no image, an image cannot be read, two images would get
-    the same mask, or a mask or overlay would replace an image.
+    Folders are searched with their subfolders, and outputs keep the relative paths. Returns the number of images.
+    Raises InputError before it writes anything if an input is missing or holds no image, an image cannot be read, two
+    images would get the same mask, or an output would replace an image.
 
     Args:
-        device: None: the GPU where there is one.
+        device: None: the GPU if there is one.
     """
     targets = _targets(inputs)
     _refuse_replacing(targets, out)
@@ -62,12 +62,12 @@ def predict_files(
 
 
 def _decode(sample: FileSample) -> None:
-    """A truncated image is found by decoding it alone."""
+    """Decode an image, because only that finds a truncated one."""
     sample.image()
 
 
 def _written(stem: str, out: Path) -> tuple[Path, Path]:
-    """Mask and overlay of an image."""
+    """The paths of an image's mask and overlay."""
     return out / f"{stem}.png", out / f"{stem}_overlay.jpg"
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: what it begins with, and whether it can be gone on with."""
+"""The folder of a run: its first files, and whether the run can be resumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PICTURES = 6
 
 
 def check_folder(out: Path, config: Config, *, resume: bool) -> None:
-    """Raise InputError when the folder holds a run that is not to be, or cannot be, resumed."""
+    """Raise InputError if the folder holds a run that should not, or cannot, be resumed."""
     saved = out / "config.yaml"
     if saved.exists():
         if not resume:
@@ -46,9 +46,9 @@ def _keys(sections: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]
 
 
 def make_folder(out: Path, config: Config, choices: Sequence[Choice] = ()) -> None:
-    """Make the run folder with the configuration in it, unless it is there. Raises InputError when it cannot be.
+    """Make the run folder with the configuration, unless it exists. Raises InputError if that fails.
 
-    ``choices`` and the whole reasoning go into ``choices.txt``.
+    ``choices`` and their full reasons go into ``choices.txt``.
     """
     saved = out / "config.yaml"
     if saved.exists():
@@ -63,7 +63,7 @@ def make_folder(out: Path, config: Config, choices: Sequence[Choice] = ()) -> No
 
 
 def network_description(config: Config, source: DataSource) -> dict[str, Any]:
-    """What it takes to build the trained network again and to name and colour its classes."""
+    """What is needed to rebuild the trained network, and to name and colour its classes."""
     return {
         "classes": list(source.classes),
         "palette": [list(colour) for colour in source.palette],
@@ -77,9 +77,9 @@ def network_description(config: Config, source: DataSource) -> dict[str, Any]:
 
 
 def save_pictures(out: Path, source: DataSource) -> None:
-    """``pictures/validation.png``: image, truth and prediction of samples evenly spread over the validation set."""
+    """``pictures/validation.png``: image, ground truth and prediction for evenly spread validation images."""
     trained = Predictor.from_run(out)
-    predictor = Predictor(  # samples come scaled
+    predictor = Predictor(  # samples are already scaled
         trained.network, classes=trained.classes, palette=trained.palette, inference=trained.inference
     )
     rows = []
@@ -92,7 +92,7 @@ def save_pictures(out: Path, source: DataSource) -> None:
 
 
 def save_diagnosis(out: Path, source: DataSource) -> None:
-    """``pictures/diagnosis.png``: what a diagnosed run has measured over training."""
+    """``pictures/diagnosis.png``: the measurements of a diagnosed run over training."""
     (out / "pictures").mkdir(exist_ok=True)
     plot = partial(plot_diagnosis, metrics=out / "metrics.jsonl", classes=source.classes)
     write_atomically(out / "pictures" / "diagnosis.png", plot)

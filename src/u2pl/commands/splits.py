@@ -1,4 +1,4 @@
-"""Split files: the published ones, fetched and checked, and seeded draws written in the same layout."""
+"""The commands `u2pl splits`: fetch and check the published split files, or draw new ones in the same layout."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from u2pl.build import build_source
 from u2pl.config.schema import Config
 from u2pl.errors import InputError
 
-_TIMEOUT = 20  # seconds that a server may stay silent
+_TIMEOUT = 20  # seconds to wait for the server
 
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of the published lists of a data set, beside the lists themselves.
+    """What is known about the published lists of a data set, apart from the lists themselves.
 
-    ``N/labeled.txt`` and ``N/unlabeled.txt`` share out the training images for each N of ``labeled``.
+    For each N of ``labeled``, ``N/labeled.txt`` and ``N/unlabeled.txt`` together list the training images.
     """
 
     url: str  #: the lists are at URL/NAME/FILE
     images: int  #: training images
-    images_sha256: str  #: of their ids, sorted, joined by line feeds
+    images_sha256: str  #: of their sorted ids, joined by line feeds
     val: int  #: ids in val.txt
     labeled: Sequence[int]
-    sha256: Mapping[str, str]  #: of files, by name; not of every file
+    sha256: Mapping[str, str]  #: checksums of files, by name; some files have none
 
     def counts(self) -> dict[str, int]:
         """Number of ids of each file."""
@@ -51,14 +51,14 @@ def published_splits() -> dict[str, Published]:
 
 
 def fetch_splits(name: str, out: Path, *, url: str | None = None, known: Mapping[str, Published] | None = None) -> int:
-    """Fetch the published lists of a data set into ``out/name`` and return how many files that are.
+    """Fetch the published lists of a data set into ``out/name`` and return the number of files.
 
     Args:
-        url: another server: the lists are at url/name/FILE.
-        known: what the files have to be; those of :func:`published_splits` unless given.
+        url: another server, with the lists at url/name/FILE.
+        known: the expected files; default: :func:`published_splits`.
 
-    Raises InputError, and writes nothing, when a file cannot be fetched or is not the published one, or when another
-    file of its name is there.
+    Raises InputError, and writes nothing, if a file cannot be fetched or is not the published one, or if a different
+    file with its name exists.
     """
     known = published_splits() if known is None else known
     if name not in known:
@@ -72,10 +72,10 @@ def fetch_splits(name: str, out: Path, *, url: str | None = None, known: Mapping
 
 
 def verify_splits(files: Mapping[str, bytes], published: Published, address: str) -> None:
-    """Raise InputError, naming the file, unless the files are the published ones as far as that is known.
+    """Raise InputError, naming the file, unless the files match the published ones as far as these are known.
 
-    Where the checksum of a file is not known, its number of ids is, and that labeled and unlabeled images do not
-    overlap and are together exactly the training images.
+    Without a known checksum, the number of ids must match. Labeled and unlabeled images must not overlap, and together
+    must be exactly the training images.
     """
     ids = {file: _lines(content) for file, content in files.items()}
     for file, count in published.counts().items():
@@ -96,10 +96,10 @@ def verify_splits(files: Mapping[str, bytes], published: Published, address: str
 
 
 def draw_splits(config: Config, counts: Sequence[int], out: Path) -> int:
-    """Write ``out/COUNT/labeled.txt`` and ``unlabeled.txt`` for each count; return how many files that are.
+    """Write ``out/COUNT/labeled.txt`` and ``unlabeled.txt`` for each count and return the number of files.
 
-    The images are those that ``data.labeled=COUNT`` would draw with the seed of the configuration. Raises InputError
-    for a data set without files, a count it cannot give, or another file of the name.
+    They list the images that ``data.labeled=COUNT`` draws with the seed of the configuration. Raises InputError for a
+    data set without files, a count that is not possible, or a different file with the same name.
     """
     if config.data.name == "scenes":
         raise InputError("data.name: scenes has no files that a split could list; choose a data set of files")
@@ -115,7 +115,7 @@ def draw_splits(config: Config, counts: Sequence[int], out: Path) -> int:
 
 
 def read_counts(text: str) -> list[int]:
-    """``23,46,92`` -> the numbers. Raises InputError for anything else."""
+    """Parse counts such as ``23,46,92``. Raises InputError for anything else."""
     try:
         return [int(count) for count in text.split(",")]
     except ValueError as error:
@@ -140,7 +140,7 @@ def _download(address: str) -> bytes:
 
 
 def _write(files: Mapping[str, bytes], folder: Path) -> None:
-    """Write all files, or none: into a temporary folder beside their place first."""
+    """Write all files or none: first into a temporary folder in the same place."""
     beside = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
     try:
         with TemporaryDirectory(prefix=".splits-", dir=beside) as stage:

@@ -1,4 +1,4 @@
-"""Train a configuration into a run folder."""
+"""The command `u2pl train`: train a configuration into a run folder."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from u2pl.errors import InputError
 from u2pl.predictor import IMAGE_PRIOR
 
 _INIT_STREAM = 2  # the random numbers of the network's initial weights
-_THOROUGH = 2000  # data sets up to this many images are decoded before training starts
+_THOROUGH = 2000  # data sets with at most this many images are decoded before training starts
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Trained:
 
     folder: Path
     source: DataSource
-    scores: dict[str, Scores]  #: of the student and, with one, the teacher; the last is the model to use
+    scores: dict[str, Scores]  #: of the student and, if there is one, the teacher; the last is the model to use
 
 
 def train(
@@ -67,14 +67,14 @@ def train(
 ) -> Trained:
     """Train ``config`` into the folder ``out``.
 
-    With ``resume``, a run that was killed goes on from its last save, to the weights it would have had. Raises
-    InputError before training where the data, the configuration or the folder cannot be used.
+    With ``resume``, a stopped run continues from its last save and reaches the same weights as without the stop. Raises
+    InputError before training if the data, the configuration or the folder cannot be used.
 
     Args:
-        watchers: told of the progress.
-        say: takes lines of text on what is done.
-        console: gets warnings, a table of the data and one of what was chosen for them; None: no such overview.
-        verbose: the whole reasoning of each choice; it is in ``choices.txt`` of the run folder in any case.
+        watchers: receive the progress.
+        say: called with lines of text about the progress.
+        console: prints warnings, a table of the data and a table of the choices; None: no such overview.
+        verbose: print the full reasons of each choice; ``choices.txt`` in the run folder always has them.
     """
     config = as_begun(config, out) if resume else config
     fabric = fabric_of(config.train)
@@ -98,7 +98,7 @@ def train(
             total=share_sums(fabric) if processes > 1 else None,
             processes=processes,
         )
-    fabric.launch()  # other processes begin here: bad input is told once, by the first
+    fabric.launch()  # other processes begin here, so only the first one reports bad input
     if fabric.is_global_zero:
         make_folder(out, config, choices)
         if console is not None:
@@ -137,14 +137,14 @@ def train(
 
 
 def fabric_of(train: TrainConfig) -> Fabric:
-    """The machine a configuration asks for."""
+    """The devices and the precision of a configuration."""
     return make_fabric(
         accelerator=train.accelerator, devices=train.devices, nodes=train.nodes, precision=train.precision
     )
 
 
 def check_source(source: DataSource, config: Config, say: Callable[[str], None] = print) -> Inspection:
-    """What the data set holds. Raises InputError unless it is fit to train on."""
+    """Inspect the data set. Raises InputError if it cannot be trained on."""
     semi_supervised = config.method.kind.semi_supervised
     if config.method.uses_negative_keys:
         build_negative_keys(config.method, len(source.classes))
@@ -156,7 +156,7 @@ def check_source(source: DataSource, config: Config, say: Callable[[str], None] 
 
 
 def checked_network(config: Config, source: DataSource, fabric: Fabric) -> nn.Module:
-    """The network with its initial weights, once a step is known to fit the device's memory."""
+    """The network with its initial weights, after a check that a step can fit the device's memory."""
     check_image_prior(config)
     torch.manual_seed(step_seed(config.seed, _INIT_STREAM))
     network = build_network(config, len(source.classes))
@@ -164,7 +164,7 @@ def checked_network(config: Config, source: DataSource, fabric: Fabric) -> nn.Mo
     height, width = (crop, crop) if isinstance(crop, int) else crop
     views = 1 + config.method.strong_views_of_an_image if config.method.kind.semi_supervised else 1
     images = config.train.batch_size * views
-    if config.method.kind.uses_tags and source.labeled:  # besides weak and strong views
+    if config.method.kind.uses_tags and source.labeled:  # in addition to weak and strong views
         images += config.train.batch_size
     require_memory(network, fabric.device, images=images, height=height, width=width)
     return network.to(memory_format=torch.channels_last) if config.train.channels_last else network
@@ -173,7 +173,7 @@ def checked_network(config: Config, source: DataSource, fabric: Fabric) -> nn.Mo
 def run_of(
     config: Config, out: Path, source: DataSource, watchers: tuple[Watcher, ...], classifier: nn.Module | None = None
 ) -> Run:
-    """What the engine needs to know of a configuration."""
+    """The settings of a configuration that the engine needs."""
     train = config.train
     return Run(
         folder=out,
@@ -191,17 +191,17 @@ def run_of(
 
 @contextmanager
 def out_of_memory_is_bad_input(lower: str = "train.crop_size or train.batch_size") -> Iterator[None]:
-    """Turn what torch raises when memory runs out into an InputError that says which keys to lower."""
+    """Turn torch's out-of-memory errors into an InputError that names the keys to lower."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # many an error of torch is a RuntimeError
+    except (MemoryError, RuntimeError) as error:  # torch uses RuntimeError for many errors
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
             raise
         raise InputError(f"out of memory: lower {lower}") from error
 
 
 def describe(config: Config, source: DataSource, network: nn.Module) -> str:
-    """One line on what is about to be trained."""
+    """One line about the training that begins."""
     parameters = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     return (
         f"{config.method.name} on {config.data.name}: {len(source.labeled)} labeled, {len(source.unlabeled)} "
@@ -214,7 +214,7 @@ def describe(config: Config, source: DataSource, network: nn.Module) -> str:
 def scorer(
     fabric: Fabric, config: Config, source: DataSource, classifier: nn.Module | None = None
 ) -> Callable[[nn.Module], Scores]:
-    """Evaluates a network on the validation set, shared out among the processes."""
+    """A function that evaluates a network on the validation set, which the processes share."""
     inference, classes = build_inference(config.evaluation, classifier), source.classes
 
     def score(network: nn.Module) -> Scores:

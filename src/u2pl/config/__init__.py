@@ -1,4 +1,4 @@
-"""What a run is told: the schema by part, presets, and overrides."""
+"""The configuration of a run: the schema by part, presets, and overrides."""
 
 from u2pl.config.fields import AUTO
 from u2pl.config.overrides import load_config, load_saved

@@ -15,70 +15,70 @@ _Labeled = Annotated[StrictInt | StrictFloat | int | float | str | None, Field(u
 
 
 class DataKeys(Section):
-    """What the readers of data sets are told."""
+    """Keys of one data set."""
 
     name: Literal[_Files, "domain"] = "scenes"
-    """how the files lie: see the layouts; `domain` is two data sets, `scenes` needs no files"""
+    """`folder`, `pascal_voc`, `cityscapes`, `gta5`, `synthia`, `scenes` (generated) or `domain` (two data sets)"""
     root: str | None = None
-    """folder of the data set"""
+    """folder of the data set; required unless `data.name` is `scenes` or `domain`"""
     labeled: _Labeled = None
-    """labeled training images: a count, a fraction (1.0 is all of them, 1 is one image) or a split file"""
+    """labeled training images: a count, a fraction (1.0: all, 1: one image) or a split file; null: all with masks"""
     unlabeled: str | None = None
-    """split file of the unlabeled images; null: the other training images"""
+    """split file of the unlabeled images; null: all other training images"""
     val: int | str | None = None
-    """validation images: a subfolder of `images`, or a split file; a number of scenes"""
+    """validation images: a subfolder of `images`, a split file or a number of scenes; null: set by the layout"""
     classes: Names | None = None
-    """names of the classes to keep, in this order; pixels of others are ignored"""
+    """names of the classes to keep, in this order; pixels of other classes are ignored; null: all classes"""
     scale: float | None = Field(None, gt=0, le=4)
-    """factor by which images and masks are resized when read"""
+    """factor by which images and masks are resized when read; null: 1"""
     train: Positive | None = None
     """number of training scenes, labeled and unlabeled; null: 500"""
     height: Positive | None = None
-    """of a scene, pixels, at least 32; null: 96"""
+    """height of a scene in pixels, at least 32; null: 96"""
     width: Positive | None = None
-    """of a scene, pixels, at least 32; null: 128"""
+    """width of a scene in pixels, at least 32; null: 128"""
     domain: Literal["day", "night", "fog"] | None = None
-    """light of the scenes; null: day"""
+    """lighting of the scenes; null: day"""
     kind: Literal["street", "objects"] | None = None
-    """what scenes show; null: street"""
+    """content of the scenes; null: street"""
 
 
 class SourceConfig(DataKeys):
-    """The source domain: its labels train."""
+    """The source domain. Its labels train."""
 
     name: _Files = "folder"
-    """how its files lie"""
+    """file layout of the source data set"""
     mapping: str | None = None
-    """csv file with the header source,target: which class of the source is which of the target"""
+    """csv file with the header `source,target` that maps source classes to target classes; null: match names"""
 
 
 class TargetConfig(DataKeys):
-    """The target domain: its images train without their masks; it is validated on."""
+    """The target domain. Its images train without their masks, and it is validated on."""
 
     name: _Files = "folder"
-    """how its files lie"""
+    """file layout of the target data set"""
 
 
 class DataConfig(DataKeys):
     """Where images and masks come from."""
 
     source: SourceConfig | None = None
-    """the labeled data set of a domain adaptation: a section with the keys above"""
+    """labeled data set for domain adaptation, a section with the keys above; null: none"""
     target: TargetConfig | None = None
-    """the data set to adapt to and to validate on: a section with the keys above"""
+    """data set to adapt to and to validate on, a section with the keys above; null: none"""
     upper_bound: bool | None = None
-    """true: train on the target's own labels instead, to compare with"""
+    """true: train on the target's own labels, as an upper bound to compare with; null: false"""
     tags: str | None = None
-    """classes that unlabeled images show: a csv file, xml, a folder of such files, or `masks`"""
+    """tags of unlabeled images: a csv file, `xml`, a folder of xml files, or `masks`; null: no tags"""
     rare_class_sampling: RareClassSection | None = None
-    """draw labeled images by class, rare classes more often (DAFormer); `true` or its keys"""
+    """draw labeled images by class, rare classes more often (DAFormer); `true` or its keys; null: off"""
     cache: Auto[bool] = False
     """keep decoded images in memory"""
     workers: Auto[Count] = 1
-    """loader processes; 0: load in the training process"""
+    """number of loader processes; 0: load in the training process"""
 
     @property
     def val_scale(self) -> float:
-        """Factor by which the images that are validated on, or predicted, are resized when read."""
+        """Factor by which images for validation or prediction are resized when read."""
         part = self.target if self.name == "domain" and self.target is not None else self
         return part.scale or 1.0

@@ -1,4 +1,4 @@
-"""The kinds of values that a run's schema is made of: what a key may be, and what is refused of every key."""
+"""Types of the values in the schema: what a key may be, and what every key refuses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Rate = Annotated[float, Field(gt=0)]
 Side = Annotated[int, Field(ge=16)]
 T = TypeVar("T")
 
-AUTO = "auto"  #: value of a key whose value is chosen once the data and the machine are known
+AUTO = "auto"  #: value of a key that u2pl chooses once it knows the data and the machine
 
 
 def _or_auto(value: Any, validate: Callable[[Any], Any]) -> Any:
@@ -32,7 +32,7 @@ def _or_auto(value: Any, validate: Callable[[Any], Any]) -> Any:
 
 
 MAY_BE_AUTO = WrapValidator(_or_auto)
-#: A key that may be `auto` until :mod:`u2pl.auto.rules` has chosen; builders and engine see a T.
+#: A key that may be `auto` until :mod:`u2pl.auto.rules` chooses a value. Builders and engine get a T.
 Auto = Annotated[T, MAY_BE_AUTO, PlainSerializer(lambda value: value)]
 
 
@@ -40,7 +40,7 @@ def _split(value: Any) -> Any:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
-#: ``background,cat`` on the command line is a list of names, too.
+#: A list of names. On the command line it may be written as ``background,cat``.
 Names = Annotated[list[str], BeforeValidator(_split)]
 
 
@@ -54,9 +54,9 @@ Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator
 
 
 class Section(BaseModel):
-    """A part of the schema: keys it does not know are refused, as are infinities and switches for numbers.
+    """A part of the schema. It refuses unknown keys, infinite numbers, and true or false in place of a number.
 
-    A section that is optional may be written as a switch: ``true`` is its defaults, ``false`` leaves the part out.
+    An optional section may be a switch: ``true`` means its defaults, ``false`` leaves the part out.
     """
 
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True)
@@ -64,7 +64,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _switches(cls, value: Any, info: ValidationInfo) -> Any:
-        """``true`` is not 1, though Python counts with it."""
+        """Refuse ``true`` where 1 is valid: in Python they are equal."""
         kind = cls.model_fields[str(info.field_name)].annotation
         if not isinstance(value, bool) or bool in (kind, *get_args(kind)):
             return value

@@ -1,4 +1,4 @@
-"""Keys that have moved, and keys of a part that another part has taken the place of."""
+"""Keys that have moved, and keys that a newly chosen part does not have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from u2pl.data.readers import READERS
 from u2pl.errors import InputError
 from u2pl.networks import NETWORKS
 
-#: Former key -> key.
+#: Former key -> current key.
 FORMER = {
     "data.rare_class_temperature": "data.rare_class_sampling.temperature",
     "method.loss": "method.supervised_loss.name",
@@ -61,7 +61,7 @@ _HOW = {
     "method.symmetric": "; set method.unsupervised_loss.name=symmetric with it",
     "method.strong_view": ": unlabeled, mixed or none",
 }
-#: Sections whose ``name`` chooses what is built, with what it chooses from and the keys that every choice has.
+#: Sections whose ``name`` chooses a part, with the parts and the keys that all of them have.
 _CHOICES: dict[str, tuple[Mapping[str, Callable[..., Any]], frozenset[str]]] = {
     **dict.fromkeys(("data", "data.source", "data.target"), (READERS, frozenset())),
     "network": (NETWORKS, frozenset({"embedding_dim"})),
@@ -70,19 +70,19 @@ _CHOICES: dict[str, tuple[Mapping[str, Callable[..., Any]], frozenset[str]]] = {
     "method.supervised_loss": (SUPERVISED_LOSSES, frozenset()),
     "method.unsupervised_loss": (UNSUPERVISED_LOSSES, frozenset()),
 }
-_EVERY_DATA = {"cache", "workers", "rare_class_sampling", "mapping"}  # that no reader is told
+_EVERY_DATA = {"cache", "workers", "rare_class_sampling", "mapping"}  # keys that no reader takes
 _TWO_DOMAINS = {"source", "target", "upper_bound"}
 
 
 def refuse_former(tree: Mapping[str, Any]) -> None:
-    """Raise InputError, which names the key of today, for one that has moved."""
+    """Raise InputError for a key that has moved. The message names the current key."""
     for key, value in _keys(tree):
         if key in FORMER and not (isinstance(value, dict) or _is_switch(key, value)):
             raise InputError(f"{key} is now {FORMER[key]}{_HOW.get(key, '')}")
 
 
 def without_leftovers(section: str, tree: Mapping[str, Any], name: Any) -> list[str]:
-    """Keys of a section's ``tree`` that say nothing once its ``name`` is this one, where it was another."""
+    """Keys of a section's ``tree`` that have no meaning after its ``name`` changes to this one."""
     parts, always = _CHOICES.get(section, ({}, frozenset()))
     if tree.get("name") in (None, name) or section not in _CHOICES:
         return []
@@ -91,13 +91,13 @@ def without_leftovers(section: str, tree: Mapping[str, Any], name: Any) -> list[
     elif name in parts:
         known = arguments(parts[name])
     else:
-        return []  # the schema refuses such a name
+        return []  # the schema refuses this name
     known = known | always | {"name"} | (_EVERY_DATA if section.startswith("data") else set())
     return [key for key in tree if key not in known]
 
 
 def users(key: str) -> list[str]:
-    """The values of a section's ``name`` that have a use for the key, where not all have; empty otherwise."""
+    """The values of a section's ``name`` that use the key; empty if all do."""
     section, _, name = key.rpartition(".")
     if section not in ("data", "network"):
         return []
@@ -111,9 +111,9 @@ def users(key: str) -> list[str]:
 
 
 def upgraded(tree: dict[str, Any]) -> dict[str, Any]:
-    """The whole configuration of an earlier version's run, by the keys of today."""
+    """The configuration of an earlier version's run, with the current keys."""
     method = dict(tree.get("method", {}))
-    if "alpha" not in method:  # it has none of the flat keys, of which a saved configuration has all
+    if "alpha" not in method:  # an earlier version saved all of its flat keys, so this is no such file
         return tree
     data = dict(tree.get("data", {}))
     method["jitter"] = method["jitter"] if method.pop("strong_view") else "none"
@@ -152,7 +152,7 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _keys(sections: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Each key with its value, as ``data.source.root``; sections too."""
+    """Yield each key, such as ``data.source.root``, with its value, and each section."""
     for name, value in sections.items():
         yield f"{above}{name}", value
         if isinstance(value, dict):
@@ -160,5 +160,5 @@ def _keys(sections: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
 
 
 def _is_switch(key: str, value: Any) -> bool:
-    """Whether a key of the same name as a former one is a section that may be written as a switch."""
+    """Whether a key with the name of a former one is a section written as a switch."""
     return key in ("method.prototypes",) and isinstance(value, bool)

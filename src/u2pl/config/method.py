@@ -25,47 +25,47 @@ from u2pl.structures import AtLeast0, Share
 
 
 class StrongViewsConfig(Section):
-    """The strong views of unlabeled images, before they are mixed."""
+    """The strong views of unlabeled images before mixing."""
 
     number: Literal[1, 2] = 1
-    """strong views of each unlabeled image; `unimatch` always has two"""
+    """number of strong views of each unlabeled image; `unimatch` always has two"""
     jitter: Auto[Literal["unlabeled", "mixed", "none"]] = "unlabeled"
-    """which images get photometric jitter: `unlabeled` ones, `mixed` ones (pasted pixels, too), or none"""
+    """images with photometric jitter: `unlabeled`, `mixed` (after mixing, with pasted pixels) or `none`"""
 
 
 class ImagePriorConfig(Section):
-    """What images like an unlabeled one say of its classes. Not in the paper."""
+    """The classes of an unlabeled image, predicted from labeled images that are similar. Not in the paper."""
 
     sharpness: Auto[AtLeast0] = 0.0
-    """how much the prior says; 0: there is none, 8: where images differ in what they show"""
+    """strength of the image prior; 0: no prior; 8 suits images that show few of many classes"""
 
 
 class LossWeights(Section):
-    """The weight of each loss by its name. L_s weighs one."""
+    """The weight of each loss by its name. The weight of L_s is 1."""
 
     unsupervised: AtLeast0 = 1.0
-    """of L_u, beside its own weighting"""
+    """weight of L_u, the loss of pseudo-labels, in addition to `method.weighting`"""
     contrastive: AtLeast0 = 0.1
-    """lambda_c, of L_c"""
+    """lambda_c, weight of the contrastive loss L_c"""
     negative: AtLeast0 = 0.0
-    """of negative learning: U2PL's idea without a memory bank; 0: off"""
+    """weight of negative learning, U2PL's idea without a memory bank; 0: off"""
     auxiliary: AtLeast0 = 0.4
-    """of the auxiliary head's loss, for `network.auxiliary`"""
+    """weight of the auxiliary head's loss, with `network.auxiliary`"""
     classification: AtLeast0 = 1.0
-    """of the loss of whole images by their tags, for `weak_u2pl`"""
+    """weight of the classification loss on image-level tags, with `weak_u2pl`"""
 
 
 class MethodConfig(Section):
-    """The method and its parts. Parts that a method does not use are kept, so that a baseline is one override away."""
+    """The method and its parts. Unused parts are kept, so that a baseline needs only one override."""
 
     name: Literal["supervised", "mean_teacher", "fixmatch", "unimatch", "u2pl", "weak_u2pl"] = "u2pl"
-    """the training method"""
+    """the method: `supervised`, `mean_teacher`, `fixmatch`, `unimatch`, `u2pl` or `weak_u2pl`"""
     threshold: Share = 0.95
-    """confidence of a pseudo-label that `fixmatch` and `unimatch` believe"""
+    """smallest confidence of a pseudo-label that trains, with `fixmatch` and `unimatch`"""
     feature_dropout: bool = False
-    """UniMatch's further view in L_u: the unmixed image, half of its features dropped"""
+    """add UniMatch's view to L_u: the unmixed image with half of its features dropped"""
     diagnose: bool = False
-    """measure pseudo-labels, queues and gradients by masks that training never sees"""
+    """measure pseudo-labels, queues and gradients with masks that training never uses"""
     reliability: ReliabilitySection = ReliabilitySection()
     schedule: ScheduleSection = ScheduleSection()
     teacher: TeacherSection = TeacherSection()
@@ -76,20 +76,20 @@ class MethodConfig(Section):
     weighting: WeightingSection = WeightingSection()
     negative_keys: NegativeKeysSection = NegativeKeysSection()
     contrast: ContrastSection | None = ContrastSection()
-    """L_c with its memory bank; `false`: none, which makes `mean_teacher` of `u2pl`"""
+    """the contrastive loss L_c with its memory bank; `false`: none, which turns `u2pl` into `mean_teacher`"""
     loss_weights: LossWeights = LossWeights()
     alignment: AlignmentSection | None = None
-    """pseudo-labels become as frequent as labels; `true` or its keys"""
+    """give pseudo-labels the class frequencies of labels (ReMixMatch); `true` or its keys; null: off"""
     image_prior: ImagePriorConfig = ImagePriorConfig()
     prototypes: PrototypesSection | None = None
-    """positives of the contrast are class centres kept over training; `true` or its keys"""
+    """use running class centres as positives of the contrast; `true` or its keys; null: off"""
     denoising: DenoisingSection | None = None
-    """pseudo-labels by the distance to prototypes (ProDA); needs a contrast; `true` or its keys"""
+    """denoise pseudo-labels by prototypes (ProDA), needs a contrast; `true` or its keys; null: off"""
     cam: CamSection = CamSection()
 
     @property
     def kind(self) -> type[Method]:
-        """The class of the method, which says what it needs."""
+        """The class of the method. It defines what the method needs."""
         return METHODS[self.name]
 
     @property
@@ -99,16 +99,16 @@ class MethodConfig(Section):
 
     @property
     def uses_negative_keys(self) -> bool:
-        """Whether a loss asks which classes a pixel is sure not to be."""
+        """Whether a loss uses negative keys."""
         return self.trains_embeddings or (self.kind.has_teacher and self.loss_weights.negative > 0)
 
     @property
     def balances(self) -> bool:
-        """Whether a teacher learns from labels and from pseudo-labels that weigh more where they are rare."""
+        """Whether there is a teacher, and rare classes weigh more in both labels and pseudo-labels."""
         losses = self.supervised_loss.name, self.unsupervised_loss.name
         return self.kind.has_teacher and losses == ("balanced", "balanced")
 
     @property
     def strong_views_of_an_image(self) -> int:
-        """V, which some methods are defined by."""
+        """V, the number of strong views. Some methods fix it."""
         return self.strong_views.number if self.kind.strong_views is None else self.kind.strong_views

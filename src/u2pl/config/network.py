@@ -1,4 +1,4 @@
-"""Keys of `network`: its shape, and where its encoder's weights come from."""
+"""Keys of `network`: its structure, and the source of its encoder's weights."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from u2pl.structures import Positive, Share
 
 
 class NetworkConfig(Section):
-    """The network, and where its encoder's weights come from. Unset keys are chosen by the network's builder."""
+    """The network, and the source of its encoder's weights. The network's builder chooses unset keys."""
 
     name: Auto[Literal["deeplabv3plus", "smp"]] = "deeplabv3plus"
-    """`deeplabv3plus` is the paper's; `smp` is any of segmentation_models_pytorch"""
+    """`deeplabv3plus`: the paper's network; `smp`: a network of segmentation_models_pytorch"""
     encoder: str = "resnet18"
-    """resnet18, 34, 50 or 101; with `smp` any of its names, or `tu-` and a name of timm"""
+    """resnet18, 34, 50 or 101; with `smp` any of its encoders, or `tu-` and the name of a timm model"""
     architecture: Auto[str | None] = None
-    """of `smp`: Unet, FPN, Segformer, DPT, ...; null: Unet"""
+    """architecture of `smp`, such as Unet, FPN, Segformer or DPT; null: Unet"""
     output_stride: Literal[8, 16, 32] | None = None
-    """input pixels per pixel of the encoder's output; null: 16 for deeplabv3plus"""
+    """input pixels per pixel of the encoder's output; null: 16, with `smp` the architecture's default"""
     deep_stem: bool | None = None
-    """three 3x3 convolutions in place of the 7x7 one; null: for resnet50 and resnet101"""
+    """start with three 3x3 convolutions instead of one 7x7; null: only for resnet50 and resnet101"""
     multi_grid: list[int] | None = None
-    """a factor of the dilation for each block of the last stage; null: 2, 2, 4 at output stride 8"""
+    """factor of the dilation for each block of the last stage; null: 2, 2, 4 at output stride 8, else 1"""
     aspp_dilations: list[int] | None = None
-    """of ASPP; null: 12, 24, 36 at output stride 8, else 6, 12, 18"""
+    """dilations of ASPP; null: 12, 24, 36 at output stride 8, else 6, 12, 18"""
     channels: Positive | None = None
-    """width of the decoder; null: 256, with `smp` the architecture's"""
+    """width of the decoder; null: 256, with `smp` the architecture's default"""
     low_level_channels: Positive | None = None
     """width of the low-level features; null: 256"""
     embedding_dim: Positive = 256
-    """length of a pixel's embedding, for methods with a contrast"""
+    """length of a pixel embedding, for methods with a contrast"""
     auxiliary: bool | None = None
-    """a second classifier on the third stage, in training only"""
+    """add a second classifier on the third stage, in training only; null: no"""
     dropout: Share | None = None
     """probability of dropping a channel in the heads; null: 0.1"""
     mean: list[float] | None = Field(None, min_length=3, max_length=3)
-    """RGB mean of images in 0 to 1; null: ImageNet's, or that of the weights"""
+    """RGB mean of images in [0, 1]; null: from the fetched weights if they have one, else ImageNet's"""
     std: Annotated[list[Annotated[float, Field(gt=0)]] | None, Field(min_length=3, max_length=3)] = None
-    """RGB standard deviation, likewise"""
+    """RGB standard deviation of images in [0, 1]; null: as for `network.mean`"""
     pretrained: bool = False
     """fetch the encoder's published weights; needs a network connection once"""
     weights: str | None = None
-    """local file of the encoder's weights (safetensors, pt, pth); wins over `pretrained`"""
+    """local file of the encoder's weights (safetensors, pt, pth), replaces `pretrained`; null: none"""

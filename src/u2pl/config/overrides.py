@@ -18,18 +18,18 @@ from u2pl.errors import InputError
 
 
 def load_config(source: str | Path | None, overrides: Sequence[str] = ()) -> Config:
-    """A preset by name, a YAML file, or None for the defaults, with ``section.key=value`` overrides.
+    """Load a preset by name, a YAML file, or None for the defaults, with ``section.key=value`` overrides.
 
-    An override that names another part, such as ``data.name=pascal_voc``, counts first: keys that the preset or file
-    sets for the former part are dropped where the new one has none of that name.
+    An override that chooses another part, such as ``data.name=pascal_voc``, applies first. Keys of the preset or file
+    for the former part are dropped if the new part does not have them.
 
-    Raises InputError, one line that names the key, for whatever does not fit the schema.
+    Raises InputError, one line that names the key, for anything that does not fit the schema.
     """
     return _checked({} if source is None else read(source), overrides)
 
 
 def load_saved(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """The configuration saved with a run, also of an earlier version. Raises InputError as :func:`load_config`."""
+    """The configuration saved with a run, also by an earlier version. Raises InputError like :func:`load_config`."""
     return _checked(upgraded(read(path)), overrides)
 
 
@@ -57,7 +57,7 @@ def _set(tree: dict[str, Any], key: str, text: str) -> None:
     *sections, leaf = key.split(".")
     for depth, section in enumerate(sections):
         if tree.get(section) in (None, True, False) and _is_section(sections[: depth + 1]):
-            tree[section] = {}  # an optional part is there once a key of it is set
+            tree[section] = {}  # a key of an optional part turns it on
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
             raise InputError(f"{key}: {section} is a value, not a section")
@@ -70,8 +70,11 @@ def _set(tree: dict[str, Any], key: str, text: str) -> None:
 
 
 def _value(key: str, text: str) -> Any:
-    """The value of an override: YAML, but for a key that holds text what is none of its kinds is the text itself, such
-    as a folder named 2012."""
+    """The value of an override, read as YAML.
+
+    If a key accepts text and the YAML value has a type that it does not accept, the value is the text itself. An
+    example is a folder named 2012.
+    """
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -84,7 +87,7 @@ def _value(key: str, text: str) -> Any:
 
 
 def _field(path: Sequence[str]) -> FieldInfo | None:
-    """The field of a key; None for one that the schema does not know."""
+    """The field of a key; None if the schema does not have it."""
     fields: Mapping[str, FieldInfo] = Config.model_fields
     *sections, leaf = path
     for section in sections:
@@ -99,7 +102,7 @@ def _is_section(path: Sequence[str]) -> bool:
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
-    """``{"train": {"steps": 1000}}`` of `train.steps` and its value."""
+    """``{"train": {"steps": 1000}}`` from `train.steps` and its value."""
     for name in reversed(key.split(".")):
         value = {name: value}
     return value
@@ -108,9 +111,9 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 def _explain(error: ValidationError) -> str:
     errors = error.errors()
     same_key = [each for each in errors if each["loc"][:2] == errors[0]["loc"][:2]]
-    # The branch of a union that came furthest; best one that takes such a value at all.
+    # Of the branches of a union, the one that read the most, if possible one that accepts this type of value.
     first = max(same_key, key=lambda each: (len(each["loc"]), not each["type"].endswith("_type")))
-    # A union reports one error per branch; the branch's name follows the key and is no part of it.
+    # A union reports one error per branch. The branch's name follows the key and does not belong to it.
     fields: Mapping[str, FieldInfo] = Config.model_fields
     key: list[str] = []
     for part in map(str, first["loc"]):

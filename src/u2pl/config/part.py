@@ -1,6 +1,6 @@
 """A part of the method -> the section of the configuration that builds it.
 
-A section's keys are the keyword arguments of the part's constructor: their names, defaults, checks and meanings are
+A section's keys are the keyword arguments of the part's constructor. Their names, defaults, checks and meanings are
 written once, in the part. So building is ``Part(**section)``.
 """
 
@@ -32,8 +32,8 @@ def section_of(
 
     Args:
         auto: keys that may be `auto`.
-        leave_out: arguments that are no keys, though a file could hold them.
-        nested: sections of parts that this one takes.
+        leave_out: arguments that do not become keys, though a file could hold them.
+        nested: sections for arguments that are parts themselves.
     """
     keys = _keys(part, leave_out=leave_out)
     fields: dict[str, Any] = {}
@@ -46,9 +46,10 @@ def section_of(
 
 
 def choice_of(parts: Mapping[str, Callable[..., Any]], default: str, *, meaning: str, auto: bool = False) -> Any:
-    """The section of a part that is chosen by ``name``, with the keys of all that can be chosen.
+    """The section of a part that is chosen by ``name``, with the keys of all parts to choose from.
 
-    A key that is not set is left to the part. :func:`build_choice` refuses one that the chosen part does not have.
+    A key that is not set gets the default of the chosen part. :func:`build_choice` refuses a key that this part does
+    not have.
     """
     names: Any = Literal[tuple(parts)]
     name = Annotated[names, MAY_BE_AUTO, PlainSerializer(lambda value: value)] if auto else names
@@ -66,9 +67,9 @@ def choice_of(parts: Mapping[str, Callable[..., Any]], default: str, *, meaning:
 def build_choice(
     section: Any, parts: Mapping[str, Callable[..., Any]], key: str, injected: Mapping[str, Any] | None = None
 ) -> Any:
-    """The part that ``section`` names, with its keys and what is injected as far as it asks for that.
+    """Build the part that ``section`` names, from its keys and those ``injected`` arguments that the part has.
 
-    Raises InputError for a key that is set and that the part does not have; ``key`` is the section's own.
+    Raises InputError for a key that is set and that the part does not have. ``key`` is the name of the section.
     """
     values = {name: value for name, value in section if value is not None and name != "name"}
     part = parts[section.name]
@@ -79,7 +80,7 @@ def build_choice(
 
 
 def accepted(builder: Callable[..., Any], options: dict[str, Any], chosen: str, section: str) -> dict[str, Any]:
-    """``options`` as they are. Raises InputError for a key that is no argument of ``builder``."""
+    """``options`` unchanged. Raises InputError for a key that is not an argument of ``builder``."""
     known = arguments(builder)
     for key in options:
         if key not in known:
@@ -93,7 +94,7 @@ def arguments(builder: Callable[..., Any]) -> set[str]:
 
 
 def meanings(part: Callable[..., Any]) -> dict[str, str]:
-    """What the docstring of a part says of each argument under ``Args:``, in one line without a full stop."""
+    """The description of each argument under ``Args:`` in a part's docstring, in one line without a final period."""
     text = inspect.getdoc(part) or ""
     _, found, after = text.partition("\nArgs:\n")
     if not found:
@@ -113,7 +114,7 @@ def meanings(part: Callable[..., Any]) -> dict[str, str]:
 
 
 def _keys(part: Callable[..., Any], leave_out: Collection[str] = ()) -> dict[str, tuple[Any, Any, str]]:
-    """Kind, default and meaning of each argument with a default that a file can hold."""
+    """Type, default and meaning of each argument that has a default and a type that a file can hold."""
     hints = get_type_hints(part.__init__ if inspect.isclass(part) else part, include_extras=True)
     about = meanings(part)
     return {
@@ -124,7 +125,7 @@ def _keys(part: Callable[..., Any], leave_out: Collection[str] = ()) -> dict[str
 
 
 def _is_plain(kind: Any) -> bool:
-    """Whether a file can hold such a value."""
+    """Whether a file can hold a value of this type."""
     origin = get_origin(kind)
     if origin is Annotated:
         return _is_plain(get_args(kind)[0])
@@ -136,7 +137,7 @@ def _is_plain(kind: Any) -> bool:
 
 
 def _as_list(kind: Any) -> Any:
-    """A sequence is a list in a file."""
+    """The type of an argument in a file, where a sequence is a list."""
     return Annotated[list[get_args(kind)[0]], Field(min_length=1)] if get_origin(kind) is Sequence else kind  # type: ignore[misc]
 
 

@@ -1,4 +1,4 @@
-"""The sections of the method's parts, each made of the part that it builds."""
+"""The sections of the method's parts. Each is derived from the part that it builds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from u2pl.pixels.cam import PixelAdaptiveRefinement
 from u2pl.pixels.losses import BalancedCrossEntropy, OhemCrossEntropy, SymmetricCrossEntropy, cross_entropy
 from u2pl.pixels.negative_keys import NegativeKeys
 
-Parts = dict[str, Callable[..., Any]]  #: what a section with a name can build, by that name
+Parts = dict[str, Callable[..., Any]]  #: the parts that a section can build, by its ``name``
 MIXINGS: Parts = {
     "cutmix": CutMix,
     "classmix": ClassMix,
@@ -52,7 +52,7 @@ WEIGHTINGS: Parts = {"lambda_u": LambdaU, "reliable_share": ReliableShare, "conf
 if TYPE_CHECKING:
 
     class PartSection(Section):
-        """Its keys are those of a part."""
+        """A section with the keys of a part."""
 
         def __getattr__(self, key: str) -> Any: ...
 

@@ -1,4 +1,4 @@
-"""Presets and YAML files -> the keys that they set, those of their bases with them."""
+"""Presets and YAML files -> the keys that they set, with the keys of their bases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from u2pl.config.words import nearest
 from u2pl.errors import InputError
 
 _YAML = (".yaml", ".yml")
-#: A section without a key, as in a file whose lines below it are comments, sets nothing.
+#: A section without a key sets nothing. An example is a file where all lines below the section are comments.
 _SECTIONS = [name for name, field in Config.model_fields.items() if section_in(field.annotation) is not None]
 
 
@@ -26,13 +26,12 @@ def preset_names() -> list[str]:
 
 
 def preset_about(name: str) -> str:
-    """One line on what a preset is for."""
+    """The purpose of a preset, in one line."""
     return _presets()[name].splitlines()[0].removeprefix("#").strip()
 
 
 def preset_text(name: str) -> str:
-    """YAML of a preset: all it sets beyond the defaults, that of its bases with it. Its first line is a comment that
-    says what it is for."""
+    """YAML of a preset with everything that it and its bases set. The first line is a comment on its purpose."""
     text = _presets()[name]
     if "base" not in yaml.safe_load(text):
         return text
@@ -41,7 +40,7 @@ def preset_text(name: str) -> str:
 
 @cache
 def _presets() -> dict[str, str]:
-    """Text of each preset by name: a file each, and the rows of the tables, as if each were a file."""
+    """Text of each preset by name. A preset is a file, or a row of a table in the form of a file."""
     folder = resources.files("u2pl.config") / "presets"
     files = {Path(file.name).stem: file for file in folder.iterdir() if file.name.endswith(".yaml")}
     presets = {name: files[name].read_text(encoding="utf-8") for name in sorted(files)}
@@ -52,7 +51,7 @@ def _presets() -> dict[str, str]:
 
 
 def read(source: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The sections that a preset or file sets, on top of those of its ``base``. ``above``: what has it for a base."""
+    """The sections that a preset or file sets, on top of its ``base``. ``above``: the chain that led to this base."""
     text, where = _text(source, above)
     try:
         tree = yaml.safe_load(text) or {}
@@ -75,7 +74,7 @@ def read(source: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _text(source: str | Path, above: tuple[str, ...]) -> tuple[str, str]:
-    """Text of a preset or file, and what to call it in an error."""
+    """Text of a preset or file, and its name in an error."""
     path, of = Path(source), f"{above[-1]}: base: " if above else ""
     if path.suffix in _YAML or (path.is_file() and not above):
         try:
@@ -90,7 +89,7 @@ def _text(source: str | Path, above: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _merged(base: dict[str, Any], tree: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """The sections of both, those within sections too; where both set a key, that of ``tree``."""
+    """Merge two trees of sections. If both set a key, the value of ``tree`` wins."""
     both = dict(base)
     for section, values in tree.items():
         below = base.get(section)

@@ -1,4 +1,4 @@
-"""Every key with its default and its meaning, from the schema: for the terminal and for the documentation."""
+"""All keys with their defaults and meanings, from the schema, for the terminal and the documentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from u2pl.config.schema import SourceConfig, all_keys, may_be_auto, section_in
 from u2pl.config.words import nearest
 from u2pl.errors import InputError
 
-#: What most runs are told. All other keys are for research.
+#: Keys that most runs set. All others are for research.
 EVERYDAY = frozenset(
     {
         *(f"data.{key}" for key in ("name", "root", "labeled", "val", "classes", "scale", "tags", "source", "target")),
@@ -41,14 +41,14 @@ class Key:
     """One line of the reference."""
 
     name: str  #: as `train.steps`
-    default: str  #: as it is written on the command line
+    default: str  #: in the form of the command line
     meaning: str
     everyday: bool
     auto: bool  #: whether it may be `auto`
 
 
 def keys(section: str | None = None) -> list[Key]:
-    """All keys, or those of a section such as `method.contrast`. Raises InputError for one that there is not."""
+    """All keys, or those of a section such as `method.contrast`. Raises InputError if there is no such section."""
     auto = set(may_be_auto())
     found = [
         Key(name, _default(field), meaning(field) + _for(name), everyday=name in EVERYDAY, auto=name in auto)
@@ -64,7 +64,7 @@ def keys(section: str | None = None) -> list[Key]:
 
 
 def _default(field: Any) -> str:
-    """A default as it is written on the command line."""
+    """A default in the form of the command line."""
     value = field.get_default(call_default_factory=True)
     if isinstance(value, Section):
         return "true"
@@ -82,7 +82,7 @@ def _for(name: str) -> str:
 
 
 def markdown() -> str:
-    """The page of all keys."""
+    """The reference page of all keys."""
     lines = [_INTRODUCTION]
     for section, group in _sections():
         lines += [f"## {section}\n", "| key | default | meaning |", "|---|---|---|"]
@@ -95,7 +95,7 @@ def markdown() -> str:
 
 
 def _sections() -> Iterator[tuple[str, list[Key]]]:
-    """Sections of the schema in its order, each with its keys; an optional part comes first in its own section."""
+    """Sections of the schema in order, each with its keys. The section of an optional part begins with its own key."""
     parts = {name for name, field in all_keys() if name.startswith("method.") and section_in(field.annotation)}
     groups: dict[str, list[Key]] = {}
     for key in keys():

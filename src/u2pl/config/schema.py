@@ -30,7 +30,7 @@ __all__ = [
 
 
 class Config(Section):
-    """A run, whole."""
+    """The configuration of a whole run."""
 
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
@@ -38,28 +38,28 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(0, ge=0)
-    """chooses labels, initial weights and every random draw"""
+    """seed of the choice of labels, the initial weights and every random draw"""
 
     def to_yaml(self) -> str:
-        """Every key with its value."""
+        """YAML with every key and its value."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False)
 
     def value(self, key: str) -> Any:
-        """The value of a key such as `method.reliability.alpha`; None in a part that is left out."""
+        """The value of a key such as `method.reliability.alpha`; None for a part that is left out."""
         found: Any = self
         for name in key.split("."):
             found = None if found is None else getattr(found, name)
         return found
 
     def with_values(self, values: dict[str, Any]) -> Config:
-        """A copy with other values of some keys, which are not checked."""
+        """A copy with new values for some keys. They are not checked."""
         copy: Any = self
         for key, value in values.items():
             copy = _replaced(copy, key.split("."), value)
         return copy
 
     def auto_keys(self) -> list[str]:
-        """Those that are still `auto`, of the keys that may be, as `train.steps`."""
+        """The keys that are still `auto`, such as `train.steps`."""
         return [key for key in may_be_auto() if self.value(key) == AUTO]
 
 
@@ -69,7 +69,7 @@ def may_be_auto() -> list[str]:
 
 
 def all_keys(section: type[BaseModel] = Config, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key with its field, as `train.steps`, in the order of the schema; an optional part, then its keys."""
+    """Every key, such as `train.steps`, with its field, in the order of the schema. A part comes before its keys."""
     for name, field in section.model_fields.items():
         inner = section_in(field.annotation)
         if inner is None or type(None) in _options(field.annotation):
@@ -79,7 +79,7 @@ def all_keys(section: type[BaseModel] = Config, above: str = "") -> Iterator[tup
 
 
 def section_in(annotation: Any) -> type[Section] | None:
-    """The section that a field is, perhaps an optional one; None for a value."""
+    """The section in the annotation of a field, optional or not; None for a value."""
     kinds = (kind for kind in _options(annotation) if isinstance(kind, type) and issubclass(kind, Section))
     return next(kinds, None)
 

@@ -1,4 +1,4 @@
-"""Keys of `train` and `evaluation`: optimisation, the machine, and how a whole image is scored."""
+"""Keys of `train` and `evaluation`: optimisation, the machine, and the scoring of whole images."""
 
 from __future__ import annotations
 
@@ -14,67 +14,67 @@ class EvaluationConfig(Section):
     """How a whole image is scored."""
 
     protocol: Literal["whole", "sliding"] = "whole"
-    """`whole`: the image at once; `sliding`: overlapping windows, averaged where they overlap"""
+    """`whole`: each image at once; `sliding`: overlapping windows, averaged where they overlap"""
     window: Side = 769
-    """side of a sliding window, pixels"""
+    """side of a sliding window in pixels"""
     overlap: float = Field(0.33, ge=0, lt=1)
-    """share of a window that the next one covers again, at least"""
+    """smallest share of a window that the next one covers again"""
     scales: Annotated[list[Annotated[float, Field(gt=0, le=4)]], Field(min_length=1)] = Field(default=[1.0])
-    """the image is seen at these factors of its size, and the probabilities are averaged"""
+    """factors by which the image is resized; the probabilities at all sizes are averaged"""
     flip: bool = False
-    """also see the mirror image at each scale"""
+    """also average the probabilities of the mirror image at each scale"""
     tags: bool = True
-    """`weak_u2pl`: a pixel's probability of a class, times the classifier's that the image shows it"""
+    """with `weak_u2pl`, multiply a pixel's probabilities by the classifier's for the whole image"""
     image_prior: float = Field(1.0, ge=0)
-    """power of what the image shows as a whole, in runs with an image prior; 0: not asked"""
+    """exponent of the image prior, in runs that have one; 0: not used"""
 
 
 class TrainConfig(Section):
     """Optimisation and the machine."""
 
     steps: Auto[Positive] = 1000
-    """optimiser steps"""
+    """number of optimiser steps"""
     epochs: float | None = Field(None, gt=0)
-    """passes over the unlabeled images; sets the steps"""
+    """passes over the unlabeled images, replaces `train.steps`; null: `train.steps` decides"""
     batch_size: Auto[Positive] = 8
-    """labeled images per step of each process; as many unlabeled ones come on top"""
+    """labeled images per step and process; semi-supervised methods add as many unlabeled ones"""
     crop_size: Auto[Side | Annotated[list[Side], Field(min_length=2, max_length=2)]] = 160
-    """side of a training crop, pixels; or height, width"""
+    """side of a training crop in pixels, or its height and width as a list"""
     scale_range: Auto[Range] = Field(default=[0.5, 2.0])
     """smallest and largest factor of the random resize before the crop"""
     flip: Share = 0.5
     """probability of a horizontal flip"""
     jitter: Auto[bool] = False
-    """jitter brightness, contrast, saturation and hue of labeled images, too"""
+    """also jitter brightness, contrast, saturation and hue of labeled images"""
     optimizer: Auto[Literal["sgd", "adamw"]] = "sgd"
-    """the optimiser"""
+    """the optimiser: `sgd` or `adamw`"""
     lr: Auto[Annotated[float, Field(gt=0)]] = 0.01
     """learning rate of the encoder"""
     head_lr_factor: Auto[Annotated[float, Field(gt=0)]] = 1.0
-    """the heads learn at this multiple of `lr`"""
+    """factor of `train.lr` for the heads"""
     layer_decay: Share | None = None
-    """factor of the learning rate from each layer of a transformer to the one before"""
+    """factor of the learning rate from one transformer layer to the layer below; null: one rate for all"""
     momentum: Share = 0.9
-    """of `sgd`"""
+    """momentum of `sgd`"""
     weight_decay: Auto[AtLeast0] = 1e-4
-    """of either optimiser"""
+    """weight decay, for both optimisers"""
     power: float = Field(0.9, ge=0)
-    """the learning rate falls as (1 - step / steps) to this power; 0: it stays"""
+    """exponent of the learning rate decay, (1 - step / steps) ** power; 0: constant"""
     lr_warmup: Auto[Count] = 0
-    """steps over which the learning rate rises"""
+    """first steps, over which the learning rate rises linearly"""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """auto: bf16 where it is native, else fp32; fp16 needs a GPU"""
+    """`auto`: bf16 if the processor supports it natively, else fp32; `fp16` needs a GPU"""
     channels_last: bool = True
-    """memory layout of the network; usually faster"""
+    """store the network in the channels-last memory layout, which is usually faster"""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """what to train on"""
+    """device to train on: `auto`, `cpu`, `cuda` or `mps`"""
     devices: Positive = 1
-    """devices of each machine, one process each"""
+    """number of devices per machine, with one process each"""
     nodes: Positive = 1
-    """machines"""
+    """number of machines"""
     eval_every: Auto[Count] = 0
     """steps between validations; 0: only after the last step"""
     save_every: int = Field(200, ge=0)
     """steps between saves; 0: only after the last step"""
     log_every: Positive = 10
-    """steps between lines of metrics"""
+    """steps between lines in `metrics.jsonl`"""

@@ -1,4 +1,4 @@
-"""What a mistyped name may have meant."""
+"""Suggestions for mistyped names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from collections.abc import Sequence
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """The known name that is most like this one, or all of them, in brackets."""
+    """The most similar known name, or all known names if none is similar, in parentheses."""
     near = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {near[0]}?)" if near else f" (known: {', '.join(known)})"

@@ -1,1 +1,1 @@
-"""Fit, evaluate, save, log: the only room that knows devices, processes and Lightning Fabric."""
+"""Fit, evaluate, save, log: the only package that handles devices, processes and Lightning Fabric."""

@@ -1,4 +1,4 @@
-"""Files of a run, written whole or not at all."""
+"""Files of a run. Each is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from u2pl.errors import InputError
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` make a file beside ``path``, then move it there: a kill leaves the old file or the new one."""
+    """Let ``write`` make a file next to ``path``, then move it there. A kill leaves the old file or the new one."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         write(partial)
@@ -25,11 +25,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)  # what a full disk has left
+        partial.unlink(missing_ok=True)  # a full disk leaves a part of it
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write a text file as :func:`write_atomically` does."""
+    """Write a text file with :func:`write_atomically`."""
 
     def write(partial: Path) -> None:
         partial.write_text(text, encoding="utf-8")
@@ -38,13 +38,13 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Save ``state`` (objects with a ``state_dict``, and plain values) to be restored by :func:`load_state`."""
+    """Save ``state`` (objects with a ``state_dict``, and plain values) for :func:`load_state`."""
     plain = {name: value.state_dict() if hasattr(value, "state_dict") else value for name, value in state.items()}
     write_atomically(path, lambda partial: torch.save(plain, partial))
 
 
 def load_state(path: Path, state: dict[str, Any]) -> None:
-    """Restore what :func:`save_state` wrote into the same objects and values. Raises InputError for another file."""
+    """Restore a file of :func:`save_state` into the same objects and values. Raises InputError for another file."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         for name, value in state.items():
@@ -60,9 +60,9 @@ def load_state(path: Path, state: dict[str, Any]) -> None:
 def save_weights(
     path: Path, network: nn.Module, description: Mapping[str, Any], *, beside: Mapping[str, nn.Module] | None = None
 ) -> None:
-    """Save a network's weights with what is needed to build it again, as safetensors.
+    """Save a network's weights as safetensors, with the description that is needed to build it again.
 
-    ``beside``: other modules that belong to the model, by the name that their tensors get before their own.
+    ``beside``: other modules of the model. Their key is the prefix of their tensors' names.
     """
     state = dict(network.state_dict())
     for part, module in (beside or {}).items():
@@ -78,7 +78,7 @@ def _write_bytes(path: Path, data: bytes) -> None:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """What :func:`save_weights` was told about the network. Raises InputError for a file it did not write."""
+    """The description in a file of :func:`save_weights`. Raises InputError for another file."""
     try:
         with safe_open(path, framework="pt") as file:
             return json.loads(file.metadata()["u2pl"])
@@ -89,9 +89,9 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def load_weights(path: Path, network: nn.Module, *, beside: str = "") -> dict[str, Tensor]:
-    """Load what :func:`save_weights` saved into a network built alike.
+    """Load a file of :func:`save_weights` into a network built in the same way.
 
-    Returns the state of the module that was saved ``beside`` it by this name; empty without one.
+    Returns the state of the module that was saved under the name ``beside``; empty without one.
     """
     own, others = {}, {}
     for name, tensor in load_file(path).items():

@@ -1,6 +1,6 @@
-"""A look into training at every evaluation: what a method counts, and the gradient of each of its losses.
+"""Diagnosis of training at every evaluation: the counts of a method, and the gradient of each of its losses.
 
-It leaves no trace: a diagnosed run has the weights and losses of one that is not.
+It has no side effects: weights and losses are the same with and without it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from u2pl.methods.base import Method
 from u2pl.structures import Batch
 
 _DIAGNOSIS_STREAM = 4  # keeps the random numbers of a diagnosis apart from those of a step
-_SCALE = 1024.0  # lifts gradients out of what half precision rounds to zero; a power of two changes nothing else
+_SCALE = 1024.0  # keeps half precision from rounding gradients to zero; a power of two changes nothing else
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What to look at."""
+    """The data of a diagnosis."""
 
     classes: Sequence[str]
-    batches: Callable[[], Iterable[Batch]]  #: few, and the same at every evaluation; none of them trains
+    batches: Callable[[], Iterable[Batch]]  #: few, and the same at every evaluation; they do not train
 
 
 def diagnose(
@@ -41,11 +41,11 @@ def diagnose(
     loss_weights: Mapping[str, float],
     seed: int,
 ) -> dict[str, float | None]:
-    """Numbers by name, of all processes together: shares of 0 to 1, None where there is nothing to divide by.
+    """Numbers by name, over all processes: shares from 0 to 1, None if there is nothing to divide by.
 
     Args:
-        student: not wrapped for distributed training, whose hooks expect every forward pass to be a step's.
-        progress: of the step that was last.
+        student: not wrapped for distributed training, whose hooks expect that each forward pass belongs to a step.
+        progress: of the last step.
         loss_weights: as in training.
     """
     total: dict[str, Tensor] = {}
@@ -74,7 +74,7 @@ def diagnose(
 
 @contextmanager
 def untouched(fabric: Fabric, *modules: nn.Module) -> Iterator[None]:
-    """Put back weights, buffers, modes and random numbers afterwards."""
+    """Restore weights, buffers, modes and random numbers at the end."""
     saved = [{name: _kept(value) for name, value in module.state_dict().items()} for module in modules]
     modes = [(part, part.training) for module in modules for part in module.modules()]
     cuda = fabric.device.type == "cuda"
@@ -89,14 +89,14 @@ def untouched(fabric: Fabric, *modules: nn.Module) -> Iterator[None]:
 
 
 def _kept(value: Any) -> Any:
-    """A copy on the host: memory banks are large, and the device is full of a step."""
+    """A copy on the host: memory banks are large, and the device memory is full during a step."""
     return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
 
 
 def gradient_norms(
     losses: Mapping[str, Tensor], parameters: Sequence[Tensor], *, mean: Callable[[Tensor], Tensor] = lambda one: one
 ) -> dict[str, float]:
-    """Euclidean norm of each loss's gradient by all parameters together; zero where it does not depend on them.
+    """Euclidean norm of each loss's gradient over all parameters; zero if the loss does not depend on them.
 
     Args:
         losses: scalars of one graph, weighted as in training.
@@ -113,14 +113,14 @@ def gradient_norms(
 
 
 def gradient_shares(norms: Mapping[str, float]) -> dict[str, float | None]:
-    """``gradient/NAME/norm``, and ``gradient/NAME/share`` of the sum of all norms."""
+    """``gradient/NAME/norm``, and ``gradient/NAME/share``, its share of the sum of all norms."""
     total = sum(norms.values())
     values = {f"gradient/{name}/norm": norm if math.isfinite(norm) else None for name, norm in norms.items()}
     return values | {f"gradient/{name}/share": _ratio(norm, total) for name, norm in norms.items()}
 
 
 def shares(counts: Mapping[str, Tensor], classes: Sequence[str]) -> dict[str, float | None]:
-    """The quotients of counts, as :meth:`~u2pl.methods.base.Method.diagnose` gives them, by NAME and NAME/CLASS."""
+    """Quotients of the counts of :meth:`~u2pl.methods.base.Method.diagnose`, by NAME and NAME/CLASS."""
     values: dict[str, float | None] = {}
     for name, count in counts.items():
         part, whole = count.tolist()
@@ -137,5 +137,5 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def all_reduce(fabric: Fabric, tensor: Tensor, how: str) -> Tensor:
-    """Of all processes."""
+    """Reduce a tensor over all processes."""
     return fabric.all_reduce(tensor, reduce_op=how)  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""One confusion matrix over whole images, and the scores read from it."""
+"""One confusion matrix over whole images, and the scores computed from it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Scores:
     miou: float  #: mean over the classes that occur in masks or predictions
     iou: dict[str, float | None]  #: None for a class that occurs in neither
     pixel_accuracy: float
-    stages: Mapping[str, Scores] = field(default_factory=dict)  #: of what a segmentation was learned from, by name
+    stages: Mapping[str, Scores] = field(default_factory=dict)  #: of the maps that train the segmentation, by name
 
     @classmethod
     def from_confusion(cls, confusion: Tensor, classes: Iterable[str]) -> Scores:
-        """Scores of a (C, C) matrix of pixel counts, true class by row, predicted class by column."""
+        """Scores of a (C, C) matrix of pixel counts. Rows are true classes, columns are predicted classes."""
         counts = confusion.double().cpu()
         hit = counts.diagonal()
         union = counts.sum(0) + counts.sum(1) - hit
@@ -41,7 +41,7 @@ class Scores:
     def as_json(self) -> dict[str, Any]:
         """``{"miou": percent, "iou": {class: percent}, "pixel_accuracy": percent}``.
 
-        Where there are stages, also ``"stages": {name: mIoU}`` of each, and of this one as ``segmentation``.
+        With stages also ``"stages": {name: mIoU}``, which includes this segmentation as ``segmentation``.
         """
         scores: dict[str, Any] = {"miou": self.miou, "iou": self.iou, "pixel_accuracy": self.pixel_accuracy}
         if self.stages:
@@ -60,7 +60,7 @@ def evaluate(
 ) -> Tensor:
     """(C, C) confusion matrix of ``network`` over ``(image (3, H, W), mask (H, W))``, summed over all processes.
 
-    ``inference`` is how the network sees an image. The network goes back to the mode it came in.
+    ``inference`` defines how the network processes an image. The network returns to its former mode.
     """
     training = network.training
     network.eval()
@@ -75,12 +75,12 @@ def evaluate(
 
 
 def confusion_matrix(num_classes: int) -> MulticlassConfusionMatrix:
-    """Counts pixels that are not ignored, of the images of this process."""
-    # Processes are summed by `summed`. The metric would do it, too, and wait for ever for one that has no image.
+    """Counts pixels of this process's images, without ignored ones."""
+    # `summed` adds up the processes. The metric's own sum would wait forever for a process without images.
     return MulticlassConfusionMatrix(num_classes, ignore_index=IGNORE_INDEX, validate_args=False, sync_on_compute=False)
 
 
 def summed(fabric: Fabric, matrix: MulticlassConfusionMatrix) -> Tensor:
-    """(C, C) counts of all processes together."""
+    """(C, C) counts, summed over all processes."""
     total = matrix.compute() if matrix.update_called else matrix.confmat
     return fabric.all_reduce(total, reduce_op="sum")  # type: ignore[return-value]

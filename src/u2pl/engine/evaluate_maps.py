@@ -1,4 +1,4 @@
-"""How good the maps are that a segmentation is learned from, where only image-level tags are known."""
+"""Scores of the maps that train a segmentation from image-level tags."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def evaluate_maps(
 ) -> dict[str, Tensor]:
     """(C, C) confusion matrices over ``(image (3, H, W), mask (H, W))``, summed over all processes.
 
-    ``cam``: of the class activation maps, ``refined``: of these after refinement. Every pixel is the class of its
-    largest map, or background where none is above the threshold of ``seeding``. As usual in the literature on weak
-    supervision, the maps are told the tags of each image, which are those of its mask; the segmentation is not.
+    ``cam`` scores the class activation maps, ``refined`` the same maps after refinement. A pixel becomes the class of
+    its largest map, or background if no map is above the threshold of ``seeding``. As usual in weak supervision, the
+    maps use the tags of each image, which come from its mask. The segmentation does not use them.
     """
     training = network.training
     network.eval()

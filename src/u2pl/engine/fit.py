@@ -1,4 +1,4 @@
-"""The training loop: it sums the named losses a method returns and knows no method."""
+"""The training loop. It sums the named losses of a method and does not depend on the method."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STEP_STREAM = 3  # keeps the random numbers of a step apart from those of its b
 
 
 class Watcher(Protocol):
-    """Told of progress by the main process; a progress bar, for one."""
+    """Receives the progress in the main process. A progress bar is one."""
 
     def begin(self, steps: int) -> None: ...
 
@@ -39,14 +39,14 @@ class Watcher(Protocol):
 
 @dataclass
 class Run:
-    """What a training run needs besides its parts."""
+    """The settings of a training run."""
 
     folder: Path
     steps: int
     seed: int
     loss_weights: Mapping[str, float]
-    description: Mapping[str, Any]  #: saved with the weights, to build the network again
-    beside: Mapping[str, nn.Module] = field(default_factory=dict)  #: not trained, and saved with the weights by name
+    description: Mapping[str, Any]  #: saved with the weights, to rebuild the network
+    beside: Mapping[str, nn.Module] = field(default_factory=dict)  #: saved with the weights by name; not trained
     eval_every: int = 0  #: 0: only after the last step
     save_every: int = 0
     log_every: int = 10
@@ -69,11 +69,11 @@ def fit(
     """Train to the last step and return the scores of each candidate network at the end.
 
     Args:
-        student, optimizer: as ``fabric.setup`` returned them; ``method`` is on the device already.
-        batches: the batches from a step on; each depends on its step alone, so resuming needs no state of theirs.
+        student, optimizer: as returned by ``fabric.setup``; ``method`` is on the device already.
+        batches: the batches from a step on. Each depends only on its step, so they have no state to resume.
         score: evaluates a network on the validation set; None without one.
-        diagnosis: what to look into, as often as there is an evaluation.
-        resume: go on from ``last.ckpt`` of the run's folder, if it is there.
+        diagnosis: data of the diagnosis at every evaluation; None: no diagnosis.
+        resume: continue from ``last.ckpt`` in the run's folder, if it exists.
     """
     state: dict[str, Any] = {"student": student, "method": method, "optimizer": optimizer, "scheduler": scheduler}
     meter = Meter()
@@ -106,7 +106,7 @@ def fit(
         if is_due(done, run.eval_every, run.steps) and score is not None:
             meter.check(step)
             scores = score_candidates(fabric, run, state, score, journal)
-            meter.since = time.perf_counter()  # speed is that of training alone
+            meter.since = time.perf_counter()  # the speed counts training only
         if is_due(done, run.eval_every, run.steps) and diagnosis is not None:
             report_diagnosis(fabric, run, state, diagnosis, journal)
             meter.since = time.perf_counter()
@@ -114,7 +114,7 @@ def fit(
             meter.check(step)
             save(fabric, run, state)
 
-    if start >= run.steps and score is not None:  # resumed a finished run: nothing to train, but to answer
+    if start >= run.steps and score is not None:  # a finished run was resumed: only score it
         scores = {name: score(network) for name, network in candidates(state).items()}
     if journal is not None:
         journal.close()
@@ -122,7 +122,7 @@ def fit(
 
 
 def is_due(done: int, every: int, steps: int) -> bool:
-    """Whether something done every so many steps, and always after the last, is due now."""
+    """Whether an action is due that runs every ``every`` steps and always after the last one."""
     return done == steps or (every > 0 and done % every == 0)
 
 
@@ -131,7 +131,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}  # a loss need not be there in every step
+        self.counts: dict[str, int] = {}  # a step may lack a loss
         self.steps, self.since = 0, time.perf_counter()
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
@@ -142,7 +142,7 @@ class Meter:
         self.steps += 1
 
     def read(self, step: int) -> dict[str, float]:
-        """Means by name and ``steps_per_second``; starts over. Raises InputError when training has diverged."""
+        """Means by name and ``steps_per_second``. Starts over. Raises InputError if training has diverged."""
         self.check(step)
         means = {f"loss/{name}": (total / self.counts[name]).item() for name, total in self.sums.items()}
         means["steps_per_second"] = self.steps / (time.perf_counter() - self.since)
@@ -150,12 +150,12 @@ class Meter:
         return means
 
     def check(self, step: int) -> None:
-        """Raise InputError when training has diverged: such weights are not worth saving."""
+        """Raise InputError if training has diverged: its weights are not worth saving."""
         if not all(math.isfinite(total.item()) for total in self.sums.values()):
             raise InputError(f"the loss is not finite at step {step}: training diverged; lower train.lr")
 
     def state_dict(self) -> dict[str, Any]:
-        """What has not been read yet: a resumed run reports the same means."""
+        """The sums that are not read yet, so that a resumed run reports the same means."""
         return {"sums": self.sums, "counts": self.counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -164,7 +164,7 @@ class Meter:
 
 
 def report_losses(run: Run, done: int, losses: dict[str, float], optimizer: Optimizer, journal: Journal | None) -> None:
-    """Tell journal and watchers, in the main process."""
+    """Pass losses to the journal and the watchers, in the main process."""
     if journal is None:
         return
     journal.write(done, {**losses, "lr": optimizer.param_groups[0]["lr"]})
@@ -179,7 +179,7 @@ def score_candidates(
     score: Callable[[nn.Module], Scores],
     journal: Journal | None,
 ) -> dict[str, Scores]:
-    """Evaluate student and teacher, keep the weights of the model to use when it is the best so far."""
+    """Evaluate student and teacher. Save the weights of the model to use if it is the best so far."""
     networks = candidates(state)
     scores = {name: score(network) for name, network in networks.items()}
     chosen, network = list(networks.items())[-1]
@@ -200,7 +200,7 @@ def score_candidates(
 def report_diagnosis(
     fabric: Fabric, run: Run, state: Mapping[str, Any], diagnosis: Diagnosis, journal: Journal | None
 ) -> None:
-    """Look into the step that was last, and write down what is found."""
+    """Diagnose the last step and write the results to the journal."""
     values = diagnose(
         fabric,
         diagnosis,
@@ -215,17 +215,17 @@ def report_diagnosis(
 
 
 def candidates(state: Mapping[str, Any]) -> dict[str, nn.Module]:
-    """The networks worth evaluating, not wrapped for distributed training; the last one is the model to use."""
+    """The networks to evaluate, not wrapped for distributed training. The last one is the model to use."""
     return state["method"].candidates(unwrapped(state["student"]))
 
 
 def unwrapped(student: nn.Module) -> nn.Module:
-    """The student itself."""
+    """The student without its wrapper for distributed training."""
     return getattr(student, "module", student)
 
 
 def save(fabric: Fabric, run: Run, state: Mapping[str, Any]) -> None:
-    """Write ``last.safetensors``, the model to use, and ``last.ckpt``, everything needed to go on."""
+    """Write ``last.safetensors``, the model to use, and ``last.ckpt``, everything needed to resume."""
     if fabric.is_global_zero:
         network = list(candidates(state).values())[-1]
         save_weights(run.folder / "last.safetensors", network, run.description, beside=run.beside)
@@ -234,7 +234,7 @@ def save(fabric: Fabric, run: Run, state: Mapping[str, Any]) -> None:
 
 
 def share_buffers(fabric: Fabric, student: nn.Module) -> None:
-    """Average the student's batch-norm statistics over processes: each teacher must be the same average."""
+    """Average the student's batch-norm statistics over processes, so that all teachers are the same."""
     if fabric.world_size == 1:
         return
     buffers = [buffer for buffer in student.buffers() if buffer.is_floating_point()]

@@ -1,4 +1,4 @@
-"""What the images of a data set show as a whole."""
+"""Features of whole images."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def image_features(
 ) -> Tensor:
     """(I, K) float32 on the host, of length 1, see :class:`~u2pl.networks.image_encoder.ImageEncoder`.
 
-    The images are shared out among the processes, all of which come to the same. The encoder compares images, from then
-    on, by how they differ from these; it goes to the host.
+    The processes share the images, and all get the same features. Afterwards the encoder is on the host and
+    standardises features by these images.
 
     Args:
-        progress: told how many images this process has done, and of how many.
+        progress: called with the number of images that this process has done, and their total.
     """
     encoder.to(fabric.device)
 

@@ -1,7 +1,8 @@
-"""How a trained network sees an image: whole or through windows, at several sizes, mirrored, and by what it shows.
+"""How a trained network processes an image: whole or in windows, at several scales, mirrored, with an image prior.
 
-The parts below look at an image through another part and average class probabilities, every look alike; the innermost
-one asks the network. Each takes images (B, 3, H, W) in [0, 1] and returns (B, C, H, W) at their size.
+The parts below wrap each other. The innermost one calls the network. Most others call the next part on several views of
+the image and average its class probabilities. Each takes images (B, 3, H, W) in [0, 1] and returns (B, C, H, W) at
+their size.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from torch import Tensor, nn
 
 from u2pl.pixels.cam import tag_scores
 
-#: Images (B, 3, H, W) -> (B, C, H, W): class scores, whose softmax is the prediction, or already probabilities.
+#: Images (B, 3, H, W) -> (B, C, H, W): probabilities, or class scores whose softmax gives them.
 Segment = Callable[[Tensor], Tensor]
-#: What a protocol is: a network -> class scores.
+#: A protocol: a network -> class scores.
 Inference = Callable[[nn.Module], Segment]
 
-_WINDOWS_AT_ONCE = 4  # more would cost memory and gain no speed at the usual size of a window
+_WINDOWS_AT_ONCE = 4  # at the usual window size, more cost memory and are not faster
 
 
 @dataclass(frozen=True)
 class Whole:
-    """The network's own class scores (logits) of the image, seen at once."""
+    """The network's class scores (logits) of the whole image."""
 
     network: nn.Module
 
@@ -37,10 +38,10 @@ class Whole:
 
 @dataclass(frozen=True)
 class Tagged(Whole):
-    """Class scores of the image seen at once, by what its classifier says: p(c | pixel) p(c is in the image).
+    """Class scores of the whole image, with the network's classification head: p(c | pixel) p(c is in the image).
 
-    The product is renormalised by the softmax of the scores. Every image may show the background, class 0. Scores of a
-    network without a classification head are left as they are.
+    The softmax of the scores renormalises the product. Every image may show the background, class 0. Without a
+    classification head the scores stay unchanged.
     """
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -53,12 +54,12 @@ class Tagged(Whole):
 
 @dataclass(frozen=True)
 class Informed:
-    """Class scores of a segmentation, by what the image shows as a whole: p(c | pixel) p(c is in the image).
+    """Class scores of a segmentation, with an image prior: p(c | pixel) p(c is in the image).
 
     Args:
         segment: class scores.
-        prior: (B, 3, H, W) -> (B, C), log p(c is in the image); 0 for classes of which it says nothing.
-        power: of the prior.
+        prior: (B, 3, H, W) -> (B, C), log p(c is in the image); 0 for classes without a prior.
+        power: exponent of the prior.
     """
 
     segment: Segment
@@ -83,7 +84,8 @@ class Softmax:
 class Sliding:
     """Probabilities of overlapping windows, averaged over the windows that cover a pixel.
 
-    A window is never larger than the image, so nothing is padded; an image that fits into one is seen whole.
+    A window is never larger than the image, so nothing is padded. An image that fits into one window is processed
+    whole.
 
     Args:
         segment: probabilities of a batch of windows.
@@ -115,8 +117,9 @@ class Sliding:
 def window_starts(side: int, *, window: int, overlap: float) -> list[int]:
     """Where the windows along one side of an image begin.
 
-    They are ``ceil(window * (1 - overlap))`` pixels apart, as in the U2PL release (Wang et al. 2022, arXiv
-    2203.03884); the last one is moved inwards to end at the border. A window as long as the side, or longer, is one.
+    They are ``ceil(window * (1 - overlap))`` pixels apart, as in the released code of U2PL (Wang et al. 2022, arXiv
+    2203.03884). The last window is moved inwards to end at the border. If the window is at least as long as the side,
+    there is only one.
     """
     # Rounded first: 10 * (1 - 0.7) is a little more than 3.
     stride = max(1, math.ceil(round(window * (1 - overlap), 6)))
@@ -139,7 +142,7 @@ class Flipped:
 class MultiScale:
     """Probabilities of the image at several sizes, resized back and averaged.
 
-    Images are resized bilinearly with antialiasing, as in training; probabilities bilinearly.
+    Images are resized bilinearly with antialiasing, as in training. Probabilities are resized bilinearly.
     """
 
     segment: Segment
@@ -165,7 +168,7 @@ def _resized(image: Tensor, scale: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Log:
-    """Probabilities -> class scores whose softmax they are."""
+    """Probabilities -> class scores with these probabilities as their softmax."""
 
     segment: Segment
 
@@ -186,20 +189,22 @@ def inference(
     image_prior: float = 1.0,
     prior: Callable[[Tensor], Tensor] | None = None,
 ) -> Segment:
-    """Put the parts together: images (B, 3, H, W) in [0, 1] -> class scores (B, C, H, W), whose softmax is the
-    prediction. With the defaults these are the logits, untouched, of a network without a classification head or prior.
+    """Combine the parts: images (B, 3, H, W) in [0, 1] -> class scores (B, C, H, W), whose softmax is the prediction.
+
+    With the defaults, a network without a classification head and without a prior returns its logits unchanged.
 
     Args:
         network: returns a :class:`~u2pl.structures.SegmentationOutput`; in evaluation mode.
         protocol: the image whole, or through sliding windows.
         window: side of a window, pixels of the resized image.
-        overlap: share of a window that the next one covers again, at least (to whole pixels), in [0, 1).
-        scales: of the image; positive.
-        flip: also see the mirror image at each scale.
-        tags: a network with a classification head also says which classes each look shows, see :class:`Tagged`.
-        prior: says what the image shows as a whole, see :class:`Informed`. image_prior: its power; 0: not asked.
+        overlap: smallest share of a window that the next one covers again (to whole pixels), in [0, 1).
+        scales: factors of the image's size; positive.
+        flip: also process the mirror image at each scale.
+        tags: use the network's classification head, if it has one; see :class:`Tagged`.
+        image_prior: exponent of the prior; 0: no prior.
+        prior: the image prior; see :class:`Informed`.
 
-    Raises ValueError for values that make no sense.
+    Raises ValueError for invalid values.
     """
     if protocol not in ("whole", "sliding") or window < 1 or not 0 <= overlap < 1:
         raise ValueError(f"protocol={protocol!r}, window={window}, overlap={overlap} is no way to see an image")

@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: metrics.jsonl and TensorBoard curves."""
+"""The log of a run: metrics.jsonl and TensorBoard curves."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from u2pl.engine.checkpoint import write_text_atomically
 
 
 class Journal:
-    """Appends one line of metrics per call to ``metrics.jsonl`` and the same numbers to TensorBoard.
+    """Appends one line of metrics per call to ``metrics.jsonl``, and the same numbers to TensorBoard.
 
     Args:
         folder: of the run.
-        step: lines after this one are of a run that was killed past its last save; they are dropped.
+        step: the last saved step. Lines after it come from a run that was killed later; they are dropped.
     """
 
     def __init__(self, folder: Path, *, step: int) -> None:
@@ -26,7 +26,7 @@ class Journal:
         self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def write(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        """Write numbers known after ``step`` steps. Names with a slash are grouped by TensorBoard."""
+        """Write the numbers after ``step`` steps. TensorBoard groups names by the part before the slash."""
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         for name, value in metrics.items():

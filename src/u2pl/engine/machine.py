@@ -1,4 +1,4 @@
-"""Devices, processes and precision: what Lightning Fabric is told, and what it is asked."""
+"""Devices, processes and precision, by Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
 
 
 def make_fabric(*, accelerator: str, devices: int, nodes: int, precision: str) -> Fabric:
-    """Fabric on ``devices`` of each of ``nodes``. Raises InputError for what this machine cannot do.
+    """Fabric on ``devices`` of each of ``nodes``. Raises InputError if this machine cannot provide it.
 
     Args:
         accelerator: auto, cpu, cuda or mps.
-        precision: auto, bf16, fp16 or fp32; auto is bf16 where the processor multiplies it natively.
+        precision: auto, bf16, fp16 or fp32. auto is bf16 if the processor multiplies it natively, else fp32.
     """
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise InputError("train.accelerator: no CUDA device here; use train.accelerator=auto")
@@ -30,10 +30,10 @@ def make_fabric(*, accelerator: str, devices: int, nodes: int, precision: str) -
     if on_cpu and precision == "fp16":
         raise InputError("train.precision: fp16 needs a GPU; use bf16 or fp32")
     chosen: Any = _PRECISION[best_precision(on_cpu) if precision == "auto" else precision]
-    # What Fabric tells of precision and processes is no warning, but goes to stderr.
+    # Fabric writes its precision and processes to stderr, though they are no warnings.
     for name in ("lightning_fabric", "lightning_fabric.utilities.rank_zero", "lightning_fabric.utilities.distributed"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")  # a call of Fabric's own
+    warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")  # Fabric itself calls it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Fabric(
@@ -50,7 +50,7 @@ def _has_accelerator() -> bool:
 
 
 def best_precision(on_cpu: bool) -> str:
-    """bf16 where the processor multiplies it natively, else fp32."""
+    """bf16 if the processor multiplies it natively, else fp32."""
     if on_cpu:
         tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         native = any(getattr(torch.cpu, test, lambda: False)() for test in tests)
@@ -60,18 +60,18 @@ def best_precision(on_cpu: bool) -> str:
 
 
 def precision_of(fabric: Fabric) -> str:
-    """The precision in use, by the name :func:`make_fabric` takes."""
+    """The precision in use, by its name in :func:`make_fabric`."""
     names = {value: name for name, value in _PRECISION.items()}
     return names[str(fabric._precision.precision)]
 
 
 def is_main_process() -> bool:
-    """Whether this process speaks for the run; the others of a distributed one keep quiet."""
+    """Whether this is the main process. The other processes of a distributed run print nothing."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def share_keys(fabric: Fabric) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Concatenates the keys of all processes, so that every bank is the same."""
+    """A function that concatenates the keys of all processes, so that all banks are the same."""
 
     def gather(keys: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         all_keys, all_keep = fabric.all_gather(keys), fabric.all_gather(keep)
@@ -84,7 +84,7 @@ def share_keys(fabric: Fabric) -> Callable[[Tensor, Tensor], tuple[Tensor, Tenso
 
 
 def share_sums(fabric: Fabric) -> Callable[[Tensor], Tensor]:
-    """Adds up a tensor of all processes."""
+    """A function that sums a tensor over all processes."""
 
     def total(tensor: Tensor) -> Tensor:
         return fabric.all_reduce(tensor, reduce_op="sum")  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Whether a step can fit in memory, told before training starts."""
+"""A check before training that a step can fit in memory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from u2pl.errors import InputError
 
 
 def activation_bytes(network: nn.Module, images: int, height: int, width: int) -> int:
-    """Least memory the outputs of a network's layers take in a training step (2 bytes a number), without computing.
+    """Lower bound of the memory for the outputs of a network's layers in a training step, at 2 bytes per number.
 
-    The network runs on the meta device, where tensors have shapes and no contents.
+    The network runs on the meta device, where tensors have shapes but no contents, so nothing is computed.
     """
     total = 0
 
     def count(module: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal total
-        # Transformers are full of layers that return what they are given: nn.Identity, dropout of probability 0.
+        # Transformers have many layers that return their input: nn.Identity, dropout with probability 0.
         if isinstance(output, torch.Tensor) and all(output is not given for given in inputs):
             total += 2 * output.numel()
 
@@ -39,7 +39,7 @@ def activation_bytes(network: nn.Module, images: int, height: int, width: int) -
 
 
 def total_memory(device: torch.device) -> int | None:
-    """Bytes of memory of a device; None where it cannot be known."""
+    """Memory of a device in bytes; None if it is unknown."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     try:
@@ -49,7 +49,7 @@ def total_memory(device: torch.device) -> int | None:
 
 
 def require_memory(network: nn.Module, device: torch.device, *, images: int, height: int, width: int) -> None:
-    """Raise InputError when a training step on ``images`` crops cannot fit the memory of ``device``."""
+    """Raise InputError if a training step on ``images`` crops cannot fit the memory of ``device``."""
     available = total_memory(device)
     needed = activation_bytes(network, images, height, width)
     if available is not None and needed > available:

@@ -1,4 +1,4 @@
-"""How many parameters a network has where it is used, and where it is trained."""
+"""The number of parameters of a network, in use and in training."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from u2pl.engine.inference import Tagged
 
 
 def training_parameters(network: nn.Module) -> int:
-    """All parameters, those of heads that only train with them."""
+    """All parameters, including heads that are only used in training."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def inference_parameters(network: nn.Module, *, height: int, width: int) -> int:
-    """Parameters that the class scores of an image of this size depend on, those of a classification head among them.
+    """Parameters that the class scores of an image of this size depend on, including a classification head.
 
-    Found by walking the graph that autograd records, on the meta device: nothing is computed, and ``network`` stays as
-    it is.
+    The function walks the graph that autograd records on the meta device. Nothing is computed, and ``network`` does not
+    change.
     """
     shadow = copy.deepcopy(network).to("meta").eval().requires_grad_(True)
     with torch.enable_grad():
@@ -29,7 +29,7 @@ def inference_parameters(network: nn.Module, *, height: int, width: int) -> int:
     seen, reached = set(waiting), 0
     while waiting:
         node = waiting.pop()
-        if hasattr(node, "variable"):  # where the gradient of a parameter would gather
+        if hasattr(node, "variable"):  # the node that collects the gradient of a parameter
             reached += node.variable.numel()
         following = {before for before, _ in node.next_functions if before is not None} - seen
         seen |= following

@@ -1,4 +1,4 @@
-"""Which parameters learn at which rate."""
+"""Learning rate and weight decay of each parameter."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from u2pl.networks.transformers import layers_of, undecayed
 def parameter_groups(
     network: Any, *, lr: float, head_lr_factor: float, weight_decay: float, layer_decay: float | None = None
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser: each parameter of the network in one of them.
+    """Groups for an optimiser. Each parameter of the network is in one of them.
 
-    The encoder learns at ``lr``, the heads at ``lr * head_lr_factor``. With ``layer_decay``, the layer of the encoder
-    that is k layers below its last one learns at ``lr * layer_decay ** k`` (Bao et al. 2022, arXiv 2106.08254), and
-    vectors, such as norms and biases, position embeddings and tokens are exempt from weight decay, as is usual for
-    transformers.
+    The encoder learns at ``lr``, the heads at ``lr * head_lr_factor``. With ``layer_decay``, the encoder's layer k
+    below its last one learns at ``lr * layer_decay ** k`` (Bao et al. 2022, arXiv 2106.08254). Vectors, such as norms
+    and biases, position embeddings and tokens then have no weight decay, as is usual for transformers.
 
     Args:
         network: has an ``encoder``, ``encoder_parameters()`` and ``head_parameters()``.

@@ -1,1 +1,1 @@
-"""Many trainings for one answer: comparisons of methods and ablations of settings."""
+"""Many trainings for one result: comparisons of methods and ablations of settings."""

@@ -1,4 +1,4 @@
-"""One setting after another changed, against the configuration as it is."""
+"""Ablations: change one setting at a time and compare with the unchanged configuration."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def ablate(
     console: Console,
     watchers: tuple[Watcher, ...] = (),
 ) -> list[Record]:
-    """Train the configuration as it is, and with each value of each axis, and write what comes of it.
+    """Train the configuration unchanged and with each value of each axis, and write the results.
 
-    ``out`` gets a run folder each, ``results.json``, ``table.md`` and ``plot.png``; these are written anew after every
-    run. Settings that come to the same configuration are trained once. Runs that are finished are left alone, and one
-    that was stopped goes on. Raises InputError before any training where one of them could not begin.
+    ``out`` gets a folder for each run, and ``results.json``, ``table.md`` and ``plot.png``, which are updated after
+    every run. Settings with equal configurations are trained once. Finished runs are kept and stopped runs resume.
+    Raises InputError before any training if one of the runs could not begin.
 
     Args:
-        source, overrides: the reference.
+        source, overrides: the reference configuration.
         axes: values by key, as YAML.
-        grid: every combination of the values in place of one change at a time.
-        seeds: none: the configuration's own.
-        keep_checkpoints: leave ``last.ckpt`` in the folders of finished runs.
+        grid: train every combination of the values instead of one change at a time.
+        seeds: empty: the configuration's seed.
+        keep_checkpoints: keep ``last.ckpt`` in the folders of finished runs.
         dry_run: list the runs and train none.
     """
     settings = plan_ablation(
@@ -64,7 +64,7 @@ def ablate(
 def plan_ablation(
     planner: Planner, *, axes: Mapping[str, Sequence[str]], grid: bool, seeds: Sequence[int]
 ) -> list[Setting]:
-    """The reference, then every setting, with a trial for each seed; equal configurations share theirs."""
+    """The reference, then every setting, with a trial per seed. Equal configurations share their trials."""
     if not axes:
         raise InputError("there is nothing to ablate; give --axis KEY=VALUE,VALUE")
     if "seed" in axes:
@@ -75,7 +75,7 @@ def plan_ablation(
         chosen = []
         for seed in dict.fromkeys(seeds or (planner.shared.seed,)):
             trial = planner.trial((name, str(seed)), overrides, seed=seed, baseline=name == REFERENCE)
-            content = trial.config.model_dump_json(exclude={"train": {"epochs"}})  # the steps say it all
+            content = trial.config.model_dump_json(exclude={"train": {"epochs"}})  # the steps contain them
             chosen.append(known.setdefault(content, trial))
         return tuple(chosen)
 
@@ -86,7 +86,7 @@ def plan_ablation(
 
 
 def _changes(axes: Mapping[str, Sequence[str]], *, grid: bool) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Axis, value and overrides of every setting; of a grid, the axes are one."""
+    """Axis, value and overrides of every setting. A grid has one axis, which combines all."""
     if not grid:
         for key, values in axes.items():
             yield from ((key, value, (f"{key}={value}",)) for value in values)
@@ -97,6 +97,6 @@ def _changes(axes: Mapping[str, Sequence[str]], *, grid: bool) -> Iterator[tuple
 
 
 def _in_turn(settings: Sequence[Setting]) -> list[Trial]:
-    """Each trial once, those of the first seed first: an ablation that is stopped has something of everything."""
+    """Each trial once, ordered by seed, so that a stopped ablation has results for every setting."""
     by_seed = itertools.chain.from_iterable(zip(*(setting.trials for setting in settings), strict=True))
     return list({trial.folder: trial for trial in by_seed}.values())

@@ -1,4 +1,4 @@
-"""The plot of an ablation: a panel per axis, a row per value, beside the reference."""
+"""The plot of an ablation: one panel per axis and one row per value, with the reference."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from u2pl.experiments.trials import Setting
 from u2pl.report.plot_style import COLOURS, GRAY, MIOU, figure_of, save, tidy, wrapped
 
 WIDTH = 7.0  # inches
-_ROW, _PANEL, _FRAME = 0.32, 0.45, 0.9  # inches of a row, of what a panel adds to its rows, and of the rest
+_ROW, _PANEL, _FRAME = 0.32, 0.45, 0.9  # inches per row, added per panel, and of the rest
 
 
 def height_of(settings: Sequence[Setting]) -> float:
-    """Of the plot, in inches: it grows with the settings."""
+    """Height of the plot in inches. It grows with the number of settings."""
     panels = _panels(settings)
     return round(_FRAME + _PANEL * len(panels) + _ROW * sum(map(len, panels.values())), 2)
 
 
 def plot_ablation(path: Path, settings: Sequence[Setting], records: Mapping[Path, Record]) -> None:
-    """Dots with error bars of one standard deviation, and the reference, the first setting, as a dashed line."""
+    """Dots with error bars of one standard deviation. A dashed line is the reference, the first setting."""
     panels = _panels(settings)
     figure = figure_of(WIDTH, height_of(settings))
     ratios = [_PANEL + _ROW * len(rows) for rows in panels.values()]

@@ -1,4 +1,4 @@
-"""The table of an ablation: a line per value of each axis, with the difference it makes."""
+"""The table of an ablation: one row per value of each axis, with its difference from the reference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from u2pl.report.grid import Grid
 
 
 def ablation_grid(settings: Sequence[Setting], records: Mapping[Path, Record]) -> Grid:
-    """What the settings came to, the reference first; ``records`` are by folder. A dash is for what is not there."""
+    """The results of the settings, the reference first. ``records`` are by folder. A dash is a missing result."""
     reference = settings[0]
     rows = []
     for setting in settings:
@@ -29,7 +29,7 @@ def ablation_grid(settings: Sequence[Setting], records: Mapping[Path, Record]) -
 
 
 def difference(setting: Setting, reference: Setting, records: Mapping[Path, Record]) -> float | None:
-    """Mean difference in mIoU over the seeds that both have; None while there is none."""
+    """Mean difference in mIoU over the seeds that both have; None if there is none."""
     return mean_or_none(
         records[trial.folder].miou - records[base.folder].miou
         for trial, base in zip(setting.trials, reference.trials, strict=True)
@@ -38,6 +38,6 @@ def difference(setting: Setting, reference: Setting, records: Mapping[Path, Reco
 
 
 def mean_or_none(values: Iterable[float]) -> float | None:
-    """The mean; None of no values."""
+    """The mean; None without values."""
     known = list(values)
     return statistics.fmean(known) if known else None

@@ -1,4 +1,4 @@
-"""Lists, variants and axes as they are written on the command line."""
+"""Parsers for lists, variants and axes on the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OPENING, _CLOSING, _QUOTES = "[{(", "]})", "'\""
 
 
 def split_outside_brackets(text: str) -> list[str]:
-    """Split on commas that are neither in brackets nor in quotes: ``[1,2],3`` -> ``[1,2]`` and ``3``."""
+    """Split at commas outside of brackets and quotes: ``[1,2],3`` -> ``[1,2]`` and ``3``."""
     parts, depth, quote = [""], 0, ""
     for character in text:
         if quote:
@@ -30,7 +30,7 @@ def split_outside_brackets(text: str) -> list[str]:
 
 
 def parse_list(option: str, text: str | None) -> list[str]:
-    """``a,b`` -> a and b, each once; nothing for None. Raises InputError for an empty item."""
+    """``a,b`` -> a and b, without duplicates; empty for None. Raises InputError for an empty item."""
     if text is None:
         return []
     items = split_outside_brackets(text)
@@ -49,7 +49,7 @@ def parse_seeds(text: str | None) -> list[int]:
 
 
 def parse_variants(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """``NAME: key=value key=value`` -> overrides by name. Values with spaces are quoted as in a shell."""
+    """``NAME: key=value key=value`` -> overrides by name. Quote values with spaces as in a shell."""
     variants: dict[str, tuple[str, ...]] = {}
     for text in texts:
         name, colon, settings = text.partition(":")

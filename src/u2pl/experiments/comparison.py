@@ -1,4 +1,4 @@
-"""Methods and variants at several numbers of labels, over several seeds."""
+"""Comparisons of methods and variants at several numbers of labels, over several seeds."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def compare(
     console: Console,
     watchers: tuple[Watcher, ...] = (),
 ) -> list[Record]:
-    """Train every method and variant with every number of labels and seed, and write what comes of it.
+    """Train every method and variant with every number of labels and seed, and write the results.
 
-    ``out`` gets a run folder each, ``results.json``, ``table.md`` and ``plot.png``; these are written anew after every
-    run. Runs that are finished are left alone, and one that was stopped goes on. Raises InputError before any training
-    where one of them could not begin.
+    ``out`` gets a folder for each run, and ``results.json``, ``table.md`` and ``plot.png``, which are updated after
+    every run. Finished runs are kept and stopped runs resume. Raises InputError before any training if one of the runs
+    could not begin.
 
     Args:
-        source, overrides: the configuration that all share.
+        source, overrides: the configuration that all runs share.
         methods: values of ``method.name``.
-        variants: overrides by the name they are to have in the table.
-        labeled: values of ``data.labeled``, of the source where there are two domains; none: the configuration's own.
-        seeds: none: the configuration's own.
-        all_labels: also ``supervised`` on all labels, of the target where there are two domains.
-        keep_checkpoints: leave ``last.ckpt`` in the folders of finished runs.
+        variants: overrides by the variant's name in the table.
+        labeled: values of ``data.labeled`` (with two domains, of the source); empty: the configuration's value.
+        seeds: empty: the configuration's seed.
+        all_labels: also train ``supervised`` on all labels (with two domains, of the target).
+        keep_checkpoints: keep ``last.ckpt`` in the folders of finished runs.
         dry_run: list the runs and train none.
     """
     trials = plan_comparison(
@@ -78,7 +78,7 @@ def plan_comparison(
     seeds: Sequence[int],
     all_labels: bool,
 ) -> list[Trial]:
-    """All trials, those of the first seed first: a comparison that is stopped has something of everything."""
+    """All trials, ordered by seed, so that a stopped comparison has results for every method."""
     lines: dict[str, tuple[str, ...]] = {name: (f"method.name={name}",) for name in methods}
     for name, settings in variants.items():
         if name in lines or name == ALL_LABELS:

@@ -12,15 +12,15 @@ from u2pl.experiments.trials import Trial
 from u2pl.report.plot_style import GRAY, MIOU, figure_of, look_of, save, tidy, wrapped
 
 WIDTH, HEIGHT = 8.0, 4.5  # inches
-_DODGE = 0.012  # share of the axis' width between two lines: their error bars stay apart
+_DODGE = 0.012  # share of the axis between two lines, so that error bars do not overlap
 
-Points = list[tuple[int, Summary]]  #: number of labeled images, ascending, and what it came to
+Points = list[tuple[int, Summary]]  #: number of labeled images, ascending, and the result
 
 
 def plot_comparison(path: Path, trials: Sequence[Trial], records: Mapping[Path, Record]) -> None:
-    """A line per method with error bars of one standard deviation; dots where there is one number of labels.
+    """A line per method with error bars of one standard deviation, or dots if there is one number of labels.
 
-    A baseline is a dashed line through the whole plot.
+    A baseline is a dashed line across the plot.
     """
     names = dict.fromkeys(trial.name for trial in trials if not trial.baseline)
     lines = {name: _points([trial for trial in trials if trial.name == name], records) for name in names}
@@ -37,7 +37,7 @@ def plot_comparison(path: Path, trials: Sequence[Trial], records: Mapping[Path, 
     if upper is not None:
         _draw_baseline(axes, upper, f"{baseline[0].name} ({baseline[0].images})", across=len(counts) > 1)
     handles, labels = axes.get_legend_handles_labels()
-    if upper is not None:  # a plain line, which comes before those with error bars
+    if upper is not None:  # as a plain line it comes before lines with error bars
         handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]
     if handles:
         figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
@@ -45,7 +45,7 @@ def plot_comparison(path: Path, trials: Sequence[Trial], records: Mapping[Path, 
 
 
 def _points(trials: Sequence[Trial], records: Mapping[Path, Record]) -> Points:
-    """A point for each choice of labeled images; two choices may be of as many."""
+    """One point per choice of labeled images. Two choices may have equally many images."""
     choices = {trial.labeled: trial.images for trial in sorted(trials, key=lambda trial: trial.images)}
     found = []
     for labeled, images in choices.items():
@@ -86,7 +86,7 @@ def _draw_dots(axes: Axes, lines: Mapping[str, Points], images: int) -> None:
 
 
 def dot(axes: Axes, point: Summary, row: int, *, color: str, marker: str) -> None:
-    """A summary in a row of its own: mean, one standard deviation, and the single runs, faintly."""
+    """A summary in its own row: the mean, one standard deviation, and the single runs as faint dots."""
     axes.errorbar(point.mean, row, xerr=point.std, color=color, marker=marker, capsize=3, linestyle="none", zorder=3)
     if point.std is not None:
         axes.scatter(point.values, [row] * len(point.values), s=14, color=color, alpha=0.4, linewidths=0, zorder=2)
@@ -104,5 +104,5 @@ def _spread(points: Points) -> bool:
 
 
 def bars(lines: Iterable[Points]) -> str:
-    """What error bars are, where there are any; for the label of an axis."""
+    """The part of an axis label that explains error bars; empty if there are none."""
     return "; bars: one standard deviation over seeds" if any(map(_spread, lines)) else ""

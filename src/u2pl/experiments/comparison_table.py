@@ -1,4 +1,4 @@
-"""The table of a comparison: a line per method, a column per number of labels."""
+"""The table of a comparison: one row per method and one column per number of labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DASH = "-"
 
 
 def comparison_grid(trials: Sequence[Trial], records: Mapping[Path, Record]) -> Grid:
-    """What the finished ones of the trials came to; ``records`` are by folder. A dash is for what is not there."""
+    """The results of the finished trials. ``records`` are by folder. A dash is a missing result."""
     columns = dict.fromkeys(trial.labeled for trial in (*_without_baseline(trials), *trials))
     lines = {name: [trial for trial in trials if trial.name == name] for name in dict.fromkeys(t.name for t in trials)}
     heads = any(millions(trial.parameters) != millions(trial.training_parameters) for trial in trials)
@@ -30,7 +30,7 @@ def comparison_grid(trials: Sequence[Trial], records: Mapping[Path, Record]) -> 
 
 
 def note(trials: Iterable[Trial]) -> str:
-    """What the numbers of a table are."""
+    """The note of a table: what its numbers are."""
     seeds = list(dict.fromkeys(trial.seed for trial in trials))
     over = f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"
     spread = ", mean ± standard deviation of the sample" if len(seeds) > 1 else ""
@@ -38,12 +38,12 @@ def note(trials: Iterable[Trial]) -> str:
 
 
 def millions(parameters: int) -> str:
-    """``40.5 M``."""
+    """A number of parameters as ``40.5 M``."""
     return f"{parameters / 1e6:.1f} M"
 
 
 def ms_per_step(trials: Iterable[Trial], records: Mapping[Path, Record]) -> str:
-    """Median over the finished trials."""
+    """Median milliseconds per step over the finished trials."""
     known = [records[trial.folder].ms_per_step for trial in trials if trial.folder in records]
     times = [time for time in known if time is not None]
     return f"{statistics.median(times):.0f}" if times else DASH
@@ -54,7 +54,7 @@ def _without_baseline(trials: Iterable[Trial]) -> Iterable[Trial]:
 
 
 def _header(column: Sequence[Trial]) -> str:
-    """The number of labeled images, or all numbers that lines have, and how they were asked for if that says more."""
+    """The number, or numbers, of labeled images of a column, and their choice if that adds information."""
     baseline, labeled = column[-1].baseline, column[-1].labeled
     counts = " or ".join(map(str, dict.fromkeys(trial.images for trial in column)))
     if baseline:

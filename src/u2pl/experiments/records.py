@@ -1,4 +1,4 @@
-"""What a finished run leaves to be compared, and the statistics over seeds."""
+"""The results of finished runs, and statistics over seeds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from u2pl.engine.evaluate import Scores
 from u2pl.errors import InputError
 from u2pl.experiments.trials import Trial
 
-SCORES = "scores.json"  #: its being there says that the run is finished
+SCORES = "scores.json"  #: if this file exists, the run is finished
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One finished run. Scores are in percent, after the last step, of the network that the method leaves to use."""
+    """One finished run. Scores are in percent, after the last step, of the network that the method recommends."""
 
     name: str
     method: str
@@ -31,25 +31,25 @@ class Record:
     student_miou: float
     parameters: int
     training_parameters: int
-    ms_per_step: float | None  #: median over the reports of the run
+    ms_per_step: float | None  #: median over the lines of metrics
     minutes: float  #: of training, without validation
     folder: str
     overrides: list[str]
 
 
 def write_scores(folder: Path, scores: Mapping[str, Scores]) -> None:
-    """Mark a run as finished with the scores of its networks, the one to use last."""
+    """Mark a run as finished, with the scores of its networks. The last one is the network to use."""
     saved = {name: score.as_json() for name, score in scores.items()}
     write_text_atomically(folder / SCORES, json.dumps(saved, indent=1) + "\n")
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run of this folder has been trained to its end and scored."""
+    """Whether the run in this folder is trained to its end and scored."""
     return (folder / SCORES).exists() and (folder / "config.yaml").exists()
 
 
 def read_record(trial: Trial) -> Record:
-    """What a finished trial has come to. Raises InputError for files of its folder that cannot be read."""
+    """The result of a finished trial. Raises InputError for files in its folder that cannot be read."""
     path = trial.folder / SCORES
     try:
         scores: dict[str, Any] = json.loads(path.read_text())
@@ -79,10 +79,9 @@ def read_record(trial: Trial) -> Record:
 
 
 def pace(lines: Iterable[Mapping[str, Any]]) -> tuple[float | None, float]:
-    """Median milliseconds of a step, and minutes of all steps, from the lines of ``metrics.jsonl``.
+    """Median milliseconds per step, and minutes of all steps, from the lines of ``metrics.jsonl``.
 
-    Each line with a speed speaks for the steps since the line before, so that breaks between parts of a run that was
-    stopped do not count.
+    The speed in a line holds for the steps since the line before, so breaks of a stopped run do not count.
     """
     steps, speeds = [0], []
     for line in lines:
@@ -96,16 +95,16 @@ def pace(lines: Iterable[Mapping[str, Any]]) -> tuple[float | None, float]:
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    """``results.json``: a list with an object a run."""
+    """Write ``results.json``: a list with one object per run."""
     write_text_atomically(path, json.dumps([asdict(record) for record in records], indent=1) + "\n")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Runs that differ in the seed alone."""
+    """Runs that only differ in the seed."""
 
-    values: tuple[float, ...]  #: one of each finished run, at least one
-    wanted: int  #: runs, finished or not
+    values: tuple[float, ...]  #: one per finished run, at least one
+    wanted: int  #: number of runs, finished or not
 
     @property
     def mean(self) -> float:
@@ -123,7 +122,7 @@ class Summary:
 
 
 def summary(trials: Iterable[Trial], records: Mapping[Path, Record]) -> Summary | None:
-    """mIoU of those trials that are finished; None while there is none. ``records`` are by folder."""
+    """mIoU of the finished trials; None without one. ``records`` are by folder."""
     trials = list(trials)
     values = tuple(records[trial.folder].miou for trial in trials if trial.folder in records)
     return Summary(values, len(trials)) if values else None

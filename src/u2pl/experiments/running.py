@@ -1,4 +1,4 @@
-"""Train the trials one after another: finished ones are left alone, stopped ones go on."""
+"""Train trials one after another. Finished ones are skipped, stopped ones resume."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def run_into(
     dry_run: bool = False,
     watchers: tuple[Watcher, ...] = (),
 ) -> list[Record]:
-    """Train the trials, and write ``results.json``, ``table.md`` and ``plot.png`` into ``out`` after each of them.
+    """Train the trials. Write ``results.json``, ``table.md`` and ``plot.png`` into ``out`` after each of them.
 
-    Raises InputError, once all have had their turn, where some failed.
+    Raises InputError after the last trial if some failed.
 
     Args:
-        grid, plot: make the table, and write the plot to a path, of what is finished.
+        grid, plot: make the table, and write the plot to a path, from the finished trials.
         dry_run: list the trials and train none.
     """
     print_choices(console, list({str(choice): choice for trial in trials for choice in trial.choices}.values()))
@@ -76,14 +76,14 @@ def run_trials(
     keep_checkpoints: bool = False,
     watchers: tuple[Watcher, ...] = (),
 ) -> tuple[dict[Path, Record], list[str]]:
-    """Train what is not finished. Returns the records of what is, by folder, and why others failed.
+    """Train the trials that are not finished. Returns the records of finished ones by folder, and error messages.
 
-    A trial that fails does not keep the others from their turn. ``report`` is called at the beginning, where something
-    is finished, and after every run. Only the main process writes, reports and returns records.
+    If a trial fails, the others still run. ``report`` is called at the beginning if some trials are finished, and after
+    every run. Only the main process writes, reports and returns records.
 
     Args:
-        keep_checkpoints: leave ``last.ckpt`` in the folders of finished runs; it is only good for going on.
-        watchers: told of the progress of every training.
+        keep_checkpoints: keep ``last.ckpt`` in the folders of finished runs; it is only needed to resume.
+        watchers: receive the progress of every training.
     """
     records: dict[Path, Record] = {}
     failures: list[str] = []
@@ -105,7 +105,7 @@ def run_trials(
                 _train(trial, console, watchers)
         except InputError as error:
             if trial.config.train.devices * trial.config.train.nodes > 1:
-                raise  # the other processes may wait for this one for ever
+                raise  # the other processes may wait for this one forever
             failures.append(str(error))
             console.print(Text(str(error), style="red"))
         else:
@@ -117,14 +117,14 @@ def run_trials(
 
 
 def state_of(trial: Trial) -> str:
-    """What :func:`run_trials` would do with it."""
+    """What :func:`run_trials` would do with a trial."""
     if is_finished(trial.folder):
         return "finished"
     return "goes on" if (trial.folder / "last.ckpt").exists() else "new"
 
 
 def list_trials(trials: Sequence[Trial], console: Console) -> None:
-    """Print what would be trained."""
+    """Print the trials and their state."""
     table = Table(title=f"{len(trials)} run{'s' * (len(trials) > 1)} in {trials[0].folder.parent}")
     for column in ("folder", "labeled images", "steps", "state"):
         table.add_column(column, justify="right" if column in ("labeled images", "steps") else "left")
@@ -144,7 +144,7 @@ def _train(trial: Trial, console: Console, watchers: tuple[Watcher, ...]) -> Non
 
 
 def _settled(trial: Trial, *, keep_checkpoints: bool) -> Record:
-    """The record of a finished trial, once its checkpoint is gone: with a memory bank it is many times the weights."""
+    """The record of a finished trial. Removes its checkpoint, which is many times the weights with a memory bank."""
     if not keep_checkpoints:
         (trial.folder / "last.ckpt").unlink(missing_ok=True)
     return read_record(trial)

@@ -1,4 +1,4 @@
-"""What is to be trained: each trial built once before any training, so that bad input shows first."""
+"""Plan the trials: each is built once before any training, so that bad input shows first."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from u2pl.data.source import DataSource
 from u2pl.engine.parameter_count import inference_parameters, training_parameters
 from u2pl.errors import InputError
 
-#: How long training is and what a step sees, which no line of a comparison changes unless it says so.
+#: Length of training and data of a step. They are the same for all lines of a comparison, unless a line sets them.
 ALIKE = (*(f"train.{key}" for key in ("steps", "batch_size", "crop_size", "scale_range", "jitter", "eval_every")),)
 _LONGEST = 120  # characters of a folder's name
 
@@ -44,18 +44,18 @@ class Trial:
     labeled: str  #: ``data.labeled``, as text
     seed: int
     folder: Path
-    config: Config  #: as it will be saved with the run
+    config: Config  #: as saved with the run
     overrides: tuple[str, ...]  #: on top of the configuration that all trials share
-    images: int  #: labeled ones
-    parameters: int  #: that the model in use has
+    images: int  #: number of labeled images
+    parameters: int  #: of the model in use
     training_parameters: int
-    baseline: bool = False  #: what the others are held against
+    baseline: bool = False  #: whether the others are compared with it
     choices: tuple[Choice, ...] = ()  #: one for each group of keys that were `auto`
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of an ablation: a value of an axis, with a trial for each seed."""
+    """A row of an ablation: a value of an axis, with one trial per seed."""
 
     axis: str
     value: str
@@ -65,12 +65,13 @@ class Setting:
 class Planner:
     """Makes the trials of one command.
 
-    Each is built as its training will build it, parts that trials share once, and nothing is trained or written.
+    Each trial is built in the same way as in its training. Parts that trials share are built once. Nothing is trained
+    or written.
 
     Args:
-        source, overrides: the configuration that all trials share, as ``u2pl train`` takes it.
+        source, overrides: the configuration that all trials share, as for ``u2pl train``.
         out: the folder of all runs.
-        alike: keys, or sections, that all trials have from the shared configuration where it says `auto`.
+        alike: keys or sections that are chosen once for all trials, where the shared configuration has `auto`.
     """
 
     def __init__(
@@ -86,10 +87,10 @@ class Planner:
         self._named: dict[str, tuple[str, ...]] = {}
 
     def trial(self, parts: Sequence[str], overrides: Sequence[str], *, seed: int, baseline: bool = False) -> Trial:
-        """One trial, in a folder named by ``parts``, of which the first is its name.
+        """One trial, in a folder named after ``parts``. The first part is the name of the trial.
 
-        Raises InputError, with the trial's name before the reason, for whatever its training would refuse before the
-        first step, but for files that cannot be read.
+        Raises InputError for everything that its training would refuse before the first step, except files that cannot
+        be read. The message begins with the trial's name.
         """
         name = parts[0]
         with naming(name):
@@ -117,7 +118,7 @@ class Planner:
 
     @cached_property
     def _model(self) -> tuple[Config, tuple[Choice, ...]]:
-        """What all trials have alike, and why: chosen once, for the shared configuration."""
+        """The values that all trials share, and the reasons: chosen once, for the shared configuration."""
         if not self.alike:
             return self.shared, ()
         source = self._source(self.shared)
@@ -139,9 +140,9 @@ class Planner:
         return source
 
     def _checked_network(self, config: Config, source: DataSource) -> tuple[nn.Module, int]:
-        """The network a trial trains, on the meta device, and its parameters in use.
+        """The network of a trial, on the meta device, and the number of its parameters in use.
 
-        Its method and optimizer are built around it, too.
+        Also builds its method and optimizer, to check them.
         """
         train, method = config.train, config.method
         sizes = train.crop_size, train.batch_size, train.accelerator, len(source.classes)
@@ -165,25 +166,25 @@ class Planner:
 
     def _folder(self, parts: tuple[str, ...]) -> Path:
         name = safe_name(*parts)
-        owner = self._named.setdefault(name.casefold(), parts)  # some file systems know no case
+        owner = self._named.setdefault(name.casefold(), parts)  # some file systems ignore case
         if owner != parts:
             raise InputError(f"{' '.join(owner)} and {' '.join(parts)} would share the folder {name}; name them apart")
         return self.out / name
 
 
 def labeled_text(config: Config) -> str:
-    """``data.labeled``, of the source where there are two domains, or `all`, which it is when unset."""
+    """``data.labeled`` (with two domains, of the source); `all` if it is not set."""
     part = config.data.source if across_domains(config) and not config.data.upper_bound else config.data
     return "all" if part is None or part.labeled is None else str(part.labeled)
 
 
 def across_domains(config: Config) -> bool:
-    """Whether the labels are of another data set than what is validated on."""
+    """Whether labels come from another data set than the validation images."""
     return config.data.name == "domain"
 
 
 def safe_name(*parts: str) -> str:
-    """A folder's name of letters, digits and ``._-``, whatever the parts are."""
+    """A folder name of letters, digits and ``._-``, for any parts."""
     name = "-".join(re.sub(r"[^A-Za-z0-9._-]+", "_", part).strip("._") or "_" for part in parts)
     if len(name) <= _LONGEST:
         return name
@@ -192,7 +193,7 @@ def safe_name(*parts: str) -> str:
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Put the name of a trial before what is wrong with it."""
+    """Put the name of a trial before the message of an InputError."""
     try:
         yield
     except InputError as error:

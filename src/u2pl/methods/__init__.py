@@ -1,4 +1,4 @@
-"""One training step each, written to read like the algorithm of its paper."""
+"""Training methods. Each step reads like the algorithm of its paper."""
 
 from u2pl.methods.base import Method
 from u2pl.methods.ema import EmaTeacher
@@ -11,7 +11,7 @@ from u2pl.methods.u2pl import U2PL
 from u2pl.methods.weak_u2pl import WeakU2PL
 from u2pl.methods.weighting import ConfidentShare, LambdaU, ReliableShare
 
-#: By the name that a configuration gives them.
+#: Methods by their name in a configuration.
 METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
     "mean_teacher": MeanTeacher,

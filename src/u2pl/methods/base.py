@@ -1,4 +1,4 @@
-"""What the engine expects of a method: a step that returns named losses, and what to do after it."""
+"""The interface of a method for the engine: a step that returns named losses, and hooks around it."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ PixelLoss = Callable[[Tensor, Tensor], Tensor]  #: (logits (B, C, H, W), target 
 
 
 class Method(nn.Module):
-    """A training method. Whatever it must remember between steps is in its state dict, so that resuming is exact."""
+    """A training method. Its state dict holds everything that it keeps between steps, so resuming is exact."""
 
     semi_supervised = False  #: whether batches need unlabeled images
-    has_teacher = False  #: whether another network than the student makes pseudo-labels
+    has_teacher = False  #: whether a network other than the student makes pseudo-labels
     has_contrast = False  #: whether it can train embeddings
     uses_tags = False  #: whether batches need image-level tags, and the network a classification head
-    strong_views: int | None = 1  #: strong views of each unlabeled image; None: as many as are asked for
+    strong_views: int | None = 1  #: strong views of each unlabeled image; None: any number
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """The unweighted losses of one step, by name.
 
         Args:
             student: the network in training; it is not part of the method.
-            batch: what this step drew.
+            batch: the data of this step.
             progress: t / T in [0, 1).
         """
         raise TypeError(f"{type(self).__name__} does not define a step")
 
     def after_step(self, student: nn.Module) -> None:
-        """Called after the optimizer's step."""
+        """Called after each optimizer step."""
 
     def diagnose(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Counts that tell whether unlabeled images train the student well, by the ``truth`` of a batch.
+        """Counts that show whether unlabeled images train the student well, measured with the ``truth`` of a batch.
 
-        May change what it likes: the engine puts student, method and random numbers back.
+        It may change the student and its own state: the engine restores them and the random numbers.
 
         Returns:
-            By name (2,) or, per class, (2, C) int64: how many, and out of how many. They add up over batches. Nothing
-            where there is nothing to look at yet.
+            By name (2,) or, per class, (2, C) int64: how many, and out of how many. Counts add up over batches. Empty
+            if there is nothing to count yet.
         """
         return {}
 
     def candidates(self, student: nn.Module) -> dict[str, nn.Module]:
-        """Networks worth evaluating, by name; the last one is the model to use."""
+        """The networks to evaluate, by name. The last one is the model to use."""
         return {"student": student}
 
     def get_extra_state(self) -> Any:
-        """Numbers a method counts on the host, saved with its tensors."""
+        """Numbers that the method counts on the host. They are saved with its tensors."""
         return {}
 
     def set_extra_state(self, state: Any) -> None:
-        """Restore :meth:`get_extra_state`."""
+        """Restore the result of :meth:`get_extra_state`."""
 
 
 def supervised_losses(output: SegmentationOutput, label: Tensor, loss: PixelLoss) -> dict[str, Tensor]:
-    """L_s of the output for labeled images, and the same loss on the auxiliary head where there is one."""
+    """L_s for labeled images, and the same loss for the auxiliary head if there is one."""
     losses = {"supervised": loss(output.logits, label)}
     if output.auxiliary is not None:
         losses["auxiliary"] = loss(output.auxiliary, label)

@@ -1,4 +1,4 @@
-"""Counts that tell why training on unlabeled images works or not. They need true labels, which training never has.
+"""Counts that show why training on unlabeled images works or fails. They need true labels, which training never uses.
 
 Each count is int64, (2,) or (2, C) by class: how many, and out of how many. Counts of several batches add up.
 """
@@ -17,10 +17,11 @@ Counts = dict[str, Tensor]
 
 
 def pseudo_label_counts(pseudo: PseudoLabel, truth: Tensor | None, *, num_classes: int) -> Counts:
-    """Of reliable and of unreliable pixels: ``share``, ``accuracy``, ``recall``.
+    """``share``, ``accuracy`` and ``recall`` of reliable and of unreliable pixels.
 
-    ``share`` is of all valid pixels, ``accuracy`` of those whose true class is known, both by pseudo-label.
-    ``recall`` is, by true class, the share of its valid pixels that are in the set and labeled right.
+    ``share`` is the part of all valid pixels that is in the set, by pseudo-label. ``accuracy`` is the part of its
+    pixels that is labeled correctly, among those with a known true class, by pseudo-label. ``recall`` is the part of
+    the valid pixels of a true class that is in the set and labeled correctly.
 
     Args:
         truth: (B, H, W) int64, IGNORE_INDEX where unknown; None: unknown everywhere.
@@ -39,25 +40,25 @@ def pseudo_label_counts(pseudo: PseudoLabel, truth: Tensor | None, *, num_classe
 
 
 def contrast_counts(contrast: UnreliableContrast, keys: Keys, *, labeled: int) -> Counts:
-    """Of the anchors that a contrast has in a batch, and of its queues.
+    """Counts of a contrast's anchors in a batch, and of its queues.
 
     Args:
-        labeled: the first so many images are labeled.
+        labeled: number of labeled images, which come first.
     """
     anchors = anchor_mask(keys.target, keys.probability, min_probability=contrast.min_probability)
     truth = keys.truth
-    if truth is not None:  # what has a label is right by definition, pasted or not
+    if truth is not None:  # labeled pixels are correct by definition, pasted or not
         truth = truth.masked_fill(keys.label != IGNORE_INDEX, IGNORE_INDEX)
     return anchor_counts(anchors, truth, labeled=labeled) | queue_counts(contrast.bank)
 
 
 def anchor_counts(is_anchor: Tensor, truth: Tensor | None, *, labeled: int) -> Counts:
-    """``anchors/classes``: classes with an anchor, for each batch; ``anchors/accuracy``: unlabeled ones that are right.
+    """``anchors/classes``: classes with an anchor, per batch; ``anchors/accuracy``: correct unlabeled anchors.
 
     Args:
-        is_anchor: (B, C, h, w) bool, of :func:`u2pl.pixels.contrast.anchor_mask`.
+        is_anchor: (B, C, h, w) bool, from :func:`u2pl.pixels.contrast.anchor_mask`.
         truth: (B, h, w) int64, IGNORE_INDEX where unknown; None: unknown everywhere.
-        labeled: the first so many images are labeled. Their anchors are right by definition, and not counted.
+        labeled: number of labeled images, which come first. Their anchors are correct by definition and do not count.
     """
     classes = is_anchor.any(dim=3).any(dim=2).any(dim=0).sum()
     anchors = is_anchor[labeled:]
@@ -71,9 +72,10 @@ def anchor_counts(is_anchor: Tensor, truth: Tensor | None, *, labeled: int) -> C
 
 
 def queue_counts(bank: MemoryBank) -> Counts:
-    """``queue/fill``: keys in the queue of a class; ``queue/purity``: those of them that are of another class.
+    """``queue/fill``: keys in the queue of a class; ``queue/purity``: keys in it that belong to another class.
 
-    A key of class c should not be of class c. Keys of unknown class do not count; of a bank that keeps no truth, all.
+    A key of class c should not belong to class c. Keys of unknown class do not count; without ``truth`` all are
+    unknown.
     """
     pure, known = torch.zeros_like(bank.fill), torch.zeros_like(bank.fill)
     for c, (start, fill) in enumerate(zip(bank.start.tolist(), bank.fill.tolist(), strict=True)):
@@ -88,12 +90,12 @@ def queue_counts(bank: MemoryBank) -> Counts:
 
 
 def agreement_counts(first: Tensor, second: Tensor, valid: Tensor) -> Counts:
-    """``agreement``: valid pixels (B, H, W) to which two logits (B, C, H, W) give the same most likely class."""
+    """``agreement``: valid pixels (B, H, W) where two logits (B, C, H, W) have the same most likely class."""
     same = first.argmax(dim=1) == second.argmax(dim=1)
     return {"agreement": torch.stack(((same & valid).sum(), valid.sum()))}
 
 
 def class_counts(label: Tensor, where: Tensor, num_classes: int) -> Tensor:
-    """(C,) int64: pixels of each class in (B, H, W) ``label`` where ``where`` holds; none of them is ignored."""
+    """(C,) int64: pixels of each class in (B, H, W) ``label`` where ``where`` is true, without ignored pixels."""
     inside = where & (label != IGNORE_INDEX)
     return torch.bincount(label.where(inside, num_classes).flatten(), minlength=num_classes + 1)[:num_classes]

@@ -12,16 +12,16 @@ from u2pl.structures import SegmentationOutput, Share
 
 
 class EmaTeacher(nn.Module):
-    """Same network as the student, averaged over its past (Tarvainen & Valpola 2017).
+    """A copy of the student whose weights are averaged over the student's past (Tarvainen & Valpola 2017).
 
-    The momentum is ``m = min(1 - 1/(k+1), ema_decay)`` with k updates done. Buffers, the statistics of batch
-    normalisation among them, are averaged as the weights are: the student's own statistics do not fit averaged weights.
+    The momentum is ``m = min(1 - 1/(k+1), ema_decay)`` after k updates. Buffers, such as batch-norm statistics, are
+    averaged like the weights: the student's own statistics do not fit averaged weights.
 
     Args:
         network: the student, freshly built; the teacher is a copy of it.
-        ema_decay: largest momentum m of the average.
-        passes: 2: the teacher also sees the mixed images, as in the released code; 1: its output for the weak images
-            is mixed instead, which is faster.
+        ema_decay: largest momentum of the teacher's moving average.
+        passes: 2: a second teacher pass on mixed images, as released; 1: mix its output for weak images, which is
+            faster.
     """
 
     def __init__(self, network: nn.Module, *, ema_decay: Share = 0.99, passes: Literal[1, 2] = 2) -> None:
@@ -37,12 +37,12 @@ class EmaTeacher(nn.Module):
         return self.network(image)
 
     def train(self, mode: bool = True) -> EmaTeacher:
-        """A teacher always evaluates."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()
     def start(self, student: nn.Module) -> None:
-        """Copy the student, once: later calls do nothing."""
+        """Copy the student once. Later calls do nothing."""
         if not self.started:
             for own, other in self._pairs(student):
                 own.copy_(other)
@@ -50,7 +50,7 @@ class EmaTeacher(nn.Module):
 
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:
-        """One step of the average."""
+        """Update the average with the student."""
         weight = 1 - min(1 - 1 / (self.updates + 1), self.ema_decay)
         pairs = self._pairs(student)
         floating = [pair for pair in pairs if pair[0].is_floating_point()]

@@ -1,4 +1,4 @@
-"""Consistency from weak to strong views by a fixed confidence threshold: FixMatch and UniMatch, without a teacher."""
+"""FixMatch and UniMatch: consistency of weak and strong views by a fixed confidence threshold, without a teacher."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel, SegmentationOutput
 
 
 class FixMatch(Method):
-    """FixMatch (Sohn et al. 2020, arXiv 2001.07685) for segmentation, after the baseline of UniMatch.
+    """FixMatch (Sohn et al. 2020, arXiv 2001.07685) for segmentation, like the baseline of UniMatch.
 
-    The student labels the weak view itself, in evaluation mode; where it is confident, it must say the same of the
+    The student labels the weak view in evaluation mode. Where it is confident, the label becomes its target for the
     mixed strong view.
 
     Args:
-        threshold: confidence that a pseudo-label needs.
-        mix: makes the strong views; CutMix unless given.
+        threshold: smallest confidence of a pseudo-label that trains.
+        mix: makes the strong views; default: CutMix.
         supervised_loss: L_s.
     """
 
@@ -42,7 +42,7 @@ class FixMatch(Method):
         self.label_loss, self.weighting = supervised_loss, ReliableShare()
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Returns ``supervised`` and ``unsupervised``; with such a head ``auxiliary``."""
+        """Returns ``supervised``, ``unsupervised`` and, with an auxiliary head, ``auxiliary``."""
         pseudo = self.make_pseudo_labels(student, batch, progress)
         mixed = self.mix(batch, pseudo)
         output = student_pass(student, batch, mixed)
@@ -51,35 +51,35 @@ class FixMatch(Method):
         return losses
 
     def make_pseudo_labels(self, student: nn.Module, batch: Batch, progress: float) -> PseudoLabel:
-        """The student's own labels of the weak images, reliable where they reach the threshold."""
+        """The student's own labels for the weak images, reliable where they reach the threshold."""
         pseudo = PseudoLabel.from_logits(teacher_pass(evaluated(student), batch).logits, batch.valid)
         return self.reliability.partition(pseudo, progress)
 
     def unsupervised_loss(self, logits: Tensor, pseudo: PseudoLabel) -> Tensor:
-        """Cross-entropy over reliable pixels, divided by the number of all valid ones: few of them weigh little."""
+        """Cross-entropy over reliable pixels, divided by the number of all valid ones: few pixels weigh little."""
         nothing = torch.full_like(pseudo.label, IGNORE_INDEX)
         return self.weighting(cross_entropy, logits, pseudo, known=nothing, predicted=pseudo)
 
     @torch.no_grad()
     def diagnose(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Pseudo-labels; the student labels its images itself, so that there is nothing else to compare."""
+        """Counts of the pseudo-labels. There is no teacher to compare the student with."""
         pseudo = self.make_pseudo_labels(student, batch, progress)
         classes = student(batch.image[:1]).logits.shape[1]
         return pseudo_label_counts(pseudo, batch.truth, num_classes=classes)
 
 
 class UniMatch(FixMatch):
-    """UniMatch (Yang et al. 2023, arXiv 2208.09910): two strong views and one with dropped features.
+    """UniMatch (Yang et al. 2023, arXiv 2208.09910): two strong views, and one view with dropped features.
 
-    L_u = (the mean over the strong views + the loss of the perturbed features) / 2. The release also halves the sum of
-    L_s and L_u, which is left to the learning rate here, and draws partners for CutMix from a second loader; here an
-    image's partner is the next of its batch. Takes the parts of :class:`FixMatch`.
+    L_u = (mean over the strong views + loss of the view with dropped features) / 2. The released code also halves the
+    sum of L_s and L_u; here the learning rate can do that. It draws partners for CutMix from a second loader; here the
+    partner of an image is the next one of its batch. Takes the arguments of :class:`FixMatch`.
     """
 
     strong_views = 2
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Returns ``supervised`` and ``unsupervised``; with such a head ``auxiliary``."""
+        """Returns ``supervised``, ``unsupervised`` and, with an auxiliary head, ``auxiliary``."""
         weak, _ = batch.unlabeled_views()
         output = student(torch.cat((batch.image, weak)), dropped=len(weak))
         _, clean, perturbed = output.logits.split((len(batch.image), len(weak), len(weak)))
@@ -95,7 +95,7 @@ class UniMatch(FixMatch):
 
     @torch.no_grad()
     def make_pseudo_labels(self, student: nn.Module, batch: Batch, progress: float) -> PseudoLabel:
-        """The student's own labels of the weak images, seen beside the labeled ones in training mode."""
+        """The student's own labels for the weak images, from a pass with the labeled images in training mode."""
         weak, _ = batch.unlabeled_views()
         logits = student(torch.cat((batch.image, weak)), dropped=len(weak)).logits
         pseudo = PseudoLabel.from_logits(logits[len(batch.image) : -len(weak)], batch.valid)
@@ -103,7 +103,7 @@ class UniMatch(FixMatch):
 
 
 def evaluated(student: nn.Module) -> Network:
-    """The student as a teacher of itself: in evaluation mode, without gradient."""
+    """The student as its own teacher: in evaluation mode, without gradient."""
 
     @torch.no_grad()
     def network(image: Tensor) -> SegmentationOutput:

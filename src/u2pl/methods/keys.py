@@ -1,4 +1,4 @@
-"""What the contrast asks of each pixel: the teacher's opinion, and the sets that anchors and negatives come from."""
+"""Inputs of the contrast for each pixel: the teacher's output, and the sets of anchors and negatives."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from u2pl.structures import IGNORE_INDEX, Batch, SegmentationOutput
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Pixels of labeled and mixed images, B = B_l + V B_u of them, at the resolution (h, w) of the embedding."""
+    """Pixels of B = B_l + V B_u labeled and mixed images, at the resolution (h, w) of the embedding."""
 
-    embedding: Tensor | None  #: (B, D, h, w), the teacher's
-    probability: Tensor  #: (B, C, h, w) float32, the teacher's
-    rank: Tensor  #: (B, C, h, w), O(c) by the teacher
-    target: Tensor  #: (B, h, w) int64, class of labeled and of reliable pixels, else IGNORE_INDEX
+    embedding: Tensor | None  #: (B, D, h, w), from the teacher
+    probability: Tensor  #: (B, C, h, w) float32, from the teacher
+    rank: Tensor  #: (B, C, h, w), O(c) from the teacher
+    target: Tensor  #: (B, h, w) int64, class of labeled and reliable pixels, else IGNORE_INDEX
     label: Tensor  #: (B, h, w) int64, true class of labeled pixels, else IGNORE_INDEX
     unreliable: Tensor  #: (B, h, w) bool, unlabeled pixels that serve as negatives
-    absent: Tensor | None  #: (B, C, h, w) bool, classes that a pixel is not, by the tags of its image
+    absent: Tensor | None  #: (B, C, h, w) bool, classes that the image's tags rule out
     truth: Tensor | None  #: (B, h, w) int64, true classes, for a diagnosis
 
 
 def mixed_output(teacher: SegmentationOutput, batch: Batch, mixed: MixedViews) -> SegmentationOutput:
-    """The teacher's output for labeled and weak images, its weak part mixed as the images are."""
+    """The teacher's output for labeled and weak images. The weak part is mixed like the images."""
     labeled = len(batch.image)
 
     def follow(tensor: Tensor) -> Tensor:
@@ -39,10 +39,10 @@ def mixed_output(teacher: SegmentationOutput, batch: Batch, mixed: MixedViews) -
 
 
 def make_keys(output: SegmentationOutput, batch: Batch, mixed: MixedViews, negative_keys: NegativeKeys) -> Keys:
-    """Sort the pixels of the teacher's ``output`` for labeled and mixed images into sets.
+    """Sort the pixels of labeled and mixed images into sets, from the teacher's ``output`` for these images.
 
-    Pixels that were pasted from labeled images are labeled pixels wherever they lie: anchors and hard negatives by
-    their true class, never negatives by what is predicted.
+    Pixels pasted from labeled images count as labeled pixels. They are anchors and hard negatives by their true class,
+    never negatives by prediction.
     """
     size = output.coarse.shape[-2:]
     probability = output.coarse.float().softmax(dim=1)
@@ -62,7 +62,7 @@ def make_keys(output: SegmentationOutput, batch: Batch, mixed: MixedViews, negat
 
 
 def absent_classes(batch: Batch, mixed: MixedViews, size: torch.Size) -> Tensor | None:
-    """(B, C, h, w) bool: classes that a valid pixel is not, since its image is not tagged with them."""
+    """(B, C, h, w) bool: true for a valid pixel and the classes that its image is not tagged with."""
     if batch.tags is None:
         return None
     valid = torch.ones_like(batch.weak[:, 0], dtype=torch.bool) if batch.valid is None else batch.valid  # type: ignore[index]
@@ -71,9 +71,9 @@ def absent_classes(batch: Batch, mixed: MixedViews, size: torch.Size) -> Tensor 
 
 
 def follow_tags(weak: Tensor, batch: Batch, mixed: MixedViews | None, *, labeled: bool) -> Tensor:
-    """What holds of weak images (B_u, C, h, w) bool, for the labeled images and, with ``mixed``, the mixed ones.
+    """Extend values of weak images (B_u, C, h, w) bool to labeled images and, with ``mixed``, to mixed images.
 
-    ``labeled`` is what holds of images with labels. Without ``mixed`` the weak images follow as they are.
+    ``labeled`` is the value for images with labels. Without ``mixed`` the weak images follow unchanged.
     """
     own = len(batch.image) - len(weak) if batch.seeded else len(batch.image)
     first = torch.full((own, *weak.shape[1:]), labeled, dtype=torch.bool, device=weak.device)
@@ -82,10 +82,10 @@ def follow_tags(weak: Tensor, batch: Batch, mixed: MixedViews | None, *, labeled
 
 
 def true_classes(batch: Batch, mixed: MixedViews, size: torch.Size) -> Tensor | None:
-    """(B, h, w) int64: labels, then true classes mixed as the images; None unless a run is diagnosed.
+    """(B, h, w) int64: labels, then true classes mixed like the images; None unless a run is diagnosed.
 
-    A seed is no truth: the true classes of a weak image stand in its place. Where a mix has erased, the class says
-    nothing.
+    Seeds are not true classes: the true classes of the weak image replace them. Where a mix erases pixels, the class
+    has no meaning.
     """
     if batch.truth is None:
         return None
@@ -94,5 +94,5 @@ def true_classes(batch: Batch, mixed: MixedViews, size: torch.Size) -> Tensor | 
 
 
 def downsample(tensor: Tensor, size: torch.Size) -> Tensor:
-    """(B, H, W) of any dtype to (B, h, w) by nearest neighbour."""
+    """Resize (B, H, W) of any dtype to (B, h, w) by nearest neighbour."""
     return F.interpolate(tensor.unsqueeze(1).float(), size=size).squeeze(1).to(tensor.dtype)

@@ -1,4 +1,4 @@
-"""Mean teacher with strong views: the step of U2PL without its contrastive term."""
+"""Mean teacher with strong views: U2PL's step without the contrastive loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from u2pl.methods.u2pl import U2PL
 
 
 class MeanTeacher(U2PL):
-    """CutMix mean teacher (French et al. 2020). Takes the parts of :class:`U2PL`, but for the contrast."""
+    """CutMix mean teacher (French et al. 2020). Takes the arguments of :class:`U2PL` except ``contrast``."""
 
     has_contrast = False
 

@@ -1,4 +1,4 @@
-"""The two kinds of parts that a method takes from outside: refiners of the teacher's output, and further losses."""
+"""The two kinds of optional parts of a method: refiners of the teacher's output, and further losses."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ class Refiner(nn.Module):
     """Changes the teacher's output before it becomes pseudo-labels and keys."""
 
     def observe(self, batch: Batch) -> None:
-        """Told of every batch before its step, warm-up included."""
+        """Called with every batch before its step, also during the warm-up."""
 
     def forward(self, output: SegmentationOutput, batch: Batch, mixed: MixedViews | None = None) -> SegmentationOutput:
         """Refine the teacher's output.
 
         Args:
-            output: without ``mixed``, for the weak images, which come last, perhaps for the labeled images before them;
-                with ``mixed``, for labeled and mixed images.
+            output: without ``mixed``, for the weak images, which may follow the labeled ones; with ``mixed``, for
+                labeled and mixed images.
         """
         raise TypeError(f"{type(self).__name__} refines nothing")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a further loss may look at. In the warm-up there is no unlabeled image to look at."""
+    """The inputs of a further loss. During the warm-up there are no unlabeled images."""
 
     batch: Batch
     output: StudentOutput
-    pseudo: PseudoLabel | None = None  #: (B_u, H, W), of the weak images
+    pseudo: PseudoLabel | None = None  #: (B_u, H, W), for the weak images
     mixed: MixedViews | None = None
-    keys: Keys | None = None  #: where a part of the method has a use for them
+    keys: Keys | None = None  #: None unless a part of the method uses them
 
 
 class FurtherLoss(nn.Module):
-    """A loss that the papers named by a method do not have."""
+    """A loss that is not in the papers of the methods."""
 
     in_warmup = False  #: whether it also trains during the warm-up
-    drops_features = False  #: whether the student also sees the weak images, plain and with dropped features
-    negative_keys: NegativeKeys | None = None  #: which pixels it calls unreliable, if it asks for :class:`Keys`
+    drops_features = False  #: whether the student also gets the weak images, plain and with dropped features
+    negative_keys: NegativeKeys | None = None  #: selects unreliable pixels, if the loss needs :class:`Keys`
 
     def forward(self, losses: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """The losses of the step by name, with this one added to them or folded into them."""
+        """The losses of the step by name, with this one added or merged into another."""
         raise TypeError(f"{type(self).__name__} has no loss")

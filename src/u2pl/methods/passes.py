@@ -1,4 +1,4 @@
-"""The forward passes of a step: which images a network sees, and where each finds its part of the output."""
+"""The forward passes of a step: which images a network gets, and the parts of its output."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Network = Callable[[Tensor], SegmentationOutput]
 
 
 def teacher_pass(teacher: Network, batch: Batch, *, labeled: bool = False) -> SegmentationOutput:
-    """The teacher's output for the weak images, with ``labeled`` for the labeled images before them."""
+    """The teacher's output for the weak images. With ``labeled`` the labeled images come before them."""
     weak, _ = batch.unlabeled_views()
     if not labeled:
         return teacher(weak)
-    if batch.seeded:  # the weak images are among the labeled ones: one look is enough
+    if batch.seeded:  # the labeled images include the weak ones: one pass is enough
         output = teacher(batch.image)
         return SegmentationOutput.cat([output, output[len(batch.image) - len(weak) :]])
     return teacher(torch.cat((batch.image, weak)))
@@ -27,7 +27,7 @@ def teacher_pass(teacher: Network, batch: Batch, *, labeled: bool = False) -> Se
 
 @dataclass(frozen=True, slots=True)
 class StudentOutput:
-    """The student's output for labeled images, mixed images and, if asked for, weak images with dropped features."""
+    """The student's output for labeled images, mixed images and, optionally, weak images with dropped features."""
 
     whole: SegmentationOutput
     labeled_images: int
@@ -35,24 +35,24 @@ class StudentOutput:
 
     @property
     def labeled(self) -> SegmentationOutput:
-        """For the labeled images."""
+        """The output for the labeled images."""
         return self.whole[: self.labeled_images]
 
     @property
     def mixed(self) -> SegmentationOutput:
-        """For the mixed images."""
+        """The output for the mixed images."""
         return self.whole[self.labeled_images :][: self.mixed_images]
 
     @property
     def labeled_and_mixed(self) -> SegmentationOutput:
-        """For both, the labeled images first."""
+        """The output for both, labeled images first."""
         return self.whole[: self.labeled_images + self.mixed_images]
 
 
 def student_pass(student: nn.Module, batch: Batch, mixed: MixedViews, *, dropped: bool = False) -> StudentOutput:
     """One forward pass over labeled and mixed images.
 
-    With ``dropped`` the weak images follow twice: as they are, and with half of their features dropped.
+    With ``dropped`` the weak images follow twice: unchanged, and with half of their features dropped.
     """
     images = torch.cat((batch.image, mixed.image))
     if dropped:

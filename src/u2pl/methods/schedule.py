@@ -9,11 +9,11 @@ from u2pl.structures import Share
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Warm-up and ramp. The defaults are the paper's for Cityscapes; on VOC it warms up an epoch.
+    """Warm-up and ramp. The defaults are the paper's for Cityscapes; on VOC the paper warms up for one epoch.
 
     Args:
-        warmup: first share of training that uses labels alone.
-        ramp: share of training after it over which the weight of L_u grows to its value; 0 in the paper.
+        warmup: share of training, at its start, that uses only labels.
+        ramp: share of training, after the warm-up, over which the weight of L_u rises; 0 in the paper.
     """
 
     warmup: Share = 0.0
@@ -24,5 +24,5 @@ class Schedule:
         return progress < self.warmup
 
     def ramped(self, progress: float) -> float:
-        """How far the ramp has come, 0 to 1."""
+        """Position on the ramp, from 0 to 1."""
         return min(1.0, (progress - self.warmup) / self.ramp) if self.ramp > 0 else 1.0

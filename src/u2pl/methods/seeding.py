@@ -1,4 +1,4 @@
-"""From image-level tags to labeled pixels: where the classifier looks, refined, and split into seeds."""
+"""From image-level tags to labeled pixels: class activation maps, their refinement, and seeds."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Factor = Annotated[float, Interval(gt=0, le=4)]
 
 @dataclass(frozen=True, slots=True)
 class Seeding:
-    """Class activation maps of several looks at an image -> refined maps -> seeds.
+    """Class activation maps of an image at several scales -> refined maps -> seeds.
 
-    K is the number of classes without the background; maps are in [0, 1].
+    K is the number of classes without the background. Maps are in [0, 1].
 
     Args:
-        warmup: share of training in which the tags train the classifier alone, before there are seeds.
-        scales: sizes at which the classifier looks at an image, as factors of the image's.
-        flip: it also looks at the mirror image.
+        warmup: share of training, at its start, in which tags train only the classifier and there are no seeds.
+        scales: scales of the image, as factors of its size, at which the classifier computes maps.
+        flip: also compute maps of the mirror image.
         stride: maps are refined at the resolution of the image divided by this.
-        refinement: of the maps by the colours of the image.
-        high: a map of at least this is foreground.
-        low: maps of at most this are background; what lies between is not a seed.
-        share: share of the teacher's segmentation in the maps, once there is one.
+        refinement: refines the maps by the colours of the image.
+        high: a pixel is foreground if its largest map is at least this.
+        low: a pixel is background if its largest map is at most this; between ``low`` and ``high`` it is no seed.
+        share: share of the teacher's segmentation in the maps, after the warm-up of the schedule.
 
     Raises:
         ValueError: ``low`` is above ``high``.
@@ -52,7 +52,7 @@ class Seeding:
 
     @property
     def threshold(self) -> float:
-        """Score of the background where every pixel has to be of some class: midway."""
+        """Score of the background if every pixel needs a class: midway between ``low`` and ``high``."""
         return (self.high + self.low) / 2
 
     @torch.no_grad()
@@ -61,8 +61,8 @@ class Seeding:
     ) -> Tensor:
         """(B, H, W) int64: seeds, IGNORE_INDEX where there is none.
 
-        For the arguments see :meth:`maps`. ``probability`` (B, 1 + K, H, W) of a segmentation that knows the tags adds
-        its share to the maps: it sees where an object ends, and they keep it from forgetting a class.
+        For the arguments see :meth:`maps`. ``probability`` (B, 1 + K, H, W) comes from a segmentation that uses the
+        tags. It is mixed into the maps: it adds the borders of objects, and the maps keep it from losing a class.
         """
         maps = self.maps(network, image, tags, valid)
         if probability is not None:
@@ -72,11 +72,12 @@ class Seeding:
 
     @torch.no_grad()
     def maps(self, network: Any, image: Tensor, tags: Tensor, valid: Tensor | None = None) -> Tensor:
-        """(B, K, H / stride, W / stride): activation maps, the sum of all looks over its largest value.
+        """(B, K, H / stride, W / stride): activation maps, summed over scales and flips, divided by their largest
+        value.
 
         Args:
-            network: has a classification head; in evaluation mode. Its ``activate`` tells the maps of an image, its
-                ``multiple`` and ``corners`` how they lie on it.
+            network: has a classification head and is in evaluation mode. Its ``activate`` returns the maps of an image;
+                its ``multiple`` and ``corners`` define their position on the image.
             image: (B, 3, H, W) in [0, 1].
             tags: (B, K) bool, the classes of each image; the maps of all others are zero.
             valid: (B, H, W) bool, False on padding, where maps are zero; None: valid everywhere.
@@ -96,9 +97,9 @@ class Seeding:
 
     @torch.no_grad()
     def refined(self, image: Tensor, maps: Tensor) -> Tensor:
-        """(B, K, h, w): maps (B, K, h, w) refined by the colours of images (B, 3, H, W), the largest of each one again.
+        """(B, K, h, w): maps refined by the colours of images (B, 3, H, W), divided by their largest value again.
 
-        A class keeps its pixels where the tags leave it no map: that of zeros.
+        The map of a class that is not tagged stays zero.
         """
         small = F.interpolate(image.float(), size=maps.shape[-2:], mode="bilinear", antialias=True)
         refined = self.refinement(small, maps)
@@ -106,12 +107,12 @@ class Seeding:
 
 
 def at_size(x: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, K, h, w) -> (B, K, *size), bilinearly."""
+    """Resize (B, K, h, w) bilinearly to (B, K, *size)."""
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
 
 
 def over_image(look: Tensor, image: Tensor, size: Sequence[int], *, corners: bool) -> Tensor:
-    """A look (B, K, ., .) at what :func:`covered` gave, where it lies on the image: (B, K, *size)."""
+    """Resize a map (B, K, ., .) of the output of :func:`covered` to its place on the image: (B, K, *size)."""
     if not corners:
         return at_size(look, size)
     pixels = F.interpolate(look, size=image.shape[-2:], mode="bilinear", align_corners=True)
@@ -119,10 +120,11 @@ def over_image(look: Tensor, image: Tensor, size: Sequence[int], *, corners: boo
 
 
 def covered(image: Tensor, scale: float, multiple: int, *, corners: bool) -> Tensor:
-    """Images (B, 3, H, W) resized by about ``scale``, to sides that the places of an encoder's map cover exactly.
+    """Images (B, 3, H, W) resized by about ``scale``, so that the places of the encoder's map cover them exactly.
 
-    Places in the middle of their cells do so where sides are multiples. Places in the first pixel of their cells need
-    one pixel more: else what is right of the last place, and below it, is hardly seen, and the map lies askew.
+    If places are at the centre of their cells, the sides must be multiples of ``multiple``. If places are at the first
+    pixel of their cells (``corners``), the sides need one more pixel. Otherwise the map covers too little at the right
+    and at the bottom, and is shifted.
     """
     size = [max(1, round((side * scale - corners) / multiple)) * multiple + corners for side in image.shape[-2:]]
     if size == list(image.shape[-2:]):

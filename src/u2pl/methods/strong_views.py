@@ -1,4 +1,4 @@
-"""Strong views: images are mixed, and their pseudo-labels alike."""
+"""Strong views: images and their pseudo-labels are mixed with the same masks."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from u2pl.pixels.adaptive_mixing import AdaptiveCopyPaste
 from u2pl.pixels.mixing import CutMix, Mix, Mixing
 from u2pl.structures import Batch, PseudoLabel, SegmentationOutput
 
-Jitter = Callable[[Tensor], Tensor]  #: photometric, of one image (3, H, W) float32 in [0, 1]
+Jitter = Callable[[Tensor], Tensor]  #: photometric jitter of one image (3, H, W) float32 in [0, 1]
 
 
 @dataclass(frozen=True, slots=True)
 class MixedViews:
-    """The strong views of a step: V of each of B_u unlabeled images."""
+    """The strong views of a step: V views of each of B_u unlabeled images."""
 
     image: Tensor  #: (V B_u, 3, H, W) float32
-    pseudo: PseudoLabel  #: (V B_u, H, W), mixed as the images
-    mixes: list[Mix]  #: one of each strong view
+    pseudo: PseudoLabel  #: (V B_u, H, W), mixed like the images
+    mixes: list[Mix]  #: one per strong view
 
     def true_label(self) -> Tensor:
-        """(V B_u, H, W) int64: labels of mixed pixels that come from labeled images, IGNORE_INDEX on others."""
+        """(V B_u, H, W) int64: the label of mixed pixels from labeled images, IGNORE_INDEX elsewhere."""
         return torch.cat([mix.true_label() for mix in self.mixes])
 
     def follow(self, unlabeled: Tensor, labeled: Tensor) -> Tensor:
-        """(B_l + V B_u, ...): values of labeled images, then those of unlabeled ones, mixed as the images were."""
+        """(B_l + V B_u, ...): values of labeled images, then values of unlabeled images, mixed like the images."""
         return torch.cat((labeled, *(mix.apply(unlabeled, labeled) for mix in self.mixes)))
 
 
 class StrongViews(nn.Module):
-    """Mixes the strong views of a batch. Shared by all semi-supervised methods.
+    """Mixes the strong views of a batch. All semi-supervised methods share it.
 
     Args:
-        mixing: draws one mask for each strong view.
-        jitter: photometric jitter of the mixed images, where strong views come without.
-        copy_paste: AEL's adaptive copy-paste among labeled images (Hu et al. 2021, arXiv 2110.05474). Its running class
-            confidence, which an adaptive ``mixing`` shares, follows the student's labeled pixels.
+        mixing: draws one mask per strong view.
+        jitter: photometric jitter of the mixed images, for strong views without jitter.
+        copy_paste: AEL's adaptive copy-paste between labeled images (Hu et al. 2021, arXiv 2110.05474). Its running
+            class confidence follows the student's labeled pixels. An adaptive ``mixing`` uses the same confidence.
     """
 
     def __init__(
@@ -59,21 +59,21 @@ class StrongViews(nn.Module):
         return MixedViews(images, PseudoLabel.cat([mix.pseudo_label(pseudo) for mix in mixes]), mixes)
 
     def paste_labeled(self, batch: Batch) -> Batch:
-        """The batch with rare classes pasted among its labeled images, if ``copy_paste`` does so."""
+        """The batch with rare classes pasted between its labeled images, if there is a ``copy_paste``."""
         if self.copy_paste is None:
             return batch
         image, label = self.copy_paste.apply(batch.image, batch.label)
         return replace(batch, image=image, label=label)
 
     def observe(self, output: SegmentationOutput, label: Tensor) -> None:
-        """Let the running class confidence follow the student's output for labeled images."""
+        """Update the running class confidence with the student's output for labeled images."""
         if self.class_confidence is not None:
             self.class_confidence.update(output.logits.detach(), label)
 
 
 def jittered(images: Tensor, jitter: Jitter | None) -> Tensor:
-    """Images (B, 3, H, W), each with a jitter of its own; None leaves them as they are."""
+    """Images (B, 3, H, W), each with its own jitter; unchanged if ``jitter`` is None."""
     if jitter is None:
         return images
-    with torch.autocast(images.device.type, enabled=False):  # a blur is a convolution, which would be rounded
+    with torch.autocast(images.device.type, enabled=False):  # the blur is a convolution, which autocast would round
         return torch.stack([jitter(image) for image in images])

@@ -1,4 +1,4 @@
-"""Training on labels alone: the baseline every other method has to beat."""
+"""Training on labels only: the baseline for every other method."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from u2pl.structures import Batch
 
 
 class Supervised(Method):
-    """Mean cross-entropy over labeled pixels."""
+    """Trains on labeled pixels, by default with mean cross-entropy."""
 
     def __init__(self, *, supervised_loss: PixelLoss = cross_entropy) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What image-level tags tell a step: the classes that no pixel of an image can be of, and a loss of whole images."""
+"""Parts that use image-level tags: a refiner that rules out absent classes, and a loss of whole images."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from u2pl.pixels.adaptive_mixing import class_pixels
 from u2pl.pixels.cam import multi_label_loss, tag_scores
 from u2pl.structures import IGNORE_INDEX, Batch, SegmentationOutput
 
-_NEVER = -1e4  # a logit whose probability is zero in every precision, and whose product with zero is zero
+_NEVER = -1e4  # a logit with probability zero in every precision; its product with zero is zero
 
 
 class LimitToTags(Refiner):
-    """The teacher's probabilities of absent classes become zero, the others share their part."""
+    """Sets the teacher's probabilities of absent classes to zero and renormalises the others."""
 
     def forward(self, output: SegmentationOutput, batch: Batch, mixed: MixedViews | None = None) -> SegmentationOutput:
-        """Limits all images whose tags are known, wherever they come in the output."""
+        """Limit all images whose tags are known, wherever they are in the output."""
         tags, _ = tags_of(batch)
         allowed = tags[:, :, None, None]
         if mixed is None and len(output.logits) == len(tags):
             return replace(output, logits=limited(output.logits, allowed), coarse=limited(output.coarse, allowed))
         allowed = allowed.expand(-1, -1, *output.coarse.shape[-2:])
         coarse = limited(output.coarse, follow_tags(allowed, batch, mixed, labeled=True))
-        if mixed is not None:  # keys are made of coarse scores alone
+        if mixed is not None:  # keys only use coarse scores
             return replace(output, coarse=coarse)
         logits = limited(output.logits[-len(tags) :], tags[:, :, None, None])
         return replace(output, logits=torch.cat((output.logits[: -len(tags)].float(), logits)), coarse=coarse)
@@ -40,7 +40,7 @@ class ClassificationLoss(FurtherLoss):
     in_warmup = True
 
     def forward(self, losses: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """The losses with ``classification``. Labels tell the tags of their crop."""
+        """The losses with ``classification``. The tags of a labeled crop come from its label."""
         batch, activation = step.batch, step.output.labeled.activation
         assert activation is not None
         tags, tagged = tags_of(batch)
@@ -53,12 +53,12 @@ class ClassificationLoss(FurtherLoss):
 
 
 def tags_of(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Tags (B_u, C) bool of the weak images, and whether they are known (B_u,). Raises ValueError without tags."""
+    """Tags (B_u, C) bool of the weak images, and (B_u,) whether they are known. Raises ValueError without tags."""
     if batch.tags is None or batch.tagged is None:
         raise ValueError("a weakly supervised step needs a batch with tags")
     return batch.tags, batch.tagged
 
 
 def limited(logits: Tensor, allowed: Tensor) -> Tensor:
-    """Logits (B, C, h, w) whose softmax is zero where ``allowed`` does not hold, and renormalised elsewhere."""
+    """Logits (B, C, h, w) whose softmax is zero where ``allowed`` is False, and renormalised elsewhere."""
     return logits.float().masked_fill(~allowed, _NEVER)

@@ -1,4 +1,4 @@
-"""U2PL: every pixel trains the model, the unreliable ones as negative keys (arXiv 2203.03884, algorithm 1)."""
+"""U2PL: every pixel trains the model, unreliable ones as negative keys (arXiv 2203.03884, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from u2pl.structures import Batch, PseudoLabel, SegmentationOutput
 
 
 class U2PL(Method):
-    """One iteration of U2PL. Without a ``contrast`` it is a mean teacher with strong views.
+    """The training step of U2PL. Without a ``contrast`` it is a mean teacher with strong views.
 
     Args:
-        teacher: the average of the student. Its network needs an embedding if there is a contrast.
+        teacher: the moving average of the student. Its network needs an embedding if there is a contrast.
         contrast: L_c with its memory bank.
-        reliability: which pseudo-labels to believe.
+        reliability: decides which pseudo-labels are reliable.
         schedule: when unlabeled images begin to train.
-        weighting: how much pseudo-labels weigh; lambda_u unless given.
-        mix: makes the strong views; CutMix unless given.
+        weighting: weight of pseudo-labels; default: lambda_u.
+        mix: makes the strong views; default: CutMix.
         supervised_loss: L_s.
         unsupervised_loss: L_u, before its weight.
-        refiners: change the teacher's output, one after another, before it becomes pseudo-labels. Not in the paper.
-        further_losses: added to the three of the paper. Not in the paper.
+        refiners: change the teacher's output, in order, before it becomes pseudo-labels. Not in the paper.
+        further_losses: losses in addition to the three of the paper. Not in the paper.
     """
 
     semi_supervised = has_teacher = has_contrast = True
@@ -65,7 +65,7 @@ class U2PL(Method):
         self.negative_keys = next((keys for keys in asking if keys is not None), None)
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """One iteration of Algorithm 1: L_s, L_u (weighted) and L_c by name, and further losses."""
+        """One iteration of Algorithm 1: L_s, weighted L_u and L_c by name, and further losses."""
         batch = self.prepare(batch)
         if self.schedule.is_warmup(progress):
             return self.warmup_step(student, batch)
@@ -88,19 +88,19 @@ class U2PL(Method):
         return losses
 
     def teacher_pass(self, batch: Batch) -> SegmentationOutput:
-        """The teacher's output for the weak images, refined; for the labeled ones before them if keys need it."""
+        """The teacher's refined output for the weak images. If keys need it, the labeled images come before them."""
         both = self.negative_keys is not None and self.teacher.passes == 1
         return self.refine(teacher_pass(self.teacher, batch, labeled=both), batch)
 
     @torch.no_grad()
     def refine(self, output: SegmentationOutput, batch: Batch, mixed: MixedViews | None = None) -> SegmentationOutput:
-        """The teacher's output with what other sources know of the images; see :class:`Refiner`."""
+        """The teacher's output after all refiners; see :class:`Refiner`."""
         for refiner in self.refiners:
             output = refiner(output, batch, mixed)
         return output
 
     def make_pseudo_labels(self, teacher: SegmentationOutput, batch: Batch) -> PseudoLabel:
-        """The most likely class of each weak pixel, and the entropy of the prediction."""
+        """The most likely class of each weak pixel, and the entropy of its prediction."""
         weak, _ = batch.unlabeled_views()
         return PseudoLabel.from_logits(teacher.logits[-len(weak) :], batch.valid)
 
@@ -109,7 +109,7 @@ class U2PL(Method):
         return student_pass(student, batch, mixed, dropped=any(loss.drops_features for loss in self.further_losses))
 
     def keys(self, teacher: SegmentationOutput, batch: Batch, mixed: MixedViews) -> Keys | None:
-        """What the teacher says of each pixel that the student sees; None where no loss asks."""
+        """The teacher's keys for each pixel that the student gets; None if no loss uses them."""
         if self.negative_keys is None:
             return None
         if self.teacher.passes == 1:
@@ -119,7 +119,7 @@ class U2PL(Method):
         return make_keys(output, batch, mixed, self.negative_keys)
 
     def supervised_loss(self, output: SegmentationOutput, batch: Batch) -> dict[str, Tensor]:
-        """L_s, and its auxiliary loss where the network has such a head."""
+        """L_s, and its auxiliary loss if the network has an auxiliary head."""
         self.mix.observe(output, batch.label)
         return supervised_losses(output, batch.label, self.label_loss)
 
@@ -130,7 +130,7 @@ class U2PL(Method):
         )
 
     def contrastive_loss(self, output: SegmentationOutput, keys: Keys) -> Tensor:
-        """L_c: anchors of the student against centres and unreliable negatives of the teacher."""
+        """L_c: anchors of the student against class centres and unreliable negatives of the teacher."""
         assert self.contrast is not None
         assert output.embedding is not None
         assert keys.embedding is not None
@@ -147,7 +147,7 @@ class U2PL(Method):
         )
 
     def warmup_step(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Labels alone; every output stays connected to the graph, as distributed training needs."""
+        """Losses on labels only. Every output stays connected to the graph, as distributed training needs."""
         output = student(batch.image)
         losses = self.supervised_loss(output, batch)
         if self.contrast is not None:
@@ -158,14 +158,14 @@ class U2PL(Method):
         return losses
 
     def prepare(self, batch: Batch) -> Batch:
-        """Tell the refiners of the batch, and let AEL paste rare classes among its labeled images."""
+        """Pass the batch to the refiners, and let AEL paste rare classes between its labeled images."""
         for refiner in self.refiners:
             refiner.observe(batch)  # type: ignore[operator]
         return self.mix.paste_labeled(batch)
 
     @torch.no_grad()
     def diagnose(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Pseudo-labels, agreement of student and teacher, anchors and queues; nothing before there is a teacher."""
+        """Counts of pseudo-labels, student-teacher agreement, anchors and queues; empty until there is a teacher."""
         if not self.teacher.started:
             return {}
         batch = self.prepare(batch)
@@ -180,7 +180,7 @@ class U2PL(Method):
         return counts | agreement_counts(own, averaged, pseudo.valid)
 
     def after_step(self, student: nn.Module) -> None:
-        """Average the student into the teacher, once semi-supervised training has begun."""
+        """Update the teacher, once semi-supervised training has begun."""
         if self.teacher.started:
             self.teacher.update(student)
 

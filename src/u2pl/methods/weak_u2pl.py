@@ -1,4 +1,4 @@
-"""U2PL from image-level tags: no pixel is labeled by anyone, and yet some are sure not to be most classes."""
+"""U2PL from image-level tags: without labeled pixels, tags rule out most classes of a pixel."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from u2pl.structures import IGNORE_INDEX, Batch
 
 
 class WeakU2PL(Method):
-    """The step of U2PL on images of which only the tags are known, in three phases.
+    """The step of U2PL on images that only have tags, in three phases.
 
     1. Up to ``seeding.warmup`` the tags train a classification head on the encoder.
-    2. From then on there is a teacher. Its class activation maps become seeds (:class:`Seeding`), which train the
-       segmentation as labels do: the weak images with their seeds stand where labeled images stand in U2PL.
-    3. After the warm-up of the schedule comes all the rest of U2PL. What the teacher thinks of a pixel is then limited
-       to the tags of its image and has a share in the seeds; every pixel is a negative of each class that is absent
-       from the tags, which travel with the pixels when images are mixed.
+    2. Then the teacher starts. Its class activation maps become seeds (:class:`Seeding`), which train the segmentation
+       like labels. The weak images with their seeds take the place of the labeled images in U2PL.
+    3. After the warm-up of the schedule, the rest of U2PL begins. The teacher's predictions for a pixel are then
+       limited to the tags of its image and become a part of the seeds. Every pixel is a negative of each class that is
+       not in the tags. The tags move with the pixels when images are mixed.
 
     Labeled images, if there are any, come before the weak ones. An image without tags may show any class.
 
     Args:
         u2pl: the step, with :class:`~u2pl.methods.tags.LimitToTags` among its refiners and
             :class:`~u2pl.methods.tags.ClassificationLoss` among its further losses. Its network has a classification
-            head, its warm-up ends no earlier than that of the seeding, and no label is pasted into other images.
+            head. Its warm-up ends no earlier than the warm-up of the seeding. It pastes no label into other images.
         seeding: tags -> seeds.
-        seed_refiners: what the teacher's segmentation goes through before it has a share in the seeds.
+        seed_refiners: refine the teacher's segmentation before it becomes a part of the seeds.
 
     Raises:
         ValueError: the warm-up ends before there are seeds.
@@ -52,13 +52,13 @@ class WeakU2PL(Method):
         self.seed_refiners = nn.ModuleList(seed_refiners or [LimitToTags()])
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Returns the losses of U2PL, of which ``supervised`` is that of the seeds, and ``classification``."""
+        """Returns the losses of U2PL and ``classification``. ``supervised`` is the loss of the seeds."""
         if progress >= self.seeding.warmup:
             self.u2pl.teacher.start(student)
         return self.u2pl(student, self.seeded(batch, progress), progress)
 
     def seeded(self, batch: Batch, progress: float) -> Batch:
-        """The batch with its weak images after the labeled ones, labeled by seeds once there is a teacher."""
+        """The batch with its weak images after the labeled ones. Once there is a teacher, seeds are their labels."""
         weak, _ = batch.unlabeled_views()
         label = torch.full_like(weak[:, 0], IGNORE_INDEX, dtype=torch.long)
         if self.u2pl.teacher.started:
@@ -71,7 +71,7 @@ class WeakU2PL(Method):
         return replace(batch, image=image, label=label, seeded=True)
 
     def segmentation(self, batch: Batch, progress: float) -> Tensor | None:
-        """(B_u, C, H, W): what the teacher's segmentation adds to the seeds, after the warm-up."""
+        """(B_u, C, H, W): the teacher's segmentation for the seeds; None during the warm-up or if its share is 0."""
         if not self.seeding.share or self.u2pl.schedule.is_warmup(progress):
             return None
         weak, _ = batch.unlabeled_views()
@@ -82,15 +82,15 @@ class WeakU2PL(Method):
 
     @torch.no_grad()
     def diagnose(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """As of U2PL; nothing before there is a teacher."""
+        """The counts of U2PL; empty until there is a teacher."""
         if not self.u2pl.teacher.started:
             return {}
         return self.u2pl.diagnose(student, self.seeded(batch, progress), progress)
 
     def after_step(self, student: nn.Module) -> None:
-        """As of U2PL."""
+        """As in U2PL."""
         self.u2pl.after_step(student)
 
     def candidates(self, student: nn.Module) -> dict[str, nn.Module]:
-        """As of U2PL."""
+        """As in U2PL."""
         return self.u2pl.candidates(student)

@@ -1,4 +1,4 @@
-"""How much what a teacher says weighs in L_u: U2PL's lambda_u, FixMatch's share of what is reliable, and DACS's."""
+"""The weight of pseudo-labels in L_u: U2PL's lambda_u, FixMatch's share of reliable pixels, or DACS's weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from u2pl.structures import IGNORE_INDEX, Above0, PseudoLabel, Share
 
 
 class Weighting(Protocol):
-    """Weighs L_u, or its pixels."""
+    """Weighs L_u or its pixels."""
 
     def __call__(
         self, loss: PixelLoss, logits: Tensor, targets: PseudoLabel, *, known: Tensor, predicted: PseudoLabel
@@ -20,11 +20,11 @@ class Weighting(Protocol):
         """Weighted mean loss over the reliable pixels of ``targets``.
 
         Args:
-            loss: its mean over pixels.
-            logits: (B, C, H, W), of mixed images.
-            targets: (B, H, W), mixed alike.
+            loss: a mean over pixels.
+            logits: (B, C, H, W), for mixed images.
+            targets: (B, H, W), mixed like the images.
             known: (B, H, W) int64, the true labels in ``targets``, IGNORE_INDEX on predicted pixels.
-            predicted: what the teacher says of the unmixed images.
+            predicted: the teacher's pseudo-labels for the unmixed images.
         """
 
 
@@ -33,51 +33,53 @@ class LambdaU:
     """U2PL's weight: the fewer pixels are reliable, the more each of them weighs (section 3.2).
 
     Args:
-        maximum: largest lambda_u; null: no limit. Useful where ``min_confidence`` leaves few pixels reliable.
+        maximum: largest lambda_u, for runs in which ``min_confidence`` leaves few reliable pixels; null: no limit.
     """
 
     maximum: Above0 | None = None
 
     def lambda_u(self, targets: PseudoLabel) -> Tensor:
-        """Scalar: all unlabeled pixels of the batch over the reliable ones."""
+        """Scalar: number of all valid unlabeled pixels of the batch over the number of reliable ones."""
         ratio = targets.valid.sum() / targets.reliable.sum().clamp(min=1)
         return ratio if self.maximum is None else ratio.clamp(max=self.maximum)
 
     def __call__(
         self, loss: PixelLoss, logits: Tensor, targets: PseudoLabel, *, known: Tensor, predicted: PseudoLabel
     ) -> Tensor:
-        """See :class:`Weighting`; true labels count as reliable pixels do."""
+        """See :class:`Weighting`. True labels count as reliable pixels."""
         return self.lambda_u(targets) * loss(logits, targets.target())
 
 
 @dataclass(frozen=True, slots=True)
 class ReliableShare:
-    """FixMatch's weight (Sohn et al. 2020, arXiv 2001.07685), the inverse of lambda_u: the fewer pixels are reliable,
-    the less they weigh together, for their loss is divided by the number of all of them."""
+    """FixMatch's weight (Sohn et al. 2020, arXiv 2001.07685), the inverse of lambda_u.
+
+    The loss is divided by the number of all valid pixels, so few reliable pixels weigh little together.
+    """
 
     def __call__(
         self, loss: PixelLoss, logits: Tensor, targets: PseudoLabel, *, known: Tensor, predicted: PseudoLabel
     ) -> Tensor:
-        """See :class:`Weighting`; true labels count as reliable pixels do."""
+        """See :class:`Weighting`. True labels count as reliable pixels."""
         share = targets.reliable.sum() / targets.valid.sum().clamp(min=1)
         return share * loss(logits, targets.target())
 
 
 @dataclass(frozen=True, slots=True)
 class ConfidentShare:
-    """DACS's weight (Tranheden et al. 2021, arXiv 2007.08702): that of predicted pixels is the share of the batch's
-    predictions that are confident, and true labels weigh one.
+    """DACS's weight (Tranheden et al. 2021, arXiv 2007.08702): the share of confident predictions in the batch.
 
-    The threshold chooses no pixels: while the teacher is unsure, all of what it says weighs little.
+    Predicted pixels have this weight, true labels weigh one. The threshold selects no pixels: while the teacher is
+    unsure, all its predictions weigh little.
 
     Args:
-        threshold: a prediction is confident if its most likely class is at least this probable.
+        threshold: a prediction is confident if its likeliest class has at least this probability.
     """
 
     threshold: Share = 0.968
 
     def share(self, predicted: PseudoLabel) -> Tensor:
-        """Scalar: of the valid pixels of unmixed images, those whose prediction is confident."""
+        """Scalar: share of the valid pixels of unmixed images whose prediction is confident."""
         confident = predicted.valid & (predicted.confidence >= self.threshold)
         return confident.sum() / predicted.valid.sum().clamp(min=1)
 

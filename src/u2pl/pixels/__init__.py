@@ -1,4 +1,4 @@
-"""The paper's parts: pure functions and small modules on tensors. No network, no file, no configuration."""
+"""Parts of the methods: pure functions and small modules on tensors. No network, no file, no configuration."""
 
 from u2pl.pixels.adaptive_mixing import AdaptiveCopyPaste, AdaptiveCutMix, ClassConfidence
 from u2pl.pixels.alignment import DistributionAlignment

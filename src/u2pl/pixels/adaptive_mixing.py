@@ -1,4 +1,4 @@
-"""Mixing that favours classes the model is not yet confident of (AEL, Hu et al. 2021, arXiv 2110.05474)."""
+"""Mixing that prefers classes with low confidence (AEL, Hu et al. 2021, arXiv 2110.05474)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from u2pl.structures import IGNORE_INDEX, AtLeast0, PseudoLabel, Share
 
 
 class ClassConfidence(nn.Module):
-    """AEL's confidence bank: for each class, a running mean of the probability its labeled pixels are given.
+    """AEL's confidence bank: for each class, a running mean of the student's probability for its labeled pixels.
 
-    It is saved with the model. The first step that shows a class sets its confidence, which AEL starts at random; until
-    then it is 0, so that a class not seen yet is favoured most. A class absent from a step keeps its confidence, which
-    the released code lets decay.
+    The bank is saved with the model. The first step that contains a class sets its confidence (AEL starts with a random
+    value). Until then the confidence is 0, so the class is the most likely to be drawn. A class that is absent from a
+    step keeps its confidence (the released code lets it decay).
 
     Args:
         num_classes: C.
-        decay: of the running mean (paper: 0.999).
-        reduce: sums a tensor over processes, so that all hold the same bank.
+        decay: decay of the running mean (paper: 0.999).
+        reduce: sums a tensor over processes, so that all have the same bank.
     """
 
     value: Tensor  #: (C,) float32 in [0, 1]
@@ -42,50 +42,50 @@ class ClassConfidence(nn.Module):
 
     @torch.no_grad()
     def update(self, logits: Tensor, label: Tensor) -> None:
-        """Account for a step: the student's logits (B, C, H, W) of labeled images and their (B, H, W) int64 label."""
+        """Update with the student's logits (B, C, H, W) for labeled images and their (B, H, W) int64 labels."""
         of_class = class_pixels(label, len(self))
         probability = logits.float().softmax(dim=1)
         total = torch.stack((probability.where(of_class, 0.0).sum((0, 2, 3)), of_class.sum((0, 2, 3))))
         total = total if self.reduce is None else self.reduce(total)
         mean = total[0] / total[1].clamp(min=1)
-        fresh = (total[1] > 0) & mean.isfinite()  # a step that overflowed must not stay in the mean
+        fresh = (total[1] > 0) & mean.isfinite()  # a step that overflowed must not enter the mean
         running = torch.where(self.seen, mean.lerp(self.value, self.decay), mean)
         self.value.copy_(torch.where(fresh, running, self.value))
         self.seen.logical_or_(fresh)
 
     def sampling_probability(self, candidates: Tensor | None = None, *, smoothing: float = 1.0) -> Tensor:
-        """softmax((1 - confidence) ** smoothing) over the candidates.
+        """The probability of each class in a draw: softmax((1 - confidence) ** smoothing) over the candidates.
 
         Args:
-            candidates: (..., C) bool, the classes that can be drawn; None: all.
-            smoothing: below 1 brings confident and other classes together; at 0 all are as likely.
+            candidates: (..., C) bool, classes that can be drawn; None: all classes.
+            smoothing: below 1 it makes the probabilities more equal; at 0 they are equal.
 
         Returns:
-            (C,) float32, or (..., C) as ``candidates``; a row without candidates is all zero.
+            (C,) float32, or (..., C) like ``candidates``. A row without candidates is all zero.
         """
         weight = (1 - self.value).clamp(min=0).pow(smoothing).exp()
         weight = weight if candidates is None else weight * candidates
-        return weight / weight.sum(dim=-1, keepdim=True).clamp(min=1)  # a candidate weighs at least one
+        return weight / weight.sum(dim=-1, keepdim=True).clamp(min=1)  # the weight of a candidate is at least 1
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveCutMix:
-    """CutMix whose box lies around a class of the partner, drawn the more likely the less confident the model is of it.
+    """CutMix with its box around a class of the partner. Classes with low confidence are drawn more often.
 
-    The class is one that the partner's pseudo-label holds on more than the share ``min_area`` of the image; padding has
-    no class. Along each side of the image, a box longer than the extent of the class's pixels contains it and a shorter
-    one lies within it, at a random place. Without such a class it is a random box, as CutMix's.
+    The class must cover more than the share ``min_area`` of the image in the partner's pseudo-label. Padding has no
+    class. Along each side of the image, a box longer than the extent of the class contains that extent, and a shorter
+    box lies within it. The exact place is random. If no class is large enough, the box is random, as in CutMix.
 
-    AEL takes the extent of one connected component. Here it is that of all pixels of the class, since to find
-    components the step would wait for the device. AEL also picks the partner from a bank of images known to hold the
-    class; here it is the next image of the batch.
+    AEL uses the extent of one connected component. Here it is the extent of all pixels of the class, because a search
+    for components would make the step wait for the device. AEL also picks the partner from a bank of images that
+    contain the class. Here the partner is the next image of the batch.
 
     Args:
-        confidence: the bank; it belongs to the method, which saves and updates it.
-        area: share of the image that a box covers.
-        min_area: share of the image that a class needs (released settings: 0.005 for Cityscapes, 0.03 for VOC).
-        resize: a box covers ``area``; false: it has the extent of the class, as in both released settings.
-        smoothing: of the draw of classes; at 0 all are as likely.
+        confidence: the confidence bank. It belongs to the method, which saves and updates it.
+        area: share of the image that the box covers.
+        min_area: a class must cover more than this share of the image (released: 0.005 for Cityscapes, 0.03 for VOC).
+        resize: give the box the share ``area``; false: the extent of the class, as in both released settings.
+        smoothing: exponent of (1 - confidence) when a class is drawn; at 0 all classes are equally likely.
     """
 
     confidence: ClassConfidence
@@ -116,18 +116,19 @@ class AdaptiveCutMix:
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveCopyPaste:
-    """Paste all labeled pixels of a few classes onto another image, the less confident classes more often.
+    """Pastes all labeled pixels of a few classes onto another image. Classes with low confidence are drawn more often.
 
-    Classes are drawn for each image among all candidates, present in the source or not, so that a frequent class is not
-    drawn for want of others. The released code draws them once a step and with replacement, from a source of its own,
-    scaled by 0.1 to 2; here the source is the next image of the batch as it was cropped.
+    Classes are drawn for each image from all candidates, whether the source contains them or not. Otherwise frequent
+    classes would be drawn only because no other class is present. The released code draws classes once a step and with
+    replacement. Its source is a separate image, scaled by 0.1 to 2. Here the source is the next image of the batch, as
+    cropped.
 
     Args:
-        confidence: the bank; it belongs to the method, which saves and updates it.
-        number: classes drawn for an image (released settings: 3 for Cityscapes, 1 for VOC).
-        probability: share of the images that are pasted onto (released: 0.5).
-        excluded: classes never pasted, such as the background (released: 0, 1, 2, 8 and 10, which are the road,
-            sidewalk, building, vegetation and sky of Cityscapes).
+        confidence: the confidence bank. It belongs to the method, which saves and updates it.
+        number: classes drawn for an image (released: 3 for Cityscapes, 1 for VOC).
+        probability: share of the images that receive pixels (released: 0.5).
+        excluded: classes that are never pasted, such as the background (released: 0, 1, 2, 8 and 10, which are road,
+            sidewalk, building, vegetation and sky in Cityscapes).
         smoothing: see :meth:`ClassConfidence.sampling_probability` (released: 0.5 for copy-paste, 1 for CutMix).
     """
 
@@ -138,9 +139,9 @@ class AdaptiveCopyPaste:
     smoothing: float = 0.5
 
     def draw(self, label: Tensor) -> Paste:
-        """Which pixels of labeled images (B, H, W) to paste; never an ignored one.
+        """Draw the pixels to paste from images with a (B, H, W) label. Ignored pixels are never pasted.
 
-        Draws from the global generator of torch, on the device of ``label``, without waiting for the device.
+        Uses torch's global generator on the device of ``label``, without waiting for the device.
         """
         classes = torch.arange(len(self.confidence), device=label.device)
         candidates = torch.ones_like(classes, dtype=torch.bool)
@@ -152,7 +153,7 @@ class AdaptiveCopyPaste:
         return Paste(pixels_of(chosen & pasted_onto, label))
 
     def apply(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Paste among labeled images (B, 3, H, W) and labels (B, H, W): each receives from the next of the batch."""
+        """Paste between labeled images (B, 3, H, W) and labels (B, H, W). Each image receives from the next one."""
         source = label.roll(-1, dims=0)
         paste = self.draw(source)
         return paste.apply(image, image.roll(-1, dims=0)), paste.apply(label, source)
@@ -160,9 +161,9 @@ class AdaptiveCopyPaste:
     def paste(
         self, image: Tensor, pseudo: PseudoLabel, source_image: Tensor, source_label: Tensor
     ) -> tuple[Tensor, PseudoLabel]:
-        """Paste onto unlabeled images (B, 3, H, W), which may be mixed already, and their pseudo-labels.
+        """Paste onto unlabeled images (B, 3, H, W), mixed or not, and onto their pseudo-labels.
 
-        Image i receives from labeled image i; fewer labeled images are gone through in turn. (The released code pastes
+        Image i receives from labeled image i. If there are fewer labeled images, they repeat. (The released code pastes
         onto labeled images only.)
         """
         turn = torch.arange(len(image), device=image.device) % len(source_label)
@@ -172,19 +173,19 @@ class AdaptiveCopyPaste:
 
 
 def class_pixels(label: Tensor, num_classes: int) -> Tensor:
-    """(B, C, H, W) bool: where a (B, H, W) label names each class; an ignored pixel has none."""
+    """(B, C, H, W) bool: true where a (B, H, W) label has the class. An ignored pixel has no class."""
     return label.unsqueeze(1) == torch.arange(num_classes, device=label.device).view(-1, 1, 1)
 
 
 def draw_classes(probability: Tensor, number: int) -> Tensor:
-    """(B, C) bool: N classes a row, drawn without replacement from (B, C); fewer where fewer are possible."""
-    # Of clocks that ring after an exponential time of rate p, the first is a draw from p, the next one from the rest.
+    """(B, C) bool: ``number`` classes per row, or all possible ones, drawn without replacement from (B, C)."""
+    # Exponential times with rates p: the shortest one is a draw from p, the next one a draw from the rest.
     time = torch.empty_like(probability).exponential_() / probability
     return (time.argsort(dim=1).argsort(dim=1) < number) & (probability > 0)
 
 
 def extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """The first and the last place plus one, each (B, 1, 1) int64, of (B, L) bool; 0 and L where none is occupied."""
+    """The first occupied place and the last one plus 1, each (B, 1, 1) int64, of (B, L) bool; 0 and L without any."""
     length = occupied.shape[1]
     places = torch.arange(length, device=occupied.device)
     start = torch.where(occupied, places, length).amin(dim=1)
@@ -194,7 +195,7 @@ def extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def place(random: Tensor, start: Tensor, end: Tensor, *, side: Tensor, limit: int) -> Tensor:
-    """Where a side begins that contains the places from ``start`` to ``end``, or lies within them if it is shorter."""
+    """Where a side begins so that it contains ``start`` to ``end`` or, if it is shorter, lies between them."""
     one, other = start.to(side.dtype), end - side
     low, high = torch.minimum(one, other).clamp(min=0), torch.minimum(torch.maximum(one, other), limit - side)
     return low + (high - low) * random

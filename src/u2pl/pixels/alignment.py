@@ -1,4 +1,4 @@
-"""Distribution alignment (ReMixMatch, Berthelot et al. 2020, arXiv 1911.09785): pseudo-labels as frequent as labels."""
+"""Distribution alignment of pseudo-labels (ReMixMatch, Berthelot et al. 2020, arXiv 1911.09785)."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from u2pl.structures import IGNORE_INDEX, Above0, Share
 
 
 class DistributionAlignment(nn.Module):
-    """Multiplies the teacher's probabilities by how much more frequent a class is among labels than in its predictions.
+    """Multiplies the teacher's probability of a class by the ratio of its frequencies in labels and in predictions.
 
-    Two running distributions over classes, of labeled pixels and of the teacher's mean probability on unlabeled ones,
-    are saved with the method. Each is a mean of steps with momentum ``m = min(1 - 1/k, momentum)`` at its k-th, so it
-    starts as that of its first step; a step without a pixel is none. In logits the product is an added logarithm.
+    Two running distributions over classes are saved with the method: of labeled pixels, and of the teacher's mean
+    probabilities for unlabeled pixels. Each is a mean over steps. Its momentum at the k-th step is ``m = min(1 - 1/k,
+    momentum)``, so the first step sets it. A step without a pixel does not count. On logits the product is an added
+    logarithm.
 
     Args:
         num_classes: C.
-        momentum: largest momentum of the running distributions (ReMixMatch: 128 batches).
-        bound: a probability is multiplied by at most this, and at least by its inverse; else a class without a label
-            would be lost for good.
-        reduce: sums a tensor over processes, so that all hold the same distributions.
+        momentum: largest momentum of the running class distributions (ReMixMatch averages 128 batches).
+        bound: largest factor of a probability; the smallest is its inverse, so that classes without labels survive.
+        reduce: sums a tensor over processes, so that all have the same distributions.
     """
 
-    labeled: Tensor  #: (C,) float32, sums to one once there was a labeled pixel
-    predicted: Tensor  #: (C,) float32, likewise
-    steps: Tensor  #: (2,) int64, of ``labeled`` and of ``predicted``
+    labeled: Tensor  #: (C,) float32, of labels; sums to 1 after the first labeled pixel
+    predicted: Tensor  #: (C,) float32, of predictions; sums to 1 after the first valid pixel
+    steps: Tensor  #: (2,) int64, steps counted in ``labeled`` and in ``predicted``
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class DistributionAlignment(nn.Module):
 
     @torch.no_grad()
     def observe(self, label: Tensor) -> None:
-        """Account for the (B, H, W) int64 labels of a step."""
+        """Update the distribution of labels with the (B, H, W) int64 labels of a step."""
         pixels = label.flatten()
         count = torch.zeros(IGNORE_INDEX + 1, dtype=torch.long, device=label.device)
         count.scatter_add_(0, pixels, torch.ones_like(pixels))  # unlike bincount, it does not wait for the device
@@ -54,7 +54,10 @@ class DistributionAlignment(nn.Module):
 
     @torch.no_grad()
     def forward(self, logits: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Account for the teacher's (B, C, H, W) logits where (B, H, W) bool ``valid``, and return them aligned."""
+        """Align (B, C, H, W) logits of the teacher, after they update the distribution of predictions.
+
+        Pixels where ``valid`` (B, H, W) bool is False do not count.
+        """
         mass = logits.float().softmax(dim=1)
         if valid is not None:
             mass = mass.where(valid.unsqueeze(1), 0.0)
@@ -62,17 +65,17 @@ class DistributionAlignment(nn.Module):
         return logits + self.log_ratio().view(1, -1, 1, 1)
 
     def log_ratio(self) -> Tensor:
-        """(C,) float32: logarithm of what the probability of each class is multiplied by; 0 until both are known."""
-        tiny = 1e-8  # a class that neither shows is left as it is
+        """(C,) float32: logarithm of the factor for each class's probability; 0 until both distributions exist."""
+        tiny = 1e-8  # the factor of a class without any mass is 1
         ratio = self.labeled.clamp(min=tiny).log() - self.predicted.clamp(min=tiny).log()
         bound = math.log(self.bound)
         return ratio.clamp(-bound, bound) * (self.steps > 0).all()
 
     def _follow(self, running: Tensor, steps: Tensor, mass: Tensor) -> None:
-        """Move a running distribution towards that of the (C,) ``mass`` of a step, in place."""
+        """Move a running distribution towards the (C,) ``mass`` of a step, in place."""
         mass = mass if self.reduce is None else self.reduce(mass)
         total = mass.sum()
-        fresh = (total > 0) & total.isfinite()  # a step that overflowed must not stay in the mean
+        fresh = (total > 0) & total.isfinite()  # a step that overflowed must not enter the mean
         steps += fresh
         momentum = (1 - 1 / steps.clamp(min=1)).clamp(max=self.momentum)
         moved = (mass / total.clamp(min=1e-8)).lerp(running, momentum)

@@ -1,6 +1,6 @@
-"""Where a classifier looks: class activation maps, their refinement by the colours of the image, and seeds.
+"""Class activation maps, their refinement by the colours of the image, and seeds.
 
-K is the number of foreground classes: all but class 0, the background, for which there is no map.
+K is the number of foreground classes: all classes except class 0, the background, which has no map.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _EPSILON = 1e-5
 
 
 def tag_scores(activation: Tensor, valid: Tensor | None = None) -> Tensor:
-    """(B, K) scores of whole images: activations (B, K, h, w), averaged over the places that are not padding.
+    """(B, K) scores of whole images: the mean of activations (B, K, h, w) over the places that are not padding.
 
     An activation is the score of a linear classifier at one place of the last features (CAM, Zhou et al. 2016, arXiv
-    1512.04150), so that their mean is the classifier's score of the averaged features. ``valid`` is (B, H, W) bool,
-    False on padding. A place counts by the share of it that is valid; without a valid pixel the scores are zero.
+    1512.04150). So the mean activation is the classifier's score of the mean features. ``valid`` is (B, H, W) bool,
+    False on padding. A place counts by its share of valid pixels. Without a valid pixel the scores are zero.
     """
     activation = activation.float()
     if valid is None:
@@ -32,45 +32,53 @@ def tag_scores(activation: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def multi_label_loss(scores: Tensor, tags: Tensor, tagged: Tensor) -> Tensor:
-    """Multi-label soft-margin loss of scores (B, K) and (B, K) bool tags, averaged over the images that are ``tagged``
-    (B,). Zero without any."""
+    """Multi-label soft-margin loss of scores (B, K) and (B, K) bool tags.
+
+    The mean is over the images that are ``tagged`` (B,). Without one, the loss is zero.
+    """
     loss = F.multilabel_soft_margin_loss(scores.float(), tags.float(), reduction="none")
     return (loss * tagged).sum() / tagged.sum().clamp(min=1)
 
 
 def normalized_maps(activation: Tensor, tags: Tensor) -> Tensor:
-    """(B, K, h, w) float32 in [0, 1]: positive activations over the largest of their class and image; zero for a class
-    that is not among the (B, K) bool tags, and for one without a positive activation."""
+    """(B, K, h, w) float32 in [0, 1]: positive activations divided by the largest one of their class and image.
+
+    The map is zero for a class that is not in the (B, K) bool tags, and for a class without a positive activation.
+    """
     maps = activation.float().clamp(min=0) * tags[:, :, None, None]
     return maps / maps.amax(dim=(2, 3), keepdim=True).clamp(min=_EPSILON)
 
 
 def seeds(maps: Tensor, *, high: float, low: float, valid: Tensor | None = None) -> Tensor:
-    """(B, h, w) int64: the class whose map (B, K, h, w) is largest where that reaches ``high``; background (0) where no
-    map is above ``low``; IGNORE_INDEX between the two, and where (B, h, w) bool ``valid`` does not hold."""
+    """(B, h, w) int64: seeds from maps (B, K, h, w).
+
+    A pixel becomes the class of its largest map if that is at least ``high``, and background (0) if no map is above
+    ``low``. All others are IGNORE_INDEX, as are pixels where ``valid`` (B, h, w) bool is False.
+    """
     best, index = maps.max(dim=1)
     label = torch.where(best >= high, index + 1, torch.where(best > low, IGNORE_INDEX, 0))
     return label if valid is None else label.where(valid, IGNORE_INDEX)
 
 
 def with_background(maps: Tensor, threshold: float) -> Tensor:
-    """(B, 1 + K, h, w): maps as scores of all classes; that of the background is the same everywhere."""
+    """(B, 1 + K, h, w): maps as scores of all classes. The background has the same score everywhere."""
     return torch.cat((torch.full_like(maps[:, :1], threshold), maps), dim=1)
 
 
 @dataclass(frozen=True, slots=True)
 class PixelAdaptiveRefinement:
-    """PAMR (Araslanov & Roth 2020, arXiv 2005.08104): maps flow to neighbours of the same colour.
+    """PAMR (Araslanov & Roth 2020, arXiv 2005.08104): spreads maps to neighbours of the same colour.
 
-    A pixel becomes the mean of its neighbours, weighted by the softmax over them of ``-|x_i - x_j| / (0.1 sigma_i)``,
-    averaged over the colours; again and again. The neighbours of each dilation are the eight pixels around, that far
-    away; beyond the border stands the pixel at it. sigma is the standard deviation of a pixel and all its neighbours.
+    Each iteration replaces a pixel by a weighted mean of its neighbours. The weights are the softmax over the
+    neighbours of ``-|x_i - x_j| / (0.1 sigma_i)``, averaged over the colours. sigma is the standard deviation over a
+    pixel and all its neighbours. Each dilation has eight neighbours, at its distance around the pixel. Beyond the
+    border, the nearest border pixel takes their place.
 
-    The work is one product for each neighbour and iteration, whatever the number of pixels.
+    Each neighbour and iteration costs one product of tensors, whatever the number of pixels.
 
     Args:
-        iterations: how often maps flow to the neighbours; 0 leaves them as they are.
-        dilations: how far away neighbours are, pixels of the map; the release has 12 and 24, too.
+        iterations: how often maps spread to the neighbouring pixels; 0: no refinement.
+        dilations: distances to the neighbours in pixels of the map; the released code also uses 12 and 24.
     """
 
     iterations: Count = 10
@@ -78,7 +86,7 @@ class PixelAdaptiveRefinement:
 
     @torch.no_grad()
     def __call__(self, image: Tensor, maps: Tensor) -> Tensor:
-        """Refine maps (B, K, h, w) by images (B, 3, h, w) of the same size; float32."""
+        """Refine maps (B, K, h, w) by images (B, 3, h, w) of the same size. Returns float32."""
         with torch.autocast(maps.device.type, enabled=False):
             maps = maps.float()
             if not self.iterations or not self.dilations:
@@ -92,7 +100,7 @@ class PixelAdaptiveRefinement:
         return maps
 
     def affinity(self, image: Tensor) -> Tensor:
-        """(B, P, h, w): weight of each of P neighbours, in the order of :func:`offsets`, of images (B, 3, h, w)."""
+        """(B, P, h, w): weights of the P neighbours, in the order of :func:`offsets`, for images (B, 3, h, w)."""
         count = 1 + len(offsets(self.dilations))
         mean = sum(self._neighbours(image), image) / count
         variance = sum(((each - mean) ** 2 for each in self._neighbours(image)), (image - mean) ** 2) / count
@@ -101,7 +109,7 @@ class PixelAdaptiveRefinement:
         return (-torch.stack(distance, dim=1)).softmax(dim=1)
 
     def _neighbours(self, x: Tensor) -> Iterator[Tensor]:
-        """x (B, K, h, w) as seen from each neighbour: views, not copies."""
+        """Yield x (B, K, h, w) shifted to each neighbour: views, not copies."""
         height, width = x.shape[-2:]
         reach = max(self.dilations)
         padded = F.pad(x, (reach, reach, reach, reach), mode="replicate")

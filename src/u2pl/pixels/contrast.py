@@ -1,4 +1,4 @@
-"""The contrastive term L_c (U2PL, section 3.2): unreliable pixels are sure not to be most classes."""
+"""The contrastive loss L_c (U2PL, section 3.2): unreliable pixels are negatives of unlikely classes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from u2pl.pixels.prototypes import Prototypes
 from u2pl.pixels.sampling import draw_members
 from u2pl.structures import Above0, Positive, Share
 
-#: Concatenates the (C, K, D) keys and (C, K) bool flags of all processes along K, alike in each of them.
+#: Concatenates the (C, K, D) keys and (C, K) bool flags of all processes along K. All processes get the same result.
 Gather = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def anchor_mask(target: Tensor, probability: Tensor, *, min_probability: float) -> Tensor:
-    """(B, C, h, w) bool: pixel is an anchor of class c when its target is c and p(c) > delta_p.
+    """(B, C, h, w) bool: the pixel is an anchor of class c if its target is c and p(c) > delta_p.
 
     Args:
-        target: (B, h, w) int64, the label of labeled pixels and the pseudo-label of reliable ones, else IGNORE_INDEX.
-        probability: (B, C, h, w), the teacher's.
+        target: (B, h, w) int64, the label of labeled pixels, the pseudo-label of reliable ones, else IGNORE_INDEX.
+        probability: (B, C, h, w), of the teacher.
         min_probability: delta_p.
     """
     classes = torch.arange(probability.shape[1], device=target.device).view(1, -1, 1, 1)
@@ -31,11 +31,11 @@ def anchor_mask(target: Tensor, probability: Tensor, *, min_probability: float) 
 
 
 def class_sums(embedding: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
-    """(C, D) float32, the sum of the embeddings of each class's members, and (C,) float32, how many they are.
+    """(C, D) float32, the sum of each class's embeddings, and (C,) float32, their number.
 
     Args:
         embedding: (B, D, h, w).
-        members: (B, C, h, w) bool.
+        members: (B, C, h, w) bool, the pixels of each class.
     """
     weight = members.flatten(2).float()
     total = torch.bmm(weight, embedding.float().flatten(2).transpose(1, 2)).sum(dim=0)
@@ -43,16 +43,18 @@ def class_sums(embedding: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def class_centres(embedding: Tensor, members: Tensor) -> Tensor:
-    """(C, D): mean embedding of each class's members; zero without any. Arguments of :func:`class_sums`."""
+    """(C, D): the mean embedding of each class; zero without members. Arguments as for :func:`class_sums`."""
     total, count = class_sums(embedding, members)
     return total / count.clamp(min=1).unsqueeze(1)
 
 
 def info_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, *, temperature: float) -> Tensor:
-    """(C,): InfoNCE with cosine similarity, mean over the M anchors of each class (equation 3 of the paper).
+    """(C,): InfoNCE with cosine similarity, averaged over the M anchors of each class (equation 3 of the paper).
 
     Args:
-        anchors: (C, M, D). positives: (C, D), shared by the anchors of a class. negatives: (C, N, D), shared too.
+        anchors: (C, M, D).
+        positives: (C, D), shared by the anchors of a class.
+        negatives: (C, N, D), shared by the anchors of a class.
         temperature: tau.
     """
     anchors = F.normalize(anchors, dim=-1)
@@ -63,7 +65,7 @@ def info_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, *, temperatu
 
 
 def gather_pixels(embedding: Tensor, index: Tensor) -> Tensor:
-    """(C, N, D) float32: the embeddings (B, D, h, w) of the pixels ``index`` (C, N), counted through (B, h, w)."""
+    """(C, N, D) float32: the embeddings (B, D, h, w) of the pixels ``index`` (C, N), flat indices into (B, h, w)."""
     pixels = embedding.shape[-2] * embedding.shape[-1]
     return embedding.flatten(2)[index // pixels, :, index % pixels].float()
 
@@ -74,21 +76,21 @@ class UnreliableContrast(nn.Module):
     Args:
         num_classes: C.
         dim: D, length of an embedding.
-        negative_keys: which pixels are negatives of which classes.
-        min_probability: delta_p: an anchor's own class is more probable than this.
-        anchors: M, anchors of each class, drawn afresh in every step.
-        negatives: N, negatives of each anchor, drawn afresh in every step.
-        temperature: tau of the softmax over similarities.
-        bank_size: keys that the queue of a class holds.
-        background_bank_size: keys that the queue of class 0 holds; null: as many as the others.
-        keys_per_step: at most so many of a step's negatives enter a queue, drawn evenly among all of them.
-        gather: shares the keys of a step among processes.
-        prototypes: follow the centres of the anchors in every step.
-        prototype_positives: they, and not the centres of a step, are the positives.
+        negative_keys: selects the pixels that are negatives of each class.
+        min_probability: delta_p: a pixel is an anchor only if its own class is more probable than this.
+        anchors: M, number of anchors per class, drawn anew in every step.
+        negatives: N, number of negatives per anchor, drawn anew in every step.
+        temperature: tau, temperature of the softmax over similarities.
+        bank_size: number of keys that the queue of a class holds.
+        background_bank_size: number of keys that the queue of class 0 holds; null: as many as the others.
+        keys_per_step: largest number of negatives that enter a queue in one step, drawn evenly from all of them.
+        gather: collects the keys of a step from all processes.
+        prototypes: class centres that follow the anchors of every step.
+        prototype_positives: the prototypes, not the class centres of the step, are the positives.
         keep_truth: the bank also holds the true classes of its keys, for a diagnosis.
 
     Raises:
-        ValueError: ranks out of order, or more keys per step than a queue holds.
+        ValueError: the ranks are out of order, or a step has more keys than a queue holds.
     """
 
     def __init__(
@@ -137,16 +139,17 @@ class UnreliableContrast(nn.Module):
         """Push this step's negatives, then contrast anchors with their class centre and with drawn negatives.
 
         Args:
-            embedding: (B, D, h, w), the student's, with gradient.
-            teacher_embedding: (B, D, h, w). teacher_probability: (B, C, h, w).
+            embedding: (B, D, h, w), of the student, with gradient.
+            teacher_embedding: (B, D, h, w).
+            teacher_probability: (B, C, h, w).
             target, label, unreliable: (B, h, w), see :func:`anchor_mask` and :class:`NegativeKeys`.
-            rank: (B, C, h, w), :func:`class_rank` of ``teacher_probability`` where it is known already.
-            absent: (B, C, h, w) bool, classes that a pixel is known not to be, by the tags of its image: further
+            rank: (B, C, h, w), :func:`class_rank` of ``teacher_probability`` if it is known already.
+            absent: (B, C, h, w) bool, classes that the tags of the image rule out for a pixel; these are further
                 negatives.
             truth: (B, h, w) int64, true classes for a bank that keeps them; the loss does not depend on it.
 
         Returns:
-            Mean loss of the classes that have anchors and negatives; zero, still connected to the graph, without one.
+            Mean loss of the classes with anchors and negatives. Without one it is zero, still connected to the graph.
         """
         with torch.autocast(embedding.device.type, enabled=False):
             is_anchor = anchor_mask(target, teacher_probability, min_probability=self.min_probability)
@@ -165,7 +168,7 @@ class UnreliableContrast(nn.Module):
             return loss.where(active, 0.0).sum() / active.sum().clamp(min=1)
 
     def _positives(self, embedding: Tensor, is_anchor: Tensor) -> Tensor:
-        """(C, D): the positive of each class, of the teacher's embeddings (B, D, h, w) of its anchors (B, C, h, w)."""
+        """(C, D): the positive of each class, from teacher embeddings (B, D, h, w) and the anchors (B, C, h, w)."""
         if self.prototypes is not None:
             self.prototypes.update(*class_sums(embedding, is_anchor))
             if self.prototype_positives:

@@ -13,38 +13,38 @@ from u2pl.structures import IGNORE_INDEX, PseudoLabel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceMix(Mix):
-    """A drawn mask: a kept pixel is an unlabeled image's own, any other comes from a labeled one, its label with it."""
+    """A drawn mask: a kept pixel stays, any other comes with its label from a labeled image."""
 
-    label: Tensor  #: (B, H, W) int64, of the labeled image that each unlabeled one takes pixels from
+    label: Tensor  #: (B, H, W) int64, of the labeled image that each unlabeled image receives from
 
     def apply(self, tensor: Tensor, labeled: Tensor | None = None) -> Tensor:
-        """Paste from ``labeled`` (B_l, H, W) or (B_l, K, h, w), the same of the labeled images; see :func:`in_turn`."""
+        """Paste from ``labeled`` (B_l, H, W) or (B_l, K, h, w), the values of labeled images; see :func:`in_turn`."""
         if labeled is None:
             raise TypeError("pixels come from labeled images: give the same of those")
         return Paste(~self.keep).apply(tensor, in_turn(labeled, len(tensor)))
 
     def pseudo_label(self, pseudo: PseudoLabel) -> PseudoLabel:
-        """The pseudo-label of the mixed image. Pasted pixels have their true label: certain, valid and reliable."""
+        """The pseudo-label of the mixed image. Pasted pixels get their true label: certain, valid and reliable."""
         return Paste(~self.keep).pseudo_label(pseudo, self.label)
 
     def true_label(self) -> Tensor:
-        """(B, H, W) int64: the label of pasted pixels, IGNORE_INDEX on all others."""
+        """(B, H, W) int64: the label of pasted pixels, IGNORE_INDEX elsewhere."""
         return self.label.masked_fill(self.keep, IGNORE_INDEX)
 
 
 @dataclass(frozen=True, slots=True)
 class CrossDomainClassMix:
-    """Paste all pixels of a random half of a labeled image's classes onto an unlabeled image, at the same place.
+    """Pastes all pixels of a random half of a labeled image's classes onto an unlabeled image, at the same place.
 
-    Half is rounded up: of an image of one class, that class is pasted. Ignored pixels, crop padding among them, have no
-    class and are never pasted (DACS's release counts them as one). Image i takes from labeled image i; fewer labeled
-    images are gone through in turn.
+    Half is rounded up, so the class of an image with only one class is pasted. Ignored pixels, such as crop padding,
+    have no class and are never pasted (the released code of DACS counts them as one). Image i receives from labeled
+    image i. If there are fewer labeled images, they repeat.
     """
 
     num_classes: int
 
     def draw(self, pseudo: PseudoLabel, label: Tensor | None = None) -> SourceMix:
-        """See :class:`u2pl.pixels.mixing.Mixing`; the labels are needed."""
+        """See :class:`u2pl.pixels.mixing.Mixing`. The labels are required."""
         if label is None:
             raise TypeError("classes of labeled images are drawn: give their labels")
         source = in_turn(label, len(pseudo.label))
@@ -53,7 +53,7 @@ class CrossDomainClassMix:
 
 
 def in_turn(tensor: Tensor, number: int) -> Tensor:
-    """``number`` rows of a tensor: the first ones or, where it has fewer, all of them over and over."""
+    """The first ``number`` rows of a tensor. A shorter tensor is repeated."""
     if len(tensor) < number:
         tensor = torch.cat([tensor] * -(-number // len(tensor)))
     return tensor[:number]

@@ -1,4 +1,4 @@
-"""What an image may show, by the labeled images that are like it: label propagation over whole images."""
+"""The image prior: the classes that an image may show, by label propagation from labeled images that are similar."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK = 1024  # rows of the similarity matrix at a time
-_POWER = 3  # of a similarity, as in Iscen et al.
-_ROUNDS = 100  # 0.9 ** 100 is 3e-5; also of the regression
-_DECAY = 1e-4  # of the weights of the regression
-_COMMON = 0.5  # a class that more than this share of the labeled images show is no news
-_ALONE = 0.5  # of its images, a class that speaks against others is the only one in this share
+_POWER = 3  # power of a similarity, as in Iscen et al.
+_ROUNDS = 100  # iterations, also of the regression; 0.9 ** 100 is 3e-5
+_DECAY = 1e-4  # weight decay of the regression
+_COMMON = 0.5  # a class in more than this share of the labeled images is common
+_ALONE = 0.5  # least share of its images in which a class is the only uncommon one
 _FLOOR, _TINY = 1e-6, torch.finfo(torch.float32).tiny
 
 
@@ -20,13 +20,13 @@ def image_prior(
 ) -> Tensor:
     """(I, C) float32, at most 0: what to add to the logits of each image's pixels.
 
-    ``sharpness`` times the logarithm of how likely an image shows a class, relative to its likeliest class. How likely
-    that is comes from :func:`propagate`, over the mean of all images: a class with few labels is not thought rare for
-    that. Other classes than those :func:`apart`, such as a background, are left alone: their column is 0.
+    It is ``sharpness`` times the logarithm of how likely an image shows a class, relative to its likeliest class. The
+    likelihood is the score of :func:`propagate` over its mean for all images, so a class with few labels does not count
+    as rare. Only the classes of :func:`apart` get a value. The column of any other class, such as a background, is 0.
 
     Args:
-        features: (I, K) of length 1, what images show as a whole; the labeled ones come first.
-        shown: (L, C) bool, the classes of the labeled images.
+        features: (I, K) of length 1, features of whole images; the labeled images come first.
+        shown: (L, C) bool, the classes that labeled images show.
         neighbours, damping: see :func:`propagate`.
     """
     told = apart(shown)
@@ -37,13 +37,15 @@ def image_prior(
 
 
 def softmax_regression(features: Tensor, prior: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
-    """(C, K) weights and (C,) biases that tell the classes an image shows from its features: what a new image is asked.
+    """(C, K) weights and (C,) biases of a softmax that predicts the classes of a new image from its features.
 
-    Cross-entropy to the softmax of the prior over the classes that are ``told`` apart, averaged over images, and a
-    little weight decay; zero for all other classes.
+    It minimises the cross-entropy to the softmax of the prior over the classes in ``told``, averaged over images, with
+    a small weight decay. Weights and biases of all other classes are zero.
 
     Args:
-        features: (I, K) of length 1. prior: (I, C), see :func:`image_prior`. told: (C,) bool.
+        features: (I, K) of length 1.
+        prior: (I, C), see :func:`image_prior`.
+        told: (C,) bool, see :func:`apart`.
     """
     target = prior[:, told].softmax(dim=1)
     weight = torch.zeros(target.shape[1], features.shape[1], requires_grad=True)
@@ -65,10 +67,10 @@ def softmax_regression(features: Tensor, prior: Tensor, told: Tensor) -> tuple[T
 
 
 def named(features: Tensor, shown: Tensor, *, neighbours: int | None = None, damping: float = 0.9) -> Tensor:
-    """(L,) bool: labeled images of which the prior's likeliest class is right when their own label is left out.
+    """(L,) bool: whether the prior's likeliest class is right for a labeled image if its own label is left out.
 
-    What :func:`propagate` gives is linear in the labels, so that all are left out in turn at once. Images that show no
-    class of those :func:`apart` are not asked; they are False. Arguments are those of :func:`image_prior`.
+    The result of :func:`propagate` is linear in the labels, so one call leaves out each label once. Images without a
+    class of :func:`apart` are False. Arguments as for :func:`image_prior`.
     """
     told = apart(shown)
     influence = propagate(features, torch.eye(len(shown)), neighbours=neighbours, damping=damping)[: len(shown)]
@@ -78,16 +80,17 @@ def named(features: Tensor, shown: Tensor, *, neighbours: int | None = None, dam
 
 
 def uncommon(shown: Tensor) -> Tensor:
-    """(C,) bool: classes that some, but at most half, of the labeled images show; of (L, C) bool."""
+    """(C,) bool: the classes that at least one, but at most half, of the labeled images show; from (L, C) bool."""
     share = shown.float().mean(dim=0)
     return (share > 0) & (share <= _COMMON)
 
 
 def apart(shown: Tensor) -> Tensor:
-    """(C,) bool: the :func:`uncommon` classes that, as a rule, no other of them is seen with; of (L, C) bool.
+    """(C,) bool: the :func:`uncommon` classes that usually appear without any other of them; from (L, C) bool.
 
-    One that is in an image speaks against the others. It does not where a class, a person for example, mostly comes
-    with one of the others: the class that is seen alone least is dropped until all are in half of their images.
+    If an image shows one of these classes, the others are unlikely. This fails for a class, such as a person, that
+    mostly appears with one of the others. So the class that is least often the only one is dropped, until each
+    remaining class is the only one in at least half of its images.
     """
     told = uncommon(shown)
     while told.any():
@@ -101,15 +104,16 @@ def apart(shown: Tensor) -> Tensor:
 
 
 def propagate(features: Tensor, labels: Tensor, *, neighbours: int | None = None, damping: float = 0.9) -> Tensor:
-    """(I, C) float32: labels of the first L images, spread over a graph of all I images that are alike.
+    """(I, C) float32: labels of the first L images, spread over a graph that connects similar images.
 
-    Label propagation (Zhou et al. 2004), over features as Iscen et al. (2019, arXiv 1904.04717): a graph of the cubed
-    cosine similarities of each image to its ``neighbours``, symmetric and normalised by degrees, over which
-    ``Z <- damping W Z + (1 - damping) Y`` converges.
+    Label propagation (Zhou et al. 2004) over features, as in Iscen et al. (2019, arXiv 1904.04717). The graph connects
+    each image to its ``neighbours``. Its weights are cubed cosine similarities, symmetric and normalised by degrees.
+    ``Z <- damping W Z + (1 - damping) Y`` runs on it until it converges.
 
     Args:
-        features: (I, K) of length 1, I >= 2. labels: (L, C) float, L <= I.
-        neighbours: of each image; None for one in fifty images, from 5 to 20.
+        features: (I, K) of length 1, I >= 2.
+        labels: (L, C) float, L <= I.
+        neighbours: number per image; None: one in fifty images, from 5 to 20.
     """
     features = features.float()
     if neighbours is None:
@@ -126,7 +130,7 @@ def propagate(features: Tensor, labels: Tensor, *, neighbours: int | None = None
 def _graph(features: Tensor, neighbours: int) -> tuple[Tensor, Tensor, Tensor]:
     """Rows, columns and values, (2 I N) each, of D^-1/2 (W + W^T) D^-1/2 for features (I, K) of length 1.
 
-    W holds the similarities of each image to its N neighbours; entries at the same place add up.
+    W holds the similarities of each image to its N neighbours. Entries at the same place add up.
     """
     count, values, places = len(features), [], []
     for first in range(0, count, _CHUNK):

@@ -1,4 +1,4 @@
-"""Losses over pixels that may be ignored. Without a pixel to learn from they are zero, never NaN."""
+"""Losses over pixels, without ignored ones. Without a pixel to learn from they are zero, never NaN."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class OhemCrossEntropy:
-    """Mean cross-entropy over hard pixels: true-class probability at most ``threshold``, and never fewer than
-    ``min_kept`` of them (online hard example mining, Shrivastava et al. 2016; the paper's Cityscapes recipe).
+    """Mean cross-entropy over hard pixels (online hard example mining, Shrivastava et al. 2016).
 
-    Pixels as hard as the last one kept are kept too. Fewer labeled pixels than ``min_kept`` are all kept.
+    This is the paper's loss for Cityscapes. A pixel is hard if the probability of its true class is at most
+    ``threshold``. At least the ``min_kept`` hardest pixels train, and with them all pixels as hard as the last one. If
+    there are fewer labeled pixels, all of them train.
 
     Args:
-        threshold: a pixel is hard if its true class is at most this probable.
-        min_kept: at least so many pixels of a batch train.
+        threshold: a pixel is hard if the probability of its true class is at most this.
+        min_kept: smallest number of pixels of a batch that train, the hardest first.
     """
 
     threshold: Share = 0.7
@@ -39,7 +40,7 @@ class OhemCrossEntropy:
         """Scalar loss of (B, C, H, W) logits and a (B, H, W) int64 target."""
         loss = F.cross_entropy(logits.float(), target, ignore_index=IGNORE_INDEX, reduction="none")
         valid = target != IGNORE_INDEX
-        # Cross-entropy is -log of the true-class probability, so hardest first is largest loss first.
+        # Cross-entropy is -log of the true-class probability, so the hardest pixel has the largest loss.
         ranked = loss.detach().masked_fill(~valid, -1.0).flatten().sort(descending=True).values
         at_least = ranked[(valid.sum().clamp(max=self.min_kept) - 1).clamp(min=0)]
         easiest = -math.log(self.threshold) if self.threshold > 0 else math.inf
@@ -48,23 +49,23 @@ class OhemCrossEntropy:
 
 
 def rarity_weight(share: Tensor, offset: float = 1.02) -> Tensor:
-    """``1 / ln(offset + p_c)`` of a class with the share p_c of all labeled pixels, elementwise: ENet's weights (Paszke
-    et al. 2016, arXiv 1606.02147).
+    """ENet's class weight ``1 / ln(offset + p_c)``, elementwise (Paszke et al. 2016, arXiv 1606.02147).
 
-    With the default a class that fills all images weighs 1/36 of one that hardly shows.
+    p_c is the share of the class among all labeled pixels. With the default offset, a class that fills all images
+    weighs 1/36 of a class that is almost absent.
     """
     return 1 / (offset + share.float()).log()
 
 
 @dataclass(frozen=True, slots=True)
 class BalancedCrossEntropy:
-    """Cross-entropy in which a pixel weighs by the rarity of its class among the labeled pixels of the batch.
+    """Cross-entropy that weighs each pixel by the rarity of its class among the labeled pixels of the batch.
 
-    What minimises it is in proportion to ``w_c p(c | pixel)``, with w_c the :func:`rarity_weight`, and not to
-    ``p(c | pixel)``: rare classes are found, and seen too often.
+    Its minimum is proportional to ``w_c p(c | pixel)``, not to ``p(c | pixel)``, where w_c is the
+    :func:`rarity_weight`. The network then finds rare classes, but predicts them too often.
 
     Args:
-        offset: a class weighs 1 / ln(offset + its share); the nearer to 1, the more rare classes weigh.
+        offset: a class weighs 1 / ln(offset + its share of pixels); closer to 1, rare classes weigh more.
     """
 
     offset: Annotated[float, Gt(1)] = 1.02
@@ -84,12 +85,12 @@ class BalancedCrossEntropy:
 class SymmetricCrossEntropy:
     """Mean of ``CE + reverse_weight * RCE`` over the pixels that are not ignored (Wang et al. 2019, arXiv 1908.06112).
 
-    The reverse term, ``RCE = -sum_c p_c log q_c``, takes the one-hot target q for the prediction; its zeros are clamped
-    at ``floor``. It is bounded, so a wrong target cannot pull without limit.
+    The reverse term ``RCE = -sum_c p_c log q_c`` swaps prediction and one-hot target q. Zeros of q are clamped at
+    ``floor``. The term is bounded, which limits the effect of a wrong target.
 
     Args:
-        reverse_weight: lambda_rce, of the reverse term.
-        floor: probability that the target gives to each other class.
+        reverse_weight: lambda_rce, weight of the reverse cross-entropy.
+        floor: target probability of every other class in the reverse cross-entropy.
     """
 
     reverse_weight: AtLeast0 = 0.1

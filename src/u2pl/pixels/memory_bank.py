@@ -1,4 +1,4 @@
-"""Category-wise FIFO queues of negative keys (U2PL, section 3.2), all in one tensor that is never copied."""
+"""First-in-first-out queues of negative keys, one per class (U2PL, section 3.2), in one tensor that is never copied."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from u2pl.structures import IGNORE_INDEX
 
 
 class MemoryBank(nn.Module):
-    """One ring of embeddings per class. Its buffers are saved with the model, so a resumed run goes on unchanged.
+    """One ring of embeddings per class. The rings are saved with the model, so a resumed run continues unchanged.
 
     Args:
-        capacity: number of keys each class holds, one number per class (paper: 50 000 for the background of VOC,
+        capacity: number of keys that each class holds, one number per class (paper: 50 000 for the background of VOC,
             30 000 for every other class).
         dim: D, length of a key.
-        keep_truth: also hold the true class of each key, by which a diagnosis tells how pure the queues are.
+        keep_truth: also hold the true class of each key, so that a diagnosis can measure how pure the queues are.
     """
 
     keys: Tensor
@@ -31,13 +31,13 @@ class MemoryBank(nn.Module):
         super().__init__()
         sizes = torch.tensor(capacity, dtype=torch.long)
         self.smallest = min(capacity)
-        # The row past the last ring takes what is not to be kept: a masked write needs no count from the device.
+        # Dropped keys go to an extra row after the last ring: a masked write needs no count from the device.
         self.register_buffer("keys", torch.zeros(int(sizes.sum()) + 1, dim))
         self.register_buffer("start", sizes.cumsum(0) - sizes, persistent=False)
         self.register_buffer("capacity", sizes, persistent=False)
         self.register_buffer("pushed", torch.zeros_like(sizes))  # keys ever pushed to each ring
         truth = torch.full((len(self.keys),), IGNORE_INDEX, dtype=torch.uint8) if keep_truth else None
-        self.register_buffer("truth", truth)  # of the key in the same row
+        self.register_buffer("truth", truth)  # true class of the key in the same row
 
     def __len__(self) -> int:
         """Number of classes."""
@@ -50,12 +50,13 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def push(self, keys: Tensor, keep: Tensor, truth: Tensor | None = None) -> None:
-        """Append those of the (C, K, D) ``keys`` that (C, K) bool ``keep`` names; the oldest keys make room.
+        """Append the keys of (C, K, D) ``keys`` for which (C, K) bool ``keep`` is true. They replace the oldest keys.
 
-        A bank that keeps it notes the (C, K) ``truth`` of the keys, IGNORE_INDEX where it is unknown; no draw sees it.
+        A bank with ``keep_truth`` also stores the (C, K) ``truth`` of the keys, IGNORE_INDEX where unknown. No draw
+        uses it.
 
         Raises:
-            ValueError: K exceeds the capacity of a ring: one push would overwrite itself.
+            ValueError: K exceeds the capacity of a ring, so one push would overwrite itself.
         """
         if keys.shape[1] > self.smallest:
             raise ValueError(f"{keys.shape[1]} keys do not fit a queue of {self.smallest} in one push")
@@ -69,9 +70,9 @@ class MemoryBank(nn.Module):
         self.pushed += keep.sum(dim=1)
 
     def draw(self, number: int) -> Tensor:
-        """(C, N, D): N keys drawn from each ring, without repetition where it holds as many.
+        """(C, N, D): N keys drawn from each ring, without repetition if it holds at least N.
 
-        The draw from an empty ring is meaningless: leave the class out where ``fill`` is zero.
+        Keys from an empty ring are meaningless: leave out the classes where ``fill`` is zero.
         """
         index = stratified(self.fill, number)
         return self.keys[(index + self.start.unsqueeze(1)).flatten()].unflatten(0, index.shape)

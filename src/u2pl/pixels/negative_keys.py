@@ -12,7 +12,7 @@ from u2pl.structures import IGNORE_INDEX, PseudoLabel
 
 
 def class_rank(probability: Tensor) -> Tensor:
-    """O(c): rank of each class among (B, C, ...) probabilities, 0 for the most likely; the lower index wins a tie."""
+    """O(c): rank of each class among (B, C, ...) probabilities, 0 for the likeliest. The lower index wins a tie."""
     classes = probability.shape[1]
     rank = torch.zeros_like(probability, dtype=torch.int16)
     for c in range(classes - 1):  # comparing pairs of classes is many times faster than sorting each pixel
@@ -23,28 +23,28 @@ def class_rank(probability: Tensor) -> Tensor:
 
 
 def default_low_rank(num_classes: int) -> int:
-    """r_l for C classes: 3 as in the paper, less with few classes, so that ranks remain beyond it."""
+    """r_l for C classes: 3 as in the paper, and fewer with few classes, so that ranks remain above it."""
     return min(3, max(1, num_classes // 4))
 
 
 def default_high_rank(num_classes: int) -> int:
-    """r_h for C classes: 20 as in the paper, and never more than there are classes."""
+    """r_h for C classes: 20 as in the paper, but at most C."""
     return min(20, num_classes)
 
 
 @dataclass(frozen=True, slots=True)
 class NegativeKeys:
-    """Which pixels are negative keys of which classes (section 3.2 of the paper).
+    """Selects the pixels that are negative keys of each class (section 3.2 of the paper).
 
-    An unreliable pixel is a negative of the classes with ``r_l <= O(c) < r_h``: it is sure not to be one of these. A
-    labeled pixel is a hard negative of the other classes with ``O(c) < r_l``.
+    An unreliable pixel is a negative of the classes with ``r_l <= O(c) < r_h``: it almost certainly belongs to none of
+    these. A labeled pixel is a hard negative of the other classes with ``O(c) < r_l``.
 
     Args:
-        low_rank: r_l; null: a quarter of the number of classes, from 1 to 3.
-        high_rank: r_h, at most the number of classes; null: 20, or all classes where there are fewer.
-        rank_threshold: use r_l and r_h (the paper's PRT); false sets r_l to 1 and r_h to the number of classes.
-        pixels: unlabeled pixels that serve as negatives; the paper's are the unreliable ones.
-        tags: a pixel is also a negative of each class that its image is not tagged with; for images with tags.
+        low_rank: r_l, first rank of the negative classes; null: a quarter of the number of classes, from 1 to 3.
+        high_rank: r_h, rank after the last negative class, at most the number of classes; null: 20, or all if fewer.
+        rank_threshold: use r_l and r_h (the paper's PRT); false: r_l is 1 and r_h is the number of classes.
+        pixels: unlabeled pixels that serve as negatives: ``unreliable`` (the paper), ``reliable`` or ``all``.
+        tags: with image tags, a pixel is also a negative of each class that its image is not tagged with.
     """
 
     low_rank: int | None = None
@@ -54,7 +54,7 @@ class NegativeKeys:
     tags: bool = True
 
     def ranks(self, num_classes: int) -> tuple[int, int]:
-        """r_l and r_h for C classes. Raises ValueError when no rank lies between them: the loss would be zero."""
+        """r_l and r_h for C classes. Raises ValueError if no rank lies between them: the loss would be zero."""
         if not self.rank_threshold:
             return 1, num_classes
         low = default_low_rank(num_classes) if self.low_rank is None else self.low_rank
@@ -71,11 +71,11 @@ class NegativeKeys:
         return {"unreliable": pseudo.unreliable, "reliable": pseudo.reliable, "all": pseudo.valid}[self.pixels]
 
     def unlikely(self, rank: Tensor, unreliable: Tensor) -> Tensor:
-        """(B, C, h, w) bool: the pixel is unreliable, and sure not to be class c: r_l <= O(c) < r_h.
+        """(B, C, h, w) bool: the pixel is unreliable and class c is very unlikely, r_l <= O(c) < r_h.
 
         Args:
-            rank: (B, C, h, w), O(c) of :func:`class_rank`.
-            unreliable: (B, h, w) bool, of :meth:`candidates`.
+            rank: (B, C, h, w), O(c) from :func:`class_rank`.
+            unreliable: (B, h, w) bool, from :meth:`candidates`.
         """
         low, high = self.ranks(rank.shape[1])
         return unreliable.unsqueeze(1) & (rank >= low) & (rank < high)
@@ -84,9 +84,9 @@ class NegativeKeys:
         """(B, C, h, w) bool: the pixel is a negative key of class c.
 
         Args:
-            rank: (B, C, h, w), O(c) of :func:`class_rank`.
+            rank: (B, C, h, w), O(c) from :func:`class_rank`.
             label: (B, h, w) int64, true labels; IGNORE_INDEX on every unlabeled pixel.
-            unreliable: (B, h, w) bool, of :meth:`candidates`.
+            unreliable: (B, h, w) bool, from :meth:`candidates`.
         """
         low, _ = self.ranks(rank.shape[1])
         classes = torch.arange(rank.shape[1], device=rank.device).view(1, -1, 1, 1)

@@ -1,4 +1,4 @@
-"""Negative learning: an unreliable pixel teaches the student which classes it is not, without embeddings or a bank."""
+"""Negative learning: unreliable pixels train the student on the classes they are not, without embeddings or a bank."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from u2pl.pixels.negative_keys import NegativeKeys
 
 @dataclass(frozen=True, slots=True)
 class NegativeLearning:
-    """Mean of ``-log(1 - p_c)`` over unreliable pixels and the classes c they are sure not to be, r_l <= O(c) < r_h.
+    """Mean of ``-log(1 - p_c)`` over unreliable pixels and their negative classes c, r_l <= O(c) < r_h.
 
-    The insight of U2PL in the space of logits. The loss on a complementary label is that of NLNL (Kim et al. 2019,
-    arXiv 1908.07387).
+    This is U2PL's idea applied to logits. The loss for complementary labels is from NLNL (Kim et al. 2019, arXiv
+    1908.07387).
     """
 
     negative_keys: NegativeKeys = NegativeKeys()
 
     def __call__(self, logits: Tensor, rank: Tensor, unreliable: Tensor) -> Tensor:
-        """Scalar loss; without such a pixel it is zero, still connected to the graph.
+        """Scalar loss. Without an unreliable pixel it is zero, still connected to the graph.
 
         Args:
-            logits: (B, C, h, w), the student's, with gradient.
-            rank: (B, C, h, w), O(c) by the teacher, see :func:`~u2pl.pixels.negative_keys.class_rank`.
+            logits: (B, C, h, w), of the student, with gradient.
+            rank: (B, C, h, w), O(c) of the teacher, see :func:`~u2pl.pixels.negative_keys.class_rank`.
             unreliable: (B, h, w) bool.
         """
         unlikely = self.negative_keys.unlikely(rank, unreliable)
@@ -33,9 +33,9 @@ class NegativeLearning:
 
 
 def log_complement(logits: Tensor) -> Tensor:
-    """(B, C, ...) float32: log(1 - p_c), exact however near p_c is to one.
+    """(B, C, ...) float32: log(1 - p_c), exact even if p_c is close to one.
 
-    Only the likeliest class can be near one, and its complement is the sum of all others.
+    Only the likeliest class can be close to one. Its complement is the sum of all others.
     """
     log_probability = logits.float().log_softmax(dim=1)
     likeliest = torch.zeros_like(log_probability, dtype=torch.bool)

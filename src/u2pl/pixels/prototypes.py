@@ -1,4 +1,4 @@
-"""Momentum prototypes of classes, and the denoising of pseudo-labels by their distance (ProDA, Zhang et al. 2021)."""
+"""Momentum prototypes of classes, and pseudo-labels denoised by the distance to them (ProDA, Zhang et al. 2021)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from u2pl.structures import Above0, Share
 
 
 class Prototypes(nn.Module):
-    """For each class a running centre of its embeddings, ``c <- m c + (1 - m) centre of the step``.
+    """A running centre of each class's embeddings, ``c <- m c + (1 - m) centre of the step``.
 
-    ``m = min(1 - 1/k, momentum)`` with k counted for each class: the first centre is taken as it is. A class absent
-    from a step keeps its prototype. (The released code counts the steps of all classes together and sets the prototypes
-    of absent ones to zero.)
+    ``m = min(1 - 1/k, momentum)``, where k counts the updates of each class, so the first centre is used as it is. A
+    class that is absent from a step keeps its prototype. (The released code counts the steps of all classes together
+    and sets the prototypes of absent classes to zero.)
 
     Args:
         num_classes: C.
         dim: D, length of an embedding.
-        momentum: largest m of the running mean.
-        reduce: sums a tensor over processes, so that all hold the same prototypes.
+        momentum: largest momentum m of the running class centres.
+        reduce: sums a tensor over processes, so that all have the same prototypes.
     """
 
-    value: Tensor  #: (C, D) float32, zero until the class is known
-    updates: Tensor  #: (C,) int64, k
+    value: Tensor  #: (C, D) float32, zero before the first update
+    updates: Tensor  #: (C,) int64, k of each class
 
     def __init__(
         self, num_classes: int, dim: int, *, momentum: Share = 0.999, reduce: Callable[[Tensor], Tensor] | None = None
@@ -44,12 +44,12 @@ class Prototypes(nn.Module):
 
     @torch.no_grad()
     def update(self, total: Tensor, count: Tensor) -> None:
-        """Account for a step: the sum (C, D) of each class's embeddings, and how many they are (C,)."""
+        """Update with a step: the sum (C, D) of each class's embeddings, and their number (C,)."""
         both = torch.cat((total.float(), count.float().unsqueeze(1)), dim=1)
         both = both if self.reduce is None else self.reduce(both)
         total, count = both[:, :-1], both[:, -1:]
         centre = total / count.clamp(min=1)
-        fresh = (count > 0) & centre.isfinite().all(dim=1, keepdim=True)  # what overflowed must not stay in the mean
+        fresh = (count > 0) & centre.isfinite().all(dim=1, keepdim=True)  # an overflow must not enter the mean
         self.updates += fresh.squeeze(1)
         momentum = (1 - 1 / self.updates.clamp(min=1)).clamp(max=self.momentum).unsqueeze(1)
         self.value.copy_(torch.where(fresh, centre.lerp(self.value, momentum), self.value))
@@ -57,23 +57,23 @@ class Prototypes(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class PrototypicalDenoising:
-    """Reweights the teacher's probabilities by how near a pixel's embedding is to each prototype (ProDA, arXiv
-    2101.10979): ``w_c = softmax_c(-|z - prototype_c| / temperature)``, z and prototypes of length one.
+    """Reweights the teacher's probabilities by the distance of a pixel's embedding to each prototype.
 
-    A class without a prototype yet gets the neutral weight, the mean of the others: with equal distances nothing
-    changes. The softmax of :meth:`PseudoLabel.from_logits` renormalises the product. (ProDA reweights predictions kept
-    from before training; here they are the teacher's own, which change with it.)
+    ProDA (arXiv 2101.10979): ``w_c = softmax_c(-|z - prototype_c| / temperature)``, where z and prototypes have unit
+    length. A class without a prototype gets a neutral weight, the mean of the others: equal distances change nothing.
+    The softmax of :meth:`PseudoLabel.from_logits` renormalises the product. (ProDA reweights predictions from before
+    training. Here they are the teacher's current ones.)
 
     Args:
-        prototypes: they belong to the contrast, which saves and updates them.
-        temperature: of the softmax over distances, which are at most 2; ProDA's is 1.
+        prototypes: the class centres. They belong to the contrast, which saves and updates them.
+        temperature: temperature of the softmax over distances, which are at most 2 (ProDA: 1).
     """
 
     prototypes: Prototypes
     temperature: Above0 = 1.0
 
     def weight(self, embedding: Tensor) -> Tensor:
-        """(B, C, h, w) float32: w_c of the embeddings (B, D, h, w). Sums to one where all classes are known."""
+        """(B, C, h, w) float32: w_c of the embeddings (B, D, h, w). Sums to one if all classes have a prototype."""
         with torch.autocast(embedding.device.type, enabled=False):
             pixels = F.normalize(embedding.float(), dim=1)
             cosine = torch.einsum("cd,bdhw->bchw", F.normalize(self.prototypes.value, dim=1), pixels)
@@ -84,7 +84,7 @@ class PrototypicalDenoising:
 
     @torch.no_grad()
     def __call__(self, logits: Tensor, embedding: Tensor) -> Tensor:
-        """The teacher's logits (B, C, H, W), denoised by its embeddings (B, D, h, w) of the same images."""
-        # The weights are interpolated as the network's scores are; a mean of distributions is one.
+        """Denoise the teacher's logits (B, C, H, W) by its embeddings (B, D, h, w) of the same images."""
+        # Interpolated like the network's scores: a mean of distributions is a distribution.
         weight = F.interpolate(self.weight(embedding), size=logits.shape[-2:], mode="bilinear", align_corners=True)
         return logits + weight.clamp(min=torch.finfo(weight.dtype).tiny).log()

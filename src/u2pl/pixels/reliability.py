@@ -1,4 +1,4 @@
-"""Which pseudo-labels to believe: the entropy threshold gamma_t and the partition it makes (U2PL, section 3.3)."""
+"""Which pseudo-labels are reliable: the entropy threshold gamma_t and the partition by it (U2PL, section 3.3)."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from u2pl.structures import IGNORE_INDEX, PseudoLabel, Share
 def entropy_threshold(entropy: Tensor, valid: Tensor, alpha: float) -> Tensor:
     """gamma_t: the (1 - alpha) quantile of the entropy over the valid pixels of the whole batch.
 
-    Linear interpolation between order statistics, as :func:`torch.quantile`, which refuses more than 16 million
-    elements and cannot leave pixels out without copying them.
+    It interpolates linearly between order statistics, like :func:`torch.quantile`. That function refuses more than 16
+    million elements and cannot leave out pixels without copying.
 
     Args:
         entropy: (B, H, W) float, nats.
         valid: (B, H, W) bool.
-        alpha: share of pixels to hold unreliable, in [0, 1].
+        alpha: share of unreliable pixels, in [0, 1].
 
     Returns:
-        A scalar tensor on the device of ``entropy``; infinity when no pixel is valid.
+        A scalar tensor on the device of ``entropy``; infinity if no pixel is valid.
     """
     ordered = entropy.masked_fill(~valid, torch.inf).flatten().sort().values  # invalid pixels go last
     position = (1.0 - alpha) * (valid.sum() - 1).clamp(min=0)
     lower = position.floor()
-    last = len(ordered) - 1  # single precision rounds a position past 16 million, perhaps beyond the end
+    last = len(ordered) - 1  # float32 rounds a position above 16 million, perhaps past the end
     below, above = (ordered[place.long().clamp(max=last)] for place in (lower, position.ceil()))
     return torch.where(position > lower, below.lerp(above, (position - lower).to(below.dtype)), below)
 
 
 def class_entropy_thresholds(entropy: Tensor, label: Tensor, valid: Tensor, alpha: float) -> Tensor:
-    """gamma_t of each class: :func:`entropy_threshold` over the valid pixels that are labeled so.
+    """gamma_t of each class: :func:`entropy_threshold` over the valid pixels with this label.
 
-    One sort of all pixels by class and entropy, whatever the number of classes.
+    One sort by class and entropy handles all pixels, whatever the number of classes.
 
     Args:
         entropy: (B, H, W) float, nats.
         label: (B, H, W) int64, below IGNORE_INDEX.
         valid: (B, H, W) bool.
-        alpha: share of each class's pixels to hold unreliable, in [0, 1].
+        alpha: share of unreliable pixels in each class, in [0, 1].
 
     Returns:
         (IGNORE_INDEX,) float32, by class; infinity for a class without a valid pixel.
     """
-    # The bits of a float that is not negative are an integer in the same order; above them goes the class.
-    bits = entropy.float().abs().view(torch.int32).long()  # -0.0 is negative
+    # The bits of a non-negative float, as an integer, keep its order. The class goes above them.
+    bits = entropy.float().abs().view(torch.int32).long()  # -0.0 has the sign bit
     ordered = ((label.where(valid, IGNORE_INDEX) << 32) | bits).flatten().sort().values  # invalid pixels go last
     bounds = torch.searchsorted(ordered, torch.arange(IGNORE_INDEX + 1, device=entropy.device) << 32)
     start, count = bounds[:-1], bounds.diff()
@@ -69,13 +69,14 @@ def partition(
     """Split the valid pixels into reliable (H < gamma_t) and unreliable (all others).
 
     Args:
-        pseudo: as :meth:`PseudoLabel.from_logits` makes it.
-        alpha: alpha_t = alpha_0 (1 - t/T), the share held unreliable (dynamic partition adjustment).
-        min_confidence: an absolute floor beside the quantile: a reliable pixel must also be this confident. 0: the
-            paper's partition. The quantile calls 1 - alpha of the pixels reliable however poor the teacher is.
-        class_wise: gamma_t is a quantile of each pseudo-class's own pixels. One quantile of all calls most pixels of a
-            rare, hard class unreliable. As ever H < gamma_t, so the least certain pixel of a class is unreliable: a
-            class of one pixel, or of equal entropies, has no reliable one, for there is nothing to tell it by.
+        pseudo: from :meth:`PseudoLabel.from_logits`.
+        alpha: alpha_t = alpha_0 (1 - t/T), the share of unreliable pixels (dynamic partition adjustment).
+        min_confidence: an absolute limit in addition to the quantile: a reliable pixel must also have this confidence.
+            0 is the paper's partition. The quantile calls 1 - alpha of the pixels reliable, however poor the teacher
+            is.
+        class_wise: gamma_t is a quantile over the pixels of each pseudo-class. A single quantile over all pixels calls
+            most pixels of a rare, hard class unreliable. The rule stays H < gamma_t, so the least certain pixel of a
+            class is unreliable. A class with one pixel, or with equal entropies, has no reliable one.
     """
     if class_wise:
         gamma = class_entropy_thresholds(pseudo.entropy, pseudo.label, pseudo.valid, alpha)[pseudo.label]
@@ -89,18 +90,19 @@ class Partition(Protocol):
     """Splits pseudo-labels into reliable and unreliable ones."""
 
     def partition(self, pseudo: PseudoLabel, progress: float) -> PseudoLabel:
-        """The same pseudo-labels with their valid pixels split, at a progress t / T of training."""
+        """Split the valid pixels of pseudo-labels, at the progress t / T of training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Which pseudo-labels to believe over the course of training.
+    """Decides which pseudo-labels are reliable over the course of training.
 
     Args:
-        alpha: alpha_0, the share of pixels held unreliable when training begins.
-        dynamic: the share falls to 0 as training goes on (the paper's DPA); false keeps it at alpha_0.
-        min_confidence: a reliable pixel must also be this confident; 0 in the paper.
-        class_wise: compare a pixel with those of the same pseudo-class only, so that rare classes keep theirs.
+        alpha: alpha_0, the share of unreliable pixels when training begins.
+        dynamic: the share of unreliable pixels falls to 0 during training (the paper's DPA); false: it stays at
+            alpha_0.
+        min_confidence: smallest confidence of a reliable pixel, in addition to the entropy threshold; 0 in the paper.
+        class_wise: compare a pixel only with its own pseudo-class, so that rare classes keep reliable pixels.
     """
 
     alpha: Share = 0.20
@@ -109,7 +111,7 @@ class Reliability:
     class_wise: bool = False
 
     def alpha_t(self, progress: float) -> float:
-        """alpha_t = alpha_0 (1 - t/T): the share of pixels held unreliable."""
+        """alpha_t = alpha_0 (1 - t/T): the share of unreliable pixels."""
         return self.alpha * (1 - progress) if self.dynamic else self.alpha
 
     def partition(self, pseudo: PseudoLabel, progress: float) -> PseudoLabel:
@@ -121,15 +123,15 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceThreshold:
-    """FixMatch's choice (Sohn et al. 2020): a pixel is reliable if its most likely class is probable enough.
+    """FixMatch's rule (Sohn et al. 2020): a pixel is reliable if its most likely class is probable enough.
 
     Args:
-        threshold: least probability of the most likely class.
+        threshold: smallest probability of the most likely class.
     """
 
     threshold: Share = 0.95
 
     def partition(self, pseudo: PseudoLabel, progress: float) -> PseudoLabel:
-        """Split the valid pixels; the same at any ``progress``."""
+        """Split the valid pixels. The result does not depend on ``progress``."""
         reliable = pseudo.valid & (pseudo.confidence >= self.threshold)
         return replace(pseudo, reliable=reliable, unreliable=pseudo.valid & ~reliable)

@@ -1,4 +1,4 @@
-"""Random draws from sets of unknown size, without asking the device how large they are."""
+"""Random draws from sets of unknown size, without waiting for the device to report the size."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 def stratified(count: Tensor, number: int) -> Tensor:
     """(C, N) int64: N indices into each set of ``count[c]`` elements.
 
-    A set of N elements or more gives one index from each of N slices, equal but for rounding, of the set turned by a
-    random offset: distinct, and every element as likely. A smaller set is gone through in turn, so its first
-    ``count[c]`` indices are distinct. An empty set gives zeros.
+    A set of N or more elements is rotated by a random offset and cut into N slices, equal up to rounding. Each slice
+    gives one index, so the indices are distinct and every element is equally likely. A smaller set is repeated in
+    order, so its first ``count[c]`` indices are distinct. An empty set gives zeros.
     """
     steps = torch.arange(number, device=count.device)
     size = count.unsqueeze(1)
@@ -26,12 +26,12 @@ def draw_members(mask: Tensor, number: int) -> tuple[Tensor, Tensor]:
     """Draw N members of each row's set.
 
     Args:
-        mask: (C, P) bool, which of P pixels belong to each of C sets.
+        mask: (C, P) bool, true where one of P pixels belongs to one of C sets.
         number: N.
 
     Returns:
-        (C, N) int64 pixel indices in [0, P), drawn as :func:`stratified` does (zeros for an empty set), and
-        (C,) int64, the size of each set.
+        (C, N) int64 pixel indices in [0, P), drawn by :func:`stratified` (zeros for an empty set), and (C,) int64, the
+        size of each set.
     """
     running = mask.cumsum(dim=1, dtype=torch.int32)
     count = running[:, -1].long()

@@ -1,1 +1,1 @@
-"""What people look at: tables and pictures of a run."""
+"""Tables, plots and pictures of runs."""

@@ -1,4 +1,4 @@
-"""What was chosen in place of `auto`, as a table: setting, value, and why."""
+"""The table of the values chosen in place of `auto`: setting, value, and reason."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from u2pl.auto.choices import Choice, value_text
 
 
 def choices_table(choices: Iterable[Choice], *, verbose: bool = False) -> Table | None:
-    """A row for each key that was `auto` and that the method uses; None without any.
+    """A row for each key that was `auto` and that the method uses; None without one.
 
-    ``verbose`` adds the rest of the reasoning, and keys that the method does not use.
+    ``verbose`` adds further reasons, and keys that the method does not use.
     """
     rows = [choice for choice in choices if choice.used or verbose]
     if not rows:

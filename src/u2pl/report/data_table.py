@@ -1,4 +1,4 @@
-"""What a data set holds: for each class its share of the pixels, and how many images show it."""
+"""The table of a data set: the share of pixels of each class, and the number of images that show it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DOMAINS = ("source", "target", "target validation")
 
 
 def data_line(inspection: Inspection, *, domains: bool = False) -> str:
-    """Numbers and sizes of the images in one line; with ``domains``, labeled images are of the source domain."""
+    """Numbers and sizes of the images in one line. With ``domains``, labeled images are of the source domain."""
     counts = (inspection.labeled, inspection.unlabeled, inspection.val)
     parts = []
     for name, count, kind in zip(_DOMAINS if domains else _ONE, counts, ("labeled", "unlabeled", "val"), strict=True):
@@ -24,9 +24,9 @@ def data_line(inspection: Inspection, *, domains: bool = False) -> str:
 
 
 def data_table(inspection: Inspection, classes: Sequence[str], *, domains: bool = False) -> Table:
-    """A row a class, and one for the ignored pixels. Where there are no such images there is no column.
+    """One row per class, and one for ignored pixels. Kinds of images that do not exist have no column.
 
-    ``domains``: labeled images are of the source domain, validation images of the target domain.
+    With ``domains``, labeled images are of the source domain and validation images of the target domain.
     """
     labeled, _, validation = _DOMAINS if domains else _ONE
     shown = {}

@@ -1,4 +1,4 @@
-"""The plot of a diagnosed run: how right the pseudo-labels are, what the queues hold, what moves the weights."""
+"""The plot of a diagnosed run: accuracy of pseudo-labels, contents of queues, gradients of losses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Panel(NamedTuple):
     """Shares over training, in percent."""
 
     title: str
-    lines: Mapping[str, str]  #: what a line is called, by the name of its number
+    lines: Mapping[str, str]  #: label of each line, by the name of its metric
 
 
 PANELS = (
@@ -38,9 +38,9 @@ PANELS = (
 
 
 def plot_diagnosis(path: Path, metrics: Path, classes: Sequence[str]) -> None:
-    """Write the plot of what the ``metrics.jsonl`` of a diagnosed run holds.
+    """Plot the ``metrics.jsonl`` of a diagnosed run.
 
-    Panels with nothing to show are left out: which there are depends on the method. Gradients are always there.
+    Panels without data are left out. Which ones remain depends on the method. Gradients are always there.
     """
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     shares = (name.split("/") for line in lines for name in line if name.startswith("gradient/"))
@@ -76,6 +76,6 @@ def _draw(axes: Axes, panel: Panel, lines: Sequence[Line]) -> None:
 
 
 def _points(lines: Sequence[Line], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of a number where it is known."""
+    """Steps and values of a metric, where it is known."""
     known = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
     return [step for step, _ in known], [value for _, value in known]

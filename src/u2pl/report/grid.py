@@ -14,7 +14,7 @@ from rich.text import Text
 
 @dataclass(frozen=True)
 class Grid:
-    """Header and rows of equal length; the first ``names`` columns are names, the others numbers."""
+    """Header and rows of equal length. The first ``names`` columns are names, the others numbers."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -22,14 +22,14 @@ class Grid:
     names: int = 1
 
     def markdown(self) -> str:
-        """A table of GitHub's Markdown with the note below it."""
+        """A table in GitHub's Markdown, with the note below it."""
         rule = ["---" if column < self.names else "---:" for column in range(len(self.header))]
         lines = [self.header, rule, *self.rows]
         text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
         return f"{text}\n\n{self.note}\n"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The same for the terminal; where it is too narrow, numbers take several lines."""
+        """The table for the terminal. If the terminal is too narrow, numbers take several lines."""
         table = self._table(lambda cell: cell)
         if Measurement.get(console, options.update(max_width=10_000), table).maximum > options.max_width:
             table = self._table(_narrow)
@@ -48,7 +48,7 @@ class Grid:
 
 
 def _narrow(cell: str) -> str:
-    """Mean, deviation and remark below each other."""
+    """Mean, deviation and remark on separate lines."""
     return (
         cell.replace(" ±", "\n±").replace(" (", "\n(").replace(" labels", "\nlabels").replace(" training", "\ntraining")
     )

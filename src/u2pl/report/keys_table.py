@@ -1,4 +1,4 @@
-"""The keys of a configuration, as a table."""
+"""The table of the keys of a configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from u2pl.config.reference import Key
 
 
 def keys_table(keys: Iterable[Key]) -> Table:
-    """A row a key: its name, what most runs do with it, its default and its meaning."""
+    """One row per key: its name, whether most runs set it, its default and its meaning."""
     table = Table()
     for name in ("key", "for", "default", "meaning"):
         table.add_column(name, overflow="fold", no_wrap=name == "for")

@@ -27,7 +27,7 @@ def colour_table(palette: Palette) -> npt.NDArray[np.uint8]:
 
 
 def save_mask(path: Path, mask: Tensor, palette: Palette) -> None:
-    """Write a (H, W) uint8 mask as a palette png: its values are class indices, its colours those of the classes."""
+    """Write a (H, W) uint8 mask as a palette png of class indices, with the colours of the classes."""
     image = Image.fromarray(mask.numpy(), mode="P")
     image.putpalette(colour_table(palette).tobytes())
     image.save(path)
@@ -50,7 +50,7 @@ def heat(values: Tensor, *, largest: float) -> Tensor:
 
 
 def trust(reliable: Tensor, unreliable: Tensor) -> Tensor:
-    """(3, H, W) uint8: reliable pixels green, unreliable red, others gray."""
+    """(3, H, W) uint8: reliable pixels are green, unreliable ones red, others gray."""
     picture = torch.full((3, *reliable.shape), 128, dtype=torch.uint8)
     for mask, colour in ((reliable, (64, 160, 96)), (unreliable, (214, 69, 65))):
         picture[:, mask] = torch.tensor(colour, dtype=torch.uint8).unsqueeze(1)
@@ -63,7 +63,7 @@ def save_image(path: Path, image: Tensor) -> None:
 
 
 def save_panels(path: Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[str], *, zoom: int = 1) -> None:
-    """Write rows of (3, H, W) uint8 pictures as one sheet with a title over each column."""
+    """Write rows of (3, H, W) uint8 pictures as one sheet, with a title above each column."""
     height, width = (max(picture.shape[axis] for row in rows for picture in row) * zoom for axis in (1, 2))
     size = (len(titles) * (width + _GAP) - _GAP, _TITLE + len(rows) * (height + _GAP) - _GAP)
     sheet = Image.new("RGB", size, "white")

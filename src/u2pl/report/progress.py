@@ -13,9 +13,9 @@ from u2pl.engine.evaluate import Scores
 
 
 class ProgressBar:
-    """A bar with losses, mIoU, speed and time left; plain lines where the output is no terminal.
+    """A bar with losses, mIoU, speed and time left; plain lines if the output is not a terminal.
 
-    Use as a context manager around the training it watches.
+    Use it as a context manager around a training.
     """
 
     def __init__(self, console: Console, *, title: str) -> None:
@@ -44,12 +44,12 @@ class ProgressBar:
         self.bar.stop()
 
     def begin(self, steps: int) -> None:
-        """Show the bar of a training of so many steps."""
+        """Show the bar of a training with this number of steps."""
         self.steps = steps
         self.bar.update(self.task, total=steps, visible=True)
 
     def step(self, done: int, losses: Mapping[str, float]) -> None:
-        """Losses by name and speed, as of ``done`` steps."""
+        """Show losses by name and the speed, after ``done`` steps."""
         shown = [f"{name.removeprefix('loss/')} {value:.2f}" for name, value in losses.items() if "/" in name]
         text = f"{' '.join(shown)} {losses['steps_per_second']:.1f} steps/s{self.scores}"
         self.bar.update(self.task, completed=done, now=text)
@@ -62,6 +62,6 @@ class ProgressBar:
             )
 
     def evaluated(self, done: int, scores: Mapping[str, Scores]) -> None:
-        """Scores by network, as of ``done`` steps."""
+        """Show scores by network, after ``done`` steps."""
         self.scores = "".join(f", {name} {score.miou:.1f} mIoU" for name, score in scores.items())
         self.console.print(f"{self.title} step {done}{self.scores}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Scores as tables for a terminal."""
+"""Tables of scores for a terminal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rich.table import Table
 
 from u2pl.engine.evaluate import Scores
 
-_WIDE = 1000  # columns of a pipe, which breaks no line
+_WIDE = 1000  # characters per line in a pipe: enough for no line break
 
 
 def show(console: Console, table: Table) -> None:
-    """Print a table: in a terminal with rules and within its width; in a pipe without rules, and no line broken."""
+    """Print a table. A terminal gets rules and its own width; a pipe gets no rules and no line breaks."""
     if console.is_terminal:
         table.box = box.SIMPLE_HEAD
         console.print(table, highlight=False)
@@ -28,12 +28,12 @@ def show(console: Console, table: Table) -> None:
 
 
 def percent(value: float | None) -> str:
-    """One decimal; a dash for a class that does not occur."""
+    """A number with one decimal; a dash for a class that does not occur."""
     return "-" if value is None else f"{value:.1f}"
 
 
 def stage_table(scores: Scores, *, title: str) -> Table:
-    """The scores of one model; where it was learned from maps of image-level tags, theirs beside its own."""
+    """The scores of one model. If maps from image-level tags trained it, their scores get columns too."""
     if not scores.stages:
         return score_table({"IoU %": scores}, title=title)
     told = f"{title}\nIoU %; the maps are told the classes of each mask"
@@ -41,7 +41,7 @@ def stage_table(scores: Scores, *, title: str) -> Table:
 
 
 def score_table(scores: Mapping[str, Scores], *, title: str) -> Table:
-    """A column a model, a row a class; with two models a column for the gain."""
+    """One column per model and one row per class. With two models there is a column for the gain."""
     columns = list(scores)
     table = Table(title=title)
     table.add_column("class")

@@ -1,8 +1,8 @@
-"""What `auto` becomes: facts of a run -> values of its keys, with the reason.
+"""The rules for `auto`: facts of a run -> values of its keys, with the reason.
 
-The rules stand in the modules of this package with their numbers, by what they go by. A rule reads the facts, the keys
-that are set, and what the rules before it chose. Length, crops and learning rates depend neither on the method nor on
-how many of the images are labeled: runs that these set apart are alike otherwise.
+The modules of this package contain the rules and their numbers, grouped by what they depend on. A rule uses the facts,
+the keys that are set, and the choices of earlier rules. Length, crops and learning rates depend neither on the method
+nor on the number of labeled images, so that runs which compare these are alike otherwise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from u2pl.config.schema import Config
 
 __all__ = ["fit", "steps_of_epochs"]
 
-#: In the order in which one builds on another.
+#: In order: a rule may use the choices of earlier ones.
 RULES: tuple[Callable[[Config, Facts], Choice], ...] = (
     loading,
     network,
@@ -41,7 +41,7 @@ RULES: tuple[Callable[[Config, Facts], Choice], ...] = (
 
 
 def fit(config: Config, facts: Facts) -> tuple[Config, tuple[Choice, ...]]:
-    """``config`` with a value in place of every `auto`, and what was chosen. Keys that are set stay as they are."""
+    """``config`` with a value in place of every `auto`, and the choices. Keys that are set stay unchanged."""
     choices = []
     for rule in RULES:
         config, choice = take(config, rule(config, facts))

@@ -1,4 +1,4 @@
-"""What the machine has the time and the memory for: loading, crops, batches, length, and the bank."""
+"""Rules by time and memory of the machine: loading, crops, batches, length, and the bank."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from u2pl.config.schema import Config
 
 
 class Limits(NamedTuple):
-    """What a device has the time and the memory for."""
+    """Limits of a device in time and memory."""
 
     crop: int  # largest side
     passes: float  # over all training images
     fewest: int  # steps
     most: int
-    bank: int  # keys of a class
-    keys: int  # of them in a step
+    bank: int  # keys per class
+    keys: int  # new keys per class and step
     workers: int
 
 
-#: An FPN on ResNet-18 takes about 1 s for a step with 8 + 8 crops of 160 on two cores: 1 200 steps are 15 minutes.
+#: An FPN on ResNet-18 takes about 1 s per step with 8 + 8 crops of 160 on two cores: 1 200 steps take 15 minutes.
 CPU = Limits(crop=256, passes=24, fewest=1200, most=4000, bank=5000, keys=512, workers=1)
-#: 80 passes and a bank of 30 000 are the paper's on PASCAL VOC.
+#: 80 passes and a bank of 30 000 are the paper's values for PASCAL VOC.
 CUDA = Limits(crop=512, passes=80, fewest=4000, most=20_000, bank=30_000, keys=1024, workers=8)
 BATCH, SMALL_BATCH = 8, 4
-STEP_BYTES, STEP_SHARE = 2400, 0.75  # a pixel: twice what layers of a U-Net on ResNet-50 put out; of memory
-WHOLE = 0.6  # crops of more than this share of an image are resized less: they would be padding for the most part
-SCALES_WHOLE, SCALES = [0.75, 1.5], [0.5, 2.0]  # those of CamVid, 160 of 180x240; the paper's
-SCALES_TAGS = [0.75, 1.0]  # what a crop does not show it is tagged with all the same; as in the scenes of objects
-HUGE = 4  # crops a side: larger images are better scaled down
-VALIDATIONS = 4  # of a run
-BANK_SHARE, CACHE_SHARE = 0.01, 0.25  # of memory; the bank is saved with every checkpoint
-SECONDS, SECONDS_SUPERVISED, MEASURED = 4.9e-6, 1.9e-6, "resnet18"  # a labeled pixel of a step, on two cores
+STEP_BYTES, STEP_SHARE = 2400, 0.75  # per pixel: twice the layer outputs of a U-Net on ResNet-50; share of memory
+WHOLE = 0.6  # larger crops, as a share of the image, are resized less: they would be mostly padding
+SCALES_WHOLE, SCALES = [0.75, 1.5], [0.5, 2.0]  # from CamVid, 160 of 180x240; the paper's
+SCALES_TAGS = [0.75, 1.0]  # tags are of the whole image, not of the crop; from the scenes of objects
+HUGE = 4  # crops per side: larger images should be scaled down
+VALIDATIONS = 4  # per run
+BANK_SHARE, CACHE_SHARE = 0.01, 0.25  # shares of memory; every checkpoint contains the bank
+SECONDS, SECONDS_SUPERVISED, MEASURED = 4.9e-6, 1.9e-6, "resnet18"  # per labeled pixel of a step, on two cores
 
 
 def loading(config: Config, facts: Facts) -> Choice:
-    """Whether decoded images stay in memory; every loader process keeps its own."""
+    """Whether decoded images stay in memory. Every loader process keeps its own copy."""
     workers = config.data.workers
     if workers == AUTO:
         workers = max(1, min(limits_of(facts).workers, facts.cores // facts.processes - 1))
@@ -52,7 +52,7 @@ def loading(config: Config, facts: Facts) -> Choice:
 
 
 def crops(config: Config, facts: Facts) -> Choice:
-    """As much of an image as the device has time for, in whole strides of the encoder."""
+    """The largest crops that the device has time for, in multiples of the encoder's stride."""
     encoder, side, most = config.network.encoder, min(facts.height, facts.width), limits_of(facts).crop
     stride = 28 if "dinov2" in encoder or "patch14" in encoder else 32
     fitting = max(stride, min(side, most) // stride * stride)
@@ -68,7 +68,7 @@ def crops(config: Config, facts: Facts) -> Choice:
 
 
 def batch(config: Config, facts: Facts) -> Choice:
-    """As for a method that sees as many unlabeled crops, whichever it is."""
+    """One batch size for all methods: it leaves memory for as many unlabeled crops."""
     height, width = crop_of(config.train)
     needed = 2 * BATCH * height * width * STEP_BYTES
     size = BATCH if needed <= STEP_SHARE * facts.memory else SMALL_BATCH
@@ -77,7 +77,7 @@ def batch(config: Config, facts: Facts) -> Choice:
 
 
 def length(config: Config, facts: Facts) -> Choice:
-    """So many passes over all training images, labeled or not, within what is worthwhile and what there is time for."""
+    """A number of passes over all training images, labeled or not, within limits of use and time."""
     train, limits, size = config.train, limits_of(facts), config.train.batch_size * facts.processes
     passes = math.ceil(limits.passes * facts.images / size / 100) * 100
     chosen = train.steps == AUTO and train.epochs is None
@@ -95,7 +95,7 @@ def length(config: Config, facts: Facts) -> Choice:
 
 
 def bank(config: Config, facts: Facts) -> Choice:
-    """Queues within memory, of which a step replaces a part."""
+    """Queues that fit in memory. A step replaces only a part of them."""
     limits, row = limits_of(facts), 4 * config.network.embedding_dim * facts.classes
     contrast = config.method.contrast
     if contrast is None:

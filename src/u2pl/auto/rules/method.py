@@ -1,4 +1,4 @@
-"""What suits the labels: when the teacher begins, what is mixed and weighed, ranks."""
+"""Rules by the labels: when the teacher begins, mixing, losses, weights and ranks."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from u2pl.config.fields import AUTO
 from u2pl.config.schema import Config
 from u2pl.pixels.negative_keys import default_high_rank, default_low_rank
 
-FEW_LABELS, FEW_PER_CLASS = 100, 20  # up to, or below: as the 46 labels of CamVid
-WARMUP_FEW, WARMUP, WARMUP_TRANSFORMER = 0.4, 0.25, 0.1  # few labels take longer, pretrained transformers learn fast
+FEW_LABELS, FEW_PER_CLASS = 100, 20  # few: up to the first, or below the second; as the 46 labels of CamVid
+WARMUP_FEW, WARMUP, WARMUP_TRANSFORMER = 0.4, 0.25, 0.1  # few labels need longer, pretrained transformers learn fast
 RAMP = 0.2  # as in every preset for few labels
-SHOWN_APART, SHARPNESS = 2.0, 8.0  # VOC animals show 1.2 each
-SURE = 0.95  # FixMatch's; VOC animals with 218 labels, in short runs
-WARMUP_PRIOR, RAMP_PRIOR = 0.1, 0.1  # with a prior, pseudo-labels are good before the student is: VOC animals
-HORIZON, EMA_DECAY = 0.15, (0.95, 0.999)  # share of the teacher's steps it remembers; bounds
+SHOWN_APART, SHARPNESS = 2.0, 8.0  # images of VOC animals show 1.2 uncommon classes
+SURE = 0.95  # FixMatch's value; measured on VOC animals with 218 labels, in short runs
+WARMUP_PRIOR, RAMP_PRIOR = 0.1, 0.1  # with a prior, pseudo-labels are good early; measured on VOC animals
+HORIZON, EMA_DECAY = 0.15, (0.95, 0.999)  # share of the teacher's steps in its average; bounds of the decay
 
 
 def image_prior(config: Config, facts: Facts) -> Choice:
-    """Where an image shows few of many classes, a pretrained encoder tells which from images that are alike."""
+    """If an image shows few of many classes, a pretrained encoder can predict them from similar images."""
     pretrained = is_pretrained(config)
     apart = 0 < facts.uncommon <= SHOWN_APART and not shows_scenes(facts)
     because = f"an image shows {facts.shown:.1f} classes, {facts.uncommon:.1f} of them uncommon"
@@ -34,9 +34,9 @@ def image_prior(config: Config, facts: Facts) -> Choice:
 
 
 def belief(config: Config, facts: Facts) -> Choice:
-    """Which pseudo-labels to believe, and how much they weigh: as U2PL or, with a pretrained encoder, as FixMatch.
+    """Which pseudo-labels are reliable, and their weight: as in U2PL or, with a pretrained encoder, as in FixMatch.
 
-    With a prior of images, U2PL's own were ahead by 1.2 at 218 labels of VOC animals, and 0.5 behind at 109.
+    With an image prior, U2PL's rule was ahead by 1.2 at 218 labels of VOC animals, and 0.5 behind at 109.
     """
     prior, scenes, tags = uses_image_prior(config), shows_scenes(facts), config.method.kind.uses_tags
     sure = is_pretrained(config) and not (prior or scenes or config.data.name == "domain" or tags)
@@ -72,9 +72,9 @@ def schedule(config: Config, facts: Facts) -> Choice:
 
 
 def views(config: Config, facts: Facts) -> Choice:
-    """Few labels, and those of another domain, are pasted onto images without; tags cannot be pasted.
+    """Few labels, and labels of another domain, are pasted onto unlabeled images. Tags cannot be pasted.
 
-    Where an image shows two classes, one of them is a background, which would cover most of the other image.
+    If an image shows two classes, one of them is a background. Pasted, it would cover most of the other image.
     """
     across, few = config.data.name == "domain", facts.labeled <= FEW_LABELS
     because = f"{facts.labeled} labels are {'few' if few else 'enough'}"
@@ -110,7 +110,7 @@ def pseudo_labels(config: Config, facts: Facts) -> Choice:
 
 
 def teacher(config: Config, facts: Facts) -> Choice:
-    """An average that has forgotten what is no longer true of its student."""
+    """An average that is short enough to forget outdated weights of its student."""
     steps = (1 - config.method.schedule.warmup) * steps_of(config, facts)
     least, most = EMA_DECAY
     decay = max(least, min(1 - 1 / max(1.0, HORIZON * steps), most))
@@ -121,7 +121,7 @@ def teacher(config: Config, facts: Facts) -> Choice:
 
 
 def ranks(config: Config, facts: Facts) -> Choice:
-    """Those of the contrast for so many classes."""
+    """Ranks of the negative classes, by the number of classes."""
     values = {
         "method.negative_keys.low_rank": default_low_rank(facts.classes),
         "method.negative_keys.high_rank": default_high_rank(facts.classes),

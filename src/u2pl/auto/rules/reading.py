@@ -1,4 +1,4 @@
-"""What rules ask of a configuration."""
+"""What rules read from a configuration and from facts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from u2pl.config.schema import Config, TrainConfig
 
 KINDS = {"mit_": "mit", **dict.fromkeys(("dinov2_", "tu-vit_", "tu-deit", "tu-beit", "tu-eva"), "vit")}
 
-FEW_SHOWN = 4.0  # VOC animals show 2.1, CamVid 8.8
+FEW_SHOWN = 4.0  # images of VOC animals show 2.1 classes, CamVid 8.8
 
 
 def kind_of(config: Config) -> str:
-    """cnn, mit or vit."""
+    """The kind of encoder: cnn, mit or vit."""
     encoder = config.network.encoder
     return next((kind for start, kind in KINDS.items() if encoder.startswith(start)), "cnn")
 
@@ -21,7 +21,7 @@ def is_pretrained(config: Config) -> bool:
 
 
 def shows_scenes(facts: Facts) -> bool:
-    """Whether images show many classes at once, as a street does, and not one or two things."""
+    """Whether images show many classes at once, like a street, and not one or two objects."""
     return facts.shown > FEW_SHOWN
 
 
@@ -36,10 +36,10 @@ def steps_of(config: Config, facts: Facts) -> int:
 
 
 def steps_of_epochs(train: TrainConfig, images: int) -> int:
-    """Optimiser steps of ``epochs`` passes over so many images."""
+    """Number of optimiser steps for ``epochs`` passes over this many images."""
     return max(1, round((train.epochs or 0) * images / (train.batch_size * train.devices * train.nodes)))
 
 
 def size_text(count: float) -> str:
-    """Bytes, for a person."""
+    """A number of bytes as readable text."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,4 +1,4 @@
-"""What suits the encoder and its weights: the architecture, the rates, and the colours."""
+"""Rules by the encoder and its weights: the architecture, the rates and the colour jitter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Rates(NamedTuple):
     lr_warmup: int  # steps
 
 
-#: By kind of encoder, and whether its weights are pretrained.
+#: By the kind of encoder and whether its weights are pretrained.
 ADAMW = {
     ("cnn", False): Rates(1e-3, 1.0, 0),  # CamVid
     ("cnn", True): Rates(1e-4, 10.0, 0),  # VOC animals; SGD at 0.01 failed there
@@ -30,12 +30,12 @@ ADAMW = {
 }
 SGD = {False: Rates(0.01, 1.0, 0), True: Rates(0.001, 10.0, 0)}  # the paper's on Cityscapes, and on PASCAL VOC
 WEIGHT_DECAY = {"adamw": 0.01, "sgd": 1e-4}
-OF_SMP = {"name", *inspect.signature(smp_network).parameters} - {"output_stride"}  # which few architectures have
+OF_SMP = {"name", *inspect.signature(smp_network).parameters} - {"output_stride"}  # few architectures have it
 ARCHITECTURES = {"cnn": "FPN", "mit": "Segformer", "vit": "DPT"}  # CamVid, 400 steps: FPN 41.9, U-Net 38.4
 
 
 def network(config: Config, facts: Facts) -> Choice:
-    """The architecture that suits the encoder; DeepLabv3+ where a key is set that it alone has."""
+    """The architecture that suits the encoder. DeepLabv3+ if a key is set that only it has."""
     chosen, kind = config.network, kind_of(config)
     its_own = [key for key in chosen.model_dump(exclude_defaults=True) if key not in OF_SMP]
     name = chosen.name
@@ -50,12 +50,12 @@ def network(config: Config, facts: Facts) -> Choice:
 
 
 def colours(config: Config, facts: Facts) -> Choice:
-    """Whether labeled images are jittered, too."""
+    """Whether labeled images get photometric jitter, too."""
     return Choice({"train.jitter": True}, "few labels show few kinds of light")
 
 
 def optimizer(config: Config, facts: Facts) -> Choice:
-    """Rates by what the encoder is, and where its weights come from."""
+    """Rates by the kind of encoder and the source of its weights."""
     kind, pretrained = kind_of(config), is_pretrained(config)
     name = "adamw" if config.train.optimizer == AUTO else config.train.optimizer
     rates = ADAMW[kind, pretrained] if name == "adamw" else SGD[pretrained]

@@ -1,1 +1,1 @@
-"""Parts that the papers named by a method do not have: refiners of the teacher's output, and further losses."""
+"""Optional parts that are not in the methods' papers: refiners of the teacher's output, and further losses."""

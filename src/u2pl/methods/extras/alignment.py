@@ -1,4 +1,4 @@
-"""Pseudo-labels as frequent as labels."""
+"""Refiner that gives pseudo-labels the class frequencies of labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from u2pl.structures import Batch, SegmentationOutput
 
 
 class AlignPseudoLabels(Refiner):
-    """Distribution alignment (ReMixMatch) of the logits that pseudo-labels are made of; keys stay as they are."""
+    """Distribution alignment (ReMixMatch) of the logits for pseudo-labels. Keys stay unchanged."""
 
     def __init__(self, alignment: DistributionAlignment) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class AlignPseudoLabels(Refiner):
         self.alignment.observe(batch.label)
 
     def forward(self, output: SegmentationOutput, batch: Batch, mixed: MixedViews | None = None) -> SegmentationOutput:
-        """Aligns the weak images, which come last."""
+        """Align the weak images, which come last."""
         if mixed is not None:
             return output
         weak, _ = batch.unlabeled_views()

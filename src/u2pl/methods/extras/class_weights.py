@@ -1,4 +1,4 @@
-"""A teacher that was trained to find rare classes says how likely they are."""
+"""Refiner that removes the class weights of the losses from the teacher's probabilities."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from u2pl.structures import Batch, SegmentationOutput
 
 
 class ClassWeightCorrection(Refiner):
-    """Divides the teacher's probabilities by the weights that both of its losses give to classes.
+    """Divides the teacher's probabilities by the class weights that both of its losses use.
 
-    A network trained with weights w_c says ``w_c p(c | pixel)``. Without the correction, pseudo-labels of rare classes
-    would weigh once more, and spread.
+    A network trained with weights w_c predicts ``w_c p(c | pixel)``. Without the correction, pseudo-labels would apply
+    the weights a second time, and rare classes would spread.
 
     Args:
         class_weight: (C,) float, w_c.
     """
 
-    shift: Tensor  #: (1, C) float32, of the logits
+    shift: Tensor  #: (1, C) float32, added to the logits
 
     def __init__(self, class_weight: Tensor) -> None:
         super().__init__()
         self.register_buffer("shift", -class_weight.float().log().unsqueeze(0), persistent=False)
 
     def forward(self, output: SegmentationOutput, batch: Batch, mixed: MixedViews | None = None) -> SegmentationOutput:
-        """Corrects all images alike."""
+        """Correct all images."""
         return output.shifted(self.shift)

@@ -1,4 +1,4 @@
-"""Pseudo-labels that agree with the prototypes of their classes."""
+"""Refiner that denoises pseudo-labels by the distance to class prototypes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from u2pl.structures import Batch, SegmentationOutput
 
 
 class DenoisePseudoLabels(Refiner):
-    """Prototypical denoising (ProDA) of the logits that pseudo-labels are made of; keys stay as they are."""
+    """Prototypical denoising (ProDA) of the logits for pseudo-labels. Keys stay unchanged."""
 
     def __init__(self, denoising: PrototypicalDenoising) -> None:
         super().__init__()
         self.denoising = denoising
 
     def forward(self, output: SegmentationOutput, batch: Batch, mixed: MixedViews | None = None) -> SegmentationOutput:
-        """Denoises the weak images, which come last, by their embeddings."""
+        """Denoise the weak images, which come last, by their embeddings."""
         if mixed is not None:
             return output
         weak, _ = batch.unlabeled_views()

@@ -1,4 +1,4 @@
-"""A further view in L_u: the unmixed image, with half of its features dropped."""
+"""A further view in L_u: the unmixed image with half of its features dropped."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from u2pl.structures import IGNORE_INDEX
 
 
 class FeatureDropoutLoss(FurtherLoss):
-    """UniMatch's perturbed view (Yang et al. 2023, arXiv 2208.09910): ``unsupervised`` becomes the mean of the two.
+    """UniMatch's view with dropped features (Yang et al. 2023, arXiv 2208.09910).
+
+    ``unsupervised`` becomes the mean of its loss and the loss of the mixed views.
 
     Args:
-        weighting, unsupervised_loss: as those of the method.
+        weighting, unsupervised_loss: the same as in the method.
     """
 
     drops_features = True
@@ -25,7 +27,7 @@ class FeatureDropoutLoss(FurtherLoss):
         self.weighting, self.unsupervised_loss = weighting, unsupervised_loss
 
     def forward(self, losses: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
-        """The losses, of which ``unsupervised`` is half that of the mixed views, half that of the perturbed one."""
+        """The losses. ``unsupervised`` is the mean over mixed views and view with dropped features."""
         assert step.pseudo is not None
         pseudo = step.pseudo
         perturbed = step.output.whole.logits[-len(pseudo.label) :]

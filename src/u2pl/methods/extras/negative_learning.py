@@ -1,4 +1,4 @@
-"""What unreliable pixels teach without a memory bank."""
+"""A loss that uses unreliable pixels without a memory bank."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from u2pl.pixels.negative_learning import NegativeLearning
 
 
 class NegativeLearningLoss(FurtherLoss):
-    """Adds ``negative``: unreliable pixels are not of the classes they are sure not to be, in the space of logits."""
+    """Adds ``negative``: the student's logits must rule out the negative classes of unreliable pixels."""
 
     def __init__(self, negative_learning: NegativeLearning) -> None:
         super().__init__()
