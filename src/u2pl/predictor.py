@@ -150,7 +150,10 @@ def _read(
             image_prior = ImageClassifier.from_state(encoder, state, num_classes=len(description["classes"])).to(device)
         inference = inference_of(description, image_prior)
     except Exception as error:
-        raise InputError(f"{path} does not fit the network it describes; write it again") from error
+        raise InputError(
+            f"{path} holds weights that do not fit its description; write it again with `u2pl train` or "
+            "`u2pl import-weights`"
+        ) from error
     return network.to(device), image_prior, inference, description
 
 

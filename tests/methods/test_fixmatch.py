@@ -137,6 +137,9 @@ def test_unimatch(tiny_network: Network, threshold: float, size: int) -> None:
     ) / sum(counts)
     perturbed = loop_loss(first.logits[2 * size :], label, valid)
     assert losses["unsupervised"].item() == pytest.approx((strong + perturbed) / 2, rel=1e-4)
+    for name, logits in (("supervised", first.logits), ("auxiliary", first.auxiliary)):
+        inside = loop_loss(logits[:size], batch.label, batch.label != IGNORE_INDEX)
+        assert losses[name].item() == pytest.approx(inside, rel=1e-4)
     assert list(losses) == ["supervised", "auxiliary", "unsupervised"]
 
 

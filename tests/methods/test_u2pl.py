@@ -328,6 +328,7 @@ def test_mean_teacher_is_u2pl_without_the_contrast(tiny_network: Network, seed: 
         assert loss.item() == pytest.approx(expected[name], rel=1e-3)
     method = mean_teacher(tiny_network(projection=False), teacher_passes=1)
     assert list(method(tiny_network(projection=False), random_batch(), 0.0)) == ["supervised", "unsupervised"]
+    assert method.teacher.network.calls == [(False, 2)]  # nobody asks what it says of labeled images
 
 
 def random_batch_after_seed(seed: int) -> Batch:

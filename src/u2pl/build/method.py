@@ -105,7 +105,7 @@ def build_strong_views(method: MethodConfig, num_classes: int, total: Sum | None
     if name == "ael" and not method.kind.has_teacher:
         raise InputError(f"method.mixing.name: ael needs mean_teacher or u2pl, not {method.name}; use cutmix")
     if name in ("ael", "cross_domain") and method.kind.uses_tags:  # a pasted class would be missing in the image's tags
-        raise InputError(f"method.mixing.name: {name} pastes labels, which weak_u2pl has none of; use cutmix")
+        raise InputError(f"method.mixing.name: {name} pastes labels, but weak_u2pl has none; use cutmix")
     confidence = ClassConfidence(num_classes, reduce=total) if name == "ael" else None
     injected = {"num_classes": num_classes, "confidence": confidence}
     mixing = build_choice(method.mixing, MIXINGS, "method.mixing", injected)
@@ -185,8 +185,8 @@ def build_contrast(
     if section.keys_per_step * processes > smallest:
         shared = f" of each of {processes} processes" if processes > 1 else ""
         raise InputError(
-            f"method.contrast.keys_per_step: {section.keys_per_step}{shared} are more than the {smallest} of "
-            "method.contrast.bank_size or background_bank_size; lower it"
+            f"method.contrast.keys_per_step: {section.keys_per_step} keys{shared} do not fit a queue of {smallest} "
+            "(method.contrast.bank_size, background_bank_size); lower it"
         )
     return UnreliableContrast(
         num_classes,

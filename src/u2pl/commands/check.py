@@ -35,7 +35,7 @@ def check(source: str, overrides: Sequence[str], console: Console, *, verbose: b
         )
     print_overview(console, config, inspection, data.classes)
     if inspection.errors:
-        console.print("mend the errors before you train", highlight=False)
+        console.print("fix these errors before you train", highlight=False)
         return False
     print_choices(console, resolved(config, data, fabric_of(config.train)).choices, verbose=verbose)
     console.print("ready to train", highlight=False)

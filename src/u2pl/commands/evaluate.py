@@ -47,7 +47,7 @@ def score_run(
     changes = ["train.devices=1", "train.nodes=1", *told, *overrides]
     config = load_config(None, changes) if saved is None else load_saved(saved, changes)
     for key in config.auto_keys():
-        raise InputError(f"{key}: auto is for training; give a value")
+        raise InputError(f"{key}: auto is chosen in training only; give a value")
     fabric = fabric_of(config.train)
     predictor = Predictor.load(run, weights=weights, device=fabric.device)
     if config.train.channels_last:  # as in training: another memory format rounds differently

@@ -147,7 +147,7 @@ def _write(files: Mapping[str, bytes], folder: Path) -> None:
             for file, content in files.items():
                 path, place = Path(stage) / file, folder / file
                 if place.exists() and place.read_bytes() != content:
-                    raise InputError(f"{place} is there and differs; remove it or choose another --out")
+                    raise InputError(f"{place} exists with other content; remove it or choose another --out")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             for file in files:

@@ -70,4 +70,4 @@ class Section(BaseModel):
             return value
         if any(isinstance(part, type) and issubclass(part, Section) for part in get_args(kind)):
             return {} if value else None
-        raise ValueError("another kind of value than a switch")
+        raise ValueError("a value, not true or false")

@@ -47,7 +47,7 @@ def _checked(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
 def _split(override: str) -> tuple[str, str]:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise InputError(f"{override!r} is no override; write key=value, such as train.steps=1000")
+        raise InputError(f"{override!r} is not a setting; write key=value, such as train.steps=1000")
     return key, text
 
 

@@ -53,14 +53,17 @@ def choice_of(parts: Mapping[str, Callable[..., Any]], default: str, *, meaning:
     """
     names: Any = Literal[tuple(parts)]
     name = Annotated[names, MAY_BE_AUTO, PlainSerializer(lambda value: value)] if auto else names
-    fields: dict[str, Any] = {"name": (name, Field(default, description=meaning))}
+    kinds: dict[str, Any] = {}
+    users: dict[str, dict[str, list[str]]] = {}  # key -> meaning -> the parts that have it
     for chosen, part in parts.items():
         for key, (kind, own, about) in _keys(part).items():
-            whose = f"{chosen}: {about}" + ("" if own is None else f"; null: {json.dumps(own)}")
-            if key in fields:
-                fields[key][1].description += f" {whose}."
-            else:
-                fields[key] = (kind | None, Field(None, description=f"{whose}."))
+            kinds[key] = kind | None
+            whole = about + ("" if own is None else f"; null: {json.dumps(own)}")
+            users.setdefault(key, {}).setdefault(whole, []).append(chosen)
+    fields: dict[str, Any] = {"name": (name, Field(default, description=f"{meaning}: {', '.join(parts)}"))}
+    for key, kind in kinds.items():
+        about = ". ".join(f"{', '.join(names)}: {whole}" for whole, names in users[key].items())
+        fields[key] = (kind, Field(None, description=about))
     return create_model("ChoiceSection", __base__=Section, **fields)
 
 
@@ -84,7 +87,7 @@ def accepted(builder: Callable[..., Any], options: dict[str, Any], chosen: str, 
     known = arguments(builder)
     for key in options:
         if key not in known:
-            raise InputError(f"{section}.{key}: has no meaning with {chosen}; leave it out")
+            raise InputError(f"{section}.{key}: is not used with {chosen}; leave it out")
     return options
 
 

@@ -32,7 +32,7 @@ def parameter_groups(
     layers = layers_of(network.encoder)
     if layers is None:
         raise InputError(
-            "train.layer_decay: timm orders the layers of the encoders of DPT and of mit_b0 to mit_b5 alone; set "
+            "train.layer_decay: works only with the encoders of DPT and mit_b0 to mit_b5; set "
             "train.layer_decay=null, or choose such a network.encoder"
         )
     exempt, depth = undecayed(network.encoder), max(layers.values())

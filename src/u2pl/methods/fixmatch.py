@@ -43,17 +43,20 @@ class FixMatch(Method):
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Returns ``supervised``, ``unsupervised`` and, with an auxiliary head, ``auxiliary``."""
-        pseudo = self.make_pseudo_labels(student, batch, progress)
+        pseudo = self.make_pseudo_labels(self.weak_logits(student, batch), batch, progress)
         mixed = self.mix(batch, pseudo)
         output = student_pass(student, batch, mixed)
         losses = supervised_losses(output.labeled, batch.label, self.label_loss)
         losses["unsupervised"] = self.unsupervised_loss(output.mixed.logits, mixed.pseudo)
         return losses
 
-    def make_pseudo_labels(self, student: nn.Module, batch: Batch, progress: float) -> PseudoLabel:
+    def weak_logits(self, student: nn.Module, batch: Batch) -> Tensor:
+        """(B_u, C, H, W): the student's scores of the weak images, in evaluation mode and without gradient."""
+        return teacher_pass(evaluated(student), batch).logits
+
+    def make_pseudo_labels(self, logits: Tensor, batch: Batch, progress: float) -> PseudoLabel:
         """The student's own labels for the weak images, reliable where they reach the threshold."""
-        pseudo = PseudoLabel.from_logits(teacher_pass(evaluated(student), batch).logits, batch.valid)
-        return self.reliability.partition(pseudo, progress)
+        return self.reliability.partition(PseudoLabel.from_logits(logits, batch.valid), progress)
 
     def unsupervised_loss(self, logits: Tensor, pseudo: PseudoLabel) -> Tensor:
         """Cross-entropy over reliable pixels, divided by the number of all valid ones: few pixels weigh little."""
@@ -63,9 +66,9 @@ class FixMatch(Method):
     @torch.no_grad()
     def diagnose(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Counts of the pseudo-labels. There is no teacher to compare the student with."""
-        pseudo = self.make_pseudo_labels(student, batch, progress)
-        classes = student(batch.image[:1]).logits.shape[1]
-        return pseudo_label_counts(pseudo, batch.truth, num_classes=classes)
+        logits = self.weak_logits(student, batch)
+        pseudo = self.make_pseudo_labels(logits, batch, progress)
+        return pseudo_label_counts(pseudo, batch.truth, num_classes=logits.shape[1])
 
 
 class UniMatch(FixMatch):
@@ -83,7 +86,7 @@ class UniMatch(FixMatch):
         weak, _ = batch.unlabeled_views()
         output = student(torch.cat((batch.image, weak)), dropped=len(weak))
         _, clean, perturbed = output.logits.split((len(batch.image), len(weak), len(weak)))
-        pseudo = self.reliability.partition(PseudoLabel.from_logits(clean.detach(), batch.valid), progress)
+        pseudo = self.make_pseudo_labels(clean.detach(), batch, progress)
         mixed = self.mix(batch, pseudo)
         strong = student(mixed.image).logits
 
@@ -94,12 +97,11 @@ class UniMatch(FixMatch):
         return losses
 
     @torch.no_grad()
-    def make_pseudo_labels(self, student: nn.Module, batch: Batch, progress: float) -> PseudoLabel:
-        """The student's own labels for the weak images, from a pass with the labeled images in training mode."""
+    def weak_logits(self, student: nn.Module, batch: Batch) -> Tensor:
+        """(B_u, C, H, W): the student's scores of the weak images, from a pass with the labeled ones in training mode."""
         weak, _ = batch.unlabeled_views()
         logits = student(torch.cat((batch.image, weak)), dropped=len(weak)).logits
-        pseudo = PseudoLabel.from_logits(logits[len(batch.image) : -len(weak)], batch.valid)
-        return self.reliability.partition(pseudo, progress)
+        return logits[len(batch.image) : -len(weak)]
 
 
 def evaluated(student: nn.Module) -> Network:

@@ -55,10 +55,10 @@ class NegativeKeys:
 
     def ranks(self, num_classes: int) -> tuple[int, int]:
         """r_l and r_h for C classes. Raises ValueError if no rank lies between them: the loss would be zero."""
-        if not self.rank_threshold:
-            return 1, num_classes
-        low = default_low_rank(num_classes) if self.low_rank is None else self.low_rank
-        high = default_high_rank(num_classes) if self.high_rank is None else self.high_rank
+        low, high = 1, num_classes
+        if self.rank_threshold:
+            low = default_low_rank(num_classes) if self.low_rank is None else self.low_rank
+            high = default_high_rank(num_classes) if self.high_rank is None else self.high_rank
         if not 0 < low < high <= num_classes:
             raise ValueError(
                 f"low_rank and high_rank: {low} and {high} leave no rank between them; "
