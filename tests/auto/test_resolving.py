@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,11 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from tiny_run import KillAt, KilledError, build_tiny
+from u2pl.auto.choices import value_text
 from u2pl.auto.facts import classes_shown, facts_of, typical_size
 from u2pl.auto.resolving import resolved
 from u2pl.auto.rules import machine
-from u2pl.commands.check import print_inspection
+from u2pl.commands.check import check
 from u2pl.commands.evaluate import score_run
 from u2pl.commands.train import train
 from u2pl.config.overrides import load_config
@@ -87,6 +89,26 @@ def test_masks_that_cannot_be_read_are_left_out_of_the_facts() -> None:
     assert classes_shown(replace(whole, labeled=broken)) == classes_shown(replace(whole, labeled=[])) == (0, 0)
 
 
+CHOSEN = "chosen by `auto`:\n"
+
+
+def plain_console() -> Console:
+    """A console that is no terminal: no line is broken."""
+    return Console(file=io.StringIO(), width=80)
+
+
+def text_of(console: Console) -> str:
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def chosen_in(text: str) -> dict[str, str]:
+    """Values by key in the table of choices."""
+    head, *rows = text.partition(CHOSEN)[2].splitlines()
+    assert head.split() == ["setting", "value", "because"]
+    cells = [re.split(r" {2,}", row) for row in rows]
+    return {row[0]: row[1] for row in cells if len(row) > 1}
+
+
 def numbers(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text())
 
@@ -130,23 +152,25 @@ def test_images_stay_in_memory_where_that_is_chosen(monkeypatch: pytest.MonkeyPa
 @pytest.mark.usefixtures("tiny")
 def test_a_run_saves_numbers_and_says_why(photos: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    config = load_config("folder", [f"data.root={photos}", *OVERRIDES, "train.lr=0.02"])
-    train(config, tmp_path / "run", say=said.append)
+    config, console = load_config("folder", [f"data.root={photos}", *OVERRIDES, "train.lr=0.02"]), plain_console()
+    train(config, tmp_path / "run", say=said.append, console=console)
     saved = load_config(tmp_path / "run" / "config.yaml")
     assert saved.auto_keys() == []
     assert not any("auto" in str(value) for key, value in saved.train if key not in ("accelerator",))
-    assert (saved.train.steps, saved.train.lr, saved.train.crop_size, saved.method.keys_per_step) == (8, 0.02, 32, 16)
-    assert (saved.method.low_rank, saved.method.high_rank) == (1, 3)
-    lines = [line for line in said if line.startswith("auto: ")]
-    told = " ".join(line.split(": ")[1] for line in lines)
+    assert (saved.train.steps, saved.train.lr, saved.train.crop_size) == (8, 0.02, 32)
+    keys, contrast = saved.method.negative_keys, saved.method.contrast
+    assert contrast is not None
+    assert (contrast.keys_per_step, keys.low_rank, keys.high_rank) == (16, 1, 3)
+    assert chosen_in(text_of(console)) == {key: value_text(saved.value(key)) for key in config.auto_keys()}
+    reasons = (tmp_path / "run" / "choices.txt").read_text().splitlines()
+    assert all(line.startswith("auto: ") for line in reasons)
     for key in config.auto_keys():
-        name = key.partition(".")[2]
-        assert (f".{name} " in told) or (f", {name} " in told) or key == "network.architecture", key
-    assert "train.lr" not in told
+        assert any(f" {key} {value_text(saved.value(key))}" in line for line in reasons), key
+    assert not any("train.lr " in line for line in reasons)
     assert "8 steps" in said[-1]
     scores = score_run(tmp_path / "run")
     assert 0 <= scores.miou <= 100
-    with pytest.raises(InputError, match=r"^data\.workers: auto is for training"):
+    with pytest.raises(InputError, match=r"^data\.workers: auto is chosen in training only"):
         score_run(tmp_path / "run", ["data.workers=auto"])
 
 
@@ -159,9 +183,11 @@ def test_a_resumed_run_keeps_what_was_chosen(photos: Path, tmp_path: Path, monke
     before = numbers(tmp_path / "cut" / "config.yaml")
     monkeypatch.setattr(machine, "CPU", machine.CPU._replace(fewest=99, most=99, crop=64, bank=10))
     monkeypatch.setattr(machine, "CACHE_SHARE", 0.0)  # the machine has less memory now
-    said: list[str] = []
-    train(config, tmp_path / "cut", resume=True, say=said.append)
-    assert [line.partition(": decoded")[0] for line in said[:-1]] == ["auto: data.cache false"]
+    reasons = (tmp_path / "cut" / "choices.txt").read_text()
+    console = plain_console()
+    train(config, tmp_path / "cut", resume=True, say=lambda line: None, console=console)
+    assert chosen_in(text_of(console)) == {"data.cache": "false"}
+    assert (tmp_path / "cut" / "choices.txt").read_text() == reasons == (tmp_path / "whole" / "choices.txt").read_text()
     assert numbers(tmp_path / "cut" / "config.yaml") == before == numbers(tmp_path / "whole" / "config.yaml")
     whole, cut = (load_file(tmp_path / folder / "last.safetensors") for folder in ("whole", "cut"))
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
@@ -171,15 +197,27 @@ def test_a_resumed_run_keeps_what_was_chosen(photos: Path, tmp_path: Path, monke
 
 
 def test_check_says_what_training_would_do(photos: Path) -> None:
-    console = Console(file=io.StringIO(), width=80)
-    assert print_inspection("folder", [f"data.root={photos}", *OVERRIDES, "train.steps=7"], console)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "auto: train.crop_size 32, scale_range [0.75, 1.5]: images of 12x16 (height x width, median)" in text
-    assert "auto: train.eval_every 1: 7 steps; each of 2 labels is seen about 28 times" in text
-    assert text.index("auto: ") < text.index("ready to train")
+    console = plain_console()
+    overrides = [f"data.root={photos}", *OVERRIDES, "train.steps=7"]
+    assert check("folder", overrides, console)
+    text = text_of(console)
+    found = chosen_in(text)
+    assert found["train.crop_size"] == "32"
+    assert found["train.scale_range"] == "[0.75, 1.5]"
+    assert found["train.eval_every"] == "1"
+    assert found.keys() <= set(load_config("folder", overrides).auto_keys())
+    assert "images of 12x16, at most 256 on cpu" in text
+    assert "4 validations in 7 steps" in text
+    assert text.index(CHOSEN) < text.index("ready to train")
+    reason = "4 validations in 7 steps; each of 2 labels is seen about 28 times"
+    assert reason not in text
+    verbose = plain_console()
+    assert check("folder", overrides, verbose, verbose=True)
+    assert reason in text_of(verbose)
     (photos / "images" / "train" / "a.png").write_bytes(b"no image")
-    assert not print_inspection("folder", [f"data.root={photos}", "data.val=val"], console)
-    assert "auto: " not in console.file.getvalue()[len(text) :]  # type: ignore[attr-defined]
+    broken = plain_console()
+    assert not check("folder", [f"data.root={photos}", "data.val=val"], broken)
+    assert CHOSEN not in text_of(broken)
 
 
 @pytest.mark.usefixtures("tiny")

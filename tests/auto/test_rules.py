@@ -11,7 +11,7 @@ import pytest
 from u2pl.auto.choices import Choice, like
 from u2pl.auto.facts import Facts
 from u2pl.auto.rules import fit
-from u2pl.build import ranks
+from u2pl.build import build_negative_keys
 from u2pl.config.fields import AUTO
 from u2pl.config.overrides import load_config
 from u2pl.config.reading import preset_names
@@ -31,17 +31,17 @@ CITIES = {**ON_A_GPU, "labeled": 2000, "unlabeled": 8000, "classes": 19, "height
 METHODS = ("supervised", "mean_teacher", "fixmatch", "unimatch", "u2pl")
 
 
-def get(config: Config, key: str) -> Any:
-    section, name = key.split(".")
-    return getattr(getattr(config, section), name)
-
-
 def chosen(overrides: tuple[str, ...] = (), **facts: Any) -> tuple[Config, tuple[Choice, ...]]:
     return fit(load_config("folder", overrides), Facts(**{**CAMVID, **facts}))
 
 
 def lines(overrides: tuple[str, ...] = (), **facts: Any) -> str:
     return "\n".join(map(str, chosen(overrides, **facts)[1]))
+
+
+def ranks(config: Config, num_classes: int) -> tuple[int, int]:
+    """r_l and r_h of a run."""
+    return build_negative_keys(config.method, num_classes).ranks(num_classes)
 
 
 def everything_auto() -> Config:
@@ -60,10 +60,20 @@ def with_method(config: Config, name: str) -> Config:
             (),
             {
                 **{"data.cache": True, "data.workers": 1, "network.name": "smp", "network.architecture": "FPN"},
-                **{"method.warmup": 0.4, "method.ramp": 0.2, "method.ema_decay": 0.99, "train.jitter": True},
-                **{"method.loss": "balanced", "method.unsupervised_loss": "balanced"},
-                **{"method.mixing": "cross_domain", "method.jitter": "mixed"},
-                **{"method.low_rank": 2, "method.high_rank": 11, "method.bank_size": 5000, "method.keys_per_step": 512},
+                **{
+                    "method.schedule.warmup": 0.4,
+                    "method.schedule.ramp": 0.2,
+                    "method.teacher.ema_decay": 0.99,
+                    "train.jitter": True,
+                },
+                **{"method.supervised_loss.name": "balanced", "method.unsupervised_loss.name": "balanced"},
+                **{"method.mixing.name": "cross_domain", "method.strong_views.jitter": "mixed"},
+                **{
+                    "method.negative_keys.low_rank": 2,
+                    "method.negative_keys.high_rank": 11,
+                    "method.contrast.bank_size": 5000,
+                    "method.contrast.keys_per_step": 512,
+                },
                 **{"train.steps": 1200, "train.eval_every": 300, "train.batch_size": 8, "train.crop_size": 160},
                 **{"train.scale_range": [0.75, 1.5], "train.optimizer": "adamw", "train.lr": 1e-3},
                 **{"train.head_lr_factor": 1, "train.weight_decay": 0.01, "train.lr_warmup": 0},
@@ -72,20 +82,24 @@ def with_method(config: Config, name: str) -> Config:
         (  # 24 * 700 / 8 = 2100; 101 labels of 5 classes are enough: 1 - 1 / (0.15 * 1575) = 0.9958
             {"labeled": 101, "unlabeled": 599, "classes": 5},
             (),
-            {"train.steps": 2100, "method.warmup": 0.25, "method.ema_decay": 0.995},
+            {"train.steps": 2100, "method.schedule.warmup": 0.25, "method.teacher.ema_decay": 0.995},
         ),
-        ({"labeled": 101, "classes": 6}, (), {"method.warmup": 0.4}),  # 101 < 20 * 6
-        ({"labeled": 120, "classes": 6}, (), {"method.warmup": 0.25}),
-        ({"labeled": 100, "classes": 2}, (), {"method.warmup": 0.4}),
-        ({"unlabeled": 5000}, (), {"train.steps": 4000, "method.ema_decay": 0.997}),  # 0.15 * 2400 = 360
+        ({"labeled": 101, "classes": 6}, (), {"method.schedule.warmup": 0.4}),  # 101 < 20 * 6
+        ({"labeled": 120, "classes": 6}, (), {"method.schedule.warmup": 0.25}),
+        ({"labeled": 100, "classes": 2}, (), {"method.schedule.warmup": 0.4}),
+        ({"unlabeled": 5000}, (), {"train.steps": 4000, "method.teacher.ema_decay": 0.997}),  # 0.15 * 2400 = 360
         (  # 80 * 10000 / 8 = 100000 steps are cut to 20000; 0.15 * 15000 = 2250; 512 is not 0.6 of 1024
             CITIES,
             (),
             {
                 **{"train.steps": 20000, "train.eval_every": 5000, "train.crop_size": 512, "train.batch_size": 8},
-                **{"train.scale_range": [0.5, 2.0], "method.warmup": 0.25, "method.ema_decay": 0.999},
-                **{"method.low_rank": 3, "method.high_rank": 19, "method.bank_size": 30000},
-                **{"method.keys_per_step": 1024, "data.workers": 8, "data.cache": False},
+                **{"train.scale_range": [0.5, 2.0], "method.schedule.warmup": 0.25, "method.teacher.ema_decay": 0.999},
+                **{
+                    "method.negative_keys.low_rank": 3,
+                    "method.negative_keys.high_rank": 19,
+                    "method.contrast.bank_size": 30000,
+                },
+                **{"method.contrast.keys_per_step": 1024, "data.workers": 8, "data.cache": False},
             },
         ),
         (
@@ -97,11 +111,19 @@ def with_method(config: Config, name: str) -> Config:
         ({**ON_A_GPU, "unlabeled": 0}, (), {"train.steps": 4000}),
         ({"memory": GIB}, (), {"train.batch_size": 4}),  # 16 * 160 * 160 * 2400 bytes are 0.92 GiB
         # 150 classes of 128 numbers: 0.01 * 8 GiB / (150 * 512) = 1118 keys
-        ({"classes": 150, "memory": 8 * GIB}, (), {"method.bank_size": 1100, "method.keys_per_step": 512}),
-        ({"classes": 150, "memory": 8 * GIB, "processes": 4}, (), {"method.keys_per_step": 137}),
-        ({}, ("method.contrast.bank_size=64",), {"method.keys_per_step": 32}),
-        ({}, ("method.contrast.background_bank_size=100",), {"method.bank_size": 5000, "method.keys_per_step": 50}),
-        ({"processes": 2}, ("method.contrast.keys_per_step=9000",), {"method.bank_size": 18000}),
+        (
+            {"classes": 150, "memory": 8 * GIB},
+            (),
+            {"method.contrast.bank_size": 1100, "method.contrast.keys_per_step": 512},
+        ),
+        ({"classes": 150, "memory": 8 * GIB, "processes": 4}, (), {"method.contrast.keys_per_step": 137}),
+        ({}, ("method.contrast.bank_size=64",), {"method.contrast.keys_per_step": 32}),
+        (
+            {},
+            ("method.contrast.background_bank_size=100",),
+            {"method.contrast.bank_size": 5000, "method.contrast.keys_per_step": 50},
+        ),
+        ({"processes": 2}, ("method.contrast.keys_per_step=9000",), {"method.contrast.bank_size": 18000}),
         # of the network and its weights
         ({}, ("network.weights=w.pth",), {"train.lr": 1e-4, "train.head_lr_factor": 10, "train.optimizer": "adamw"}),
         ({}, ("network.pretrained=true",), {"train.lr": 1e-4, "train.head_lr_factor": 10, "train.jitter": True}),
@@ -116,7 +138,12 @@ def with_method(config: Config, name: str) -> Config:
             ("network.encoder=dinov2_small", "network.pretrained=true"),
             {
                 **{"network.name": "smp", "network.architecture": "DPT", "train.crop_size": 476, "train.lr": 5e-6},
-                **{"train.head_lr_factor": 40, "train.lr_warmup": 100, "method.warmup": 0.1, "method.ema_decay": 0.998},
+                **{
+                    "train.head_lr_factor": 40,
+                    "train.lr_warmup": 100,
+                    "method.schedule.warmup": 0.1,
+                    "method.teacher.ema_decay": 0.998,
+                },
                 "train.steps": 4000,
             },
         ),
@@ -125,7 +152,7 @@ def with_method(config: Config, name: str) -> Config:
             ("network.encoder=mit_b2", "network.pretrained=true"),
             {"network.architecture": "Segformer", "train.crop_size": 480, "train.lr": 6e-5, "train.lr_warmup": 200},
         ),
-        ({}, ("network.encoder=mit_b0",), {"train.lr": 1e-4, "train.head_lr_factor": 1, "method.warmup": 0.4}),
+        ({}, ("network.encoder=mit_b0",), {"train.lr": 1e-4, "train.head_lr_factor": 1, "method.schedule.warmup": 0.4}),
         ({}, ("network.encoder=tu-vit_small_patch16_224",), {"network.architecture": "DPT", "train.crop_size": 160}),
         ({}, ("network.encoder=tu-maxvit_tiny_tf_224",), {"network.architecture": "FPN"}),
         ({}, ("network.low_level_channels=48",), {"network.name": "deeplabv3plus", "network.architecture": None}),
@@ -136,54 +163,79 @@ def with_method(config: Config, name: str) -> Config:
         # keys that are set are what the others go by
         ({}, ("train.crop_size=[64, 320]",), {"train.scale_range": [0.5, 2.0], "train.batch_size": 8}),
         ({}, ("train.steps=50", "network.encoder=mit_b0"), {"train.eval_every": 12, "train.lr_warmup": 5}),
-        ({}, ("train.steps=2",), {"train.eval_every": 1, "method.ema_decay": 0.95}),
+        ({}, ("train.steps=2",), {"train.eval_every": 1, "method.teacher.ema_decay": 0.95}),
         ({}, ("train.batch_size=2",), {"train.steps": 4000}),  # 24 * 367 / 2 = 4404
         (
             {},
             ("train.epochs=10",),
-            {"train.steps": 401, "train.eval_every": 100, "method.ema_decay": 0.972},
+            {"train.steps": 401, "train.eval_every": 100, "method.teacher.ema_decay": 0.972},
         ),  # 3210 / 8
-        (THINGS, ("network.weights=w.pth",), {"method.loss": "balanced", "method.unsupervised_loss": "cross_entropy"}),
-        (THINGS, (), {"method.unsupervised_loss": "balanced", "method.mixing": "cross_domain"}),
+        (
+            THINGS,
+            ("network.weights=w.pth",),
+            {"method.supervised_loss.name": "balanced", "method.unsupervised_loss.name": "cross_entropy"},
+        ),
+        (THINGS, (), {"method.unsupervised_loss.name": "balanced", "method.mixing.name": "cross_domain"}),
         (
             {},
             (
                 "method.unsupervised_loss.name=symmetric",
                 "method.unsupervised_loss.reverse_weight=0.1",
             ),
-            {"method.loss": "balanced", "method.unsupervised_loss": "cross_entropy"},
+            {"method.supervised_loss.name": "balanced", "method.unsupervised_loss.name": "symmetric"},
         ),
-        ({"labeled": 101}, (), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
-        (THINGS, ("network.weights=w.pth",), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
+        ({"labeled": 101}, (), {"method.mixing.name": "cutmix", "method.strong_views.jitter": "unlabeled"}),
+        (
+            THINGS,
+            ("network.weights=w.pth",),
+            {"method.mixing.name": "cutmix", "method.strong_views.jitter": "unlabeled"},
+        ),
         # images that show few classes each, to a pretrained encoder: 0.15 * 0.9 * 1200 = 162
         (
             THINGS,
             ("network.weights=w.pth",),
-            {"method.image_prior": 8, "method.warmup": 0.1, "method.ramp": 0.1, "method.ema_decay": 0.993},
+            {
+                "method.image_prior.sharpness": 8,
+                "method.schedule.warmup": 0.1,
+                "method.schedule.ramp": 0.1,
+                "method.teacher.ema_decay": 0.993,
+            },
         ),
         (
             {**THINGS, "labeled": 101, "uncommon": 0.0},
             ("network.weights=w.pth",),
             {
-                **{"method.min_confidence": 0.95, "method.unsupervised_weighting": "reliable_share"},
-                **{"method.warmup": 0, "method.ramp": 0, "method.ema_decay": 0.994},  # 0.15 * 1200 = 180
+                **{"method.reliability.min_confidence": 0.95, "method.weighting.name": "reliable_share"},
+                **{
+                    "method.schedule.warmup": 0,
+                    "method.schedule.ramp": 0,
+                    "method.teacher.ema_decay": 0.994,
+                },  # 0.15 * 1200 = 180
             },
         ),
         (
             {**THINGS, "labeled": 100, "uncommon": 0.0},
             ("network.weights=w.pth",),
-            {"method.min_confidence": 0, "method.unsupervised_weighting": "lambda_u", "method.warmup": 0.4},
+            {
+                "method.reliability.min_confidence": 0,
+                "method.weighting.name": "lambda_u",
+                "method.schedule.warmup": 0.4,
+            },
         ),
         (
             {**THINGS, "labeled": 218},
             ("network.weights=w.pth",),
-            {"method.min_confidence": 0, "method.unsupervised_weighting": "lambda_u", "method.warmup": 0.1},
+            {
+                "method.reliability.min_confidence": 0,
+                "method.weighting.name": "lambda_u",
+                "method.schedule.warmup": 0.1,
+            },
         ),
         *(
             (
                 {**THINGS, "labeled": 500, "uncommon": 0.0},
                 keys,
-                {"method.min_confidence": 0, "method.unsupervised_weighting": "lambda_u"},
+                {"method.reliability.min_confidence": 0, "method.weighting.name": "lambda_u"},
             )
             for keys in (
                 (),
@@ -191,27 +243,35 @@ def with_method(config: Config, name: str) -> Config:
                 ("network.weights=w.pth", "method.name=weak_u2pl"),
             )
         ),
-        ({**THINGS, "uncommon": 2.0}, ("network.pretrained=true",), {"method.image_prior": 8}),
+        ({**THINGS, "uncommon": 2.0}, ("network.pretrained=true",), {"method.image_prior.sharpness": 8}),
         (
             {**THINGS, "uncommon": 2.1},
             ("network.pretrained=true",),
-            {"method.image_prior": 0, "method.warmup": 0.4, "method.mixing": "cutmix"},
+            {"method.image_prior.sharpness": 0, "method.schedule.warmup": 0.4, "method.mixing.name": "cutmix"},
         ),
-        ({**THINGS, "uncommon": 0.0}, ("network.pretrained=true",), {"method.image_prior": 0}),
-        (THINGS, (), {"method.image_prior": 0, "method.warmup": 0.4, "method.mixing": "cross_domain"}),
+        ({**THINGS, "uncommon": 0.0}, ("network.pretrained=true",), {"method.image_prior.sharpness": 0}),
+        (
+            THINGS,
+            (),
+            {"method.image_prior.sharpness": 0, "method.schedule.warmup": 0.4, "method.mixing.name": "cross_domain"},
+        ),
         (
             THINGS,
             ("network.weights=w.pth", "method.image_prior.sharpness=0"),
-            {"method.image_prior": 0, "method.warmup": 0.4, "method.ramp": 0.2},
+            {"method.image_prior.sharpness": 0, "method.schedule.warmup": 0.4, "method.schedule.ramp": 0.2},
         ),
-        (THINGS, ("network.weights=w.pth", "method.name=fixmatch"), {"method.warmup": 0.4}),
-        (THINGS, ("network.weights=w.pth", "method.name=weak_u2pl"), {"method.warmup": 0.4}),
+        (THINGS, ("network.weights=w.pth", "method.name=fixmatch"), {"method.schedule.warmup": 0.4}),
+        (THINGS, ("network.weights=w.pth", "method.name=weak_u2pl"), {"method.schedule.warmup": 0.4}),
         # scenes, to a pretrained encoder, and what no mask tells
         *(
             (
                 {"shown": shown, "uncommon": 1.0},
                 ("network.weights=w.pth",),
-                {"method.image_prior": prior, "method.mixing": mixing, "method.unsupervised_loss": loss},
+                {
+                    "method.image_prior.sharpness": prior,
+                    "method.mixing.name": mixing,
+                    "method.unsupervised_loss.name": loss,
+                },
             )
             for shown, prior, mixing, loss in (
                 (4.0, 8, "cutmix", "cross_entropy"),
@@ -222,12 +282,16 @@ def with_method(config: Config, name: str) -> Config:
             {"labeled": 500},
             ("network.weights=w.pth",),
             {
-                **{"method.min_confidence": 0, "method.unsupervised_weighting": "lambda_u", "method.warmup": 0.25},
-                **{"method.mixing": "cutmix", "method.unsupervised_loss": "balanced"},
+                **{
+                    "method.reliability.min_confidence": 0,
+                    "method.weighting.name": "lambda_u",
+                    "method.schedule.warmup": 0.25,
+                },
+                **{"method.mixing.name": "cutmix", "method.unsupervised_loss.name": "balanced"},
             },
         ),
-        ({}, ("network.weights=w.pth", "data.name=domain"), {"method.unsupervised_loss": "cross_entropy"}),
-        ({}, ("data.name=domain",), {"method.unsupervised_loss": "balanced"}),
+        ({}, ("network.weights=w.pth", "data.name=domain"), {"method.unsupervised_loss.name": "cross_entropy"}),
+        ({}, ("data.name=domain",), {"method.unsupervised_loss.name": "balanced"}),
         (
             {},
             (
@@ -235,29 +299,46 @@ def with_method(config: Config, name: str) -> Config:
                 "method.unsupervised_loss.name=symmetric",
                 "method.unsupervised_loss.reverse_weight=0.1",
             ),
-            {"method.unsupervised_loss": "cross_entropy"},
+            {"method.unsupervised_loss.name": "symmetric"},
         ),
         (
             {"shown": 0.0, "uncommon": 0.0},
             ("network.weights=w.pth",),
-            {"method.image_prior": 0, "method.mixing": "cutmix", "method.unsupervised_loss": "cross_entropy"},
+            {
+                "method.image_prior.sharpness": 0,
+                "method.mixing.name": "cutmix",
+                "method.unsupervised_loss.name": "cross_entropy",
+            },
         ),
-        ({"labeled": 100}, (), {"method.mixing": "cross_domain", "method.jitter": "mixed"}),
-        ({"labeled": 500}, ("data.name=domain",), {"method.mixing": "cross_domain", "method.jitter": "mixed"}),
-        ({}, ("method.name=weak_u2pl",), {"method.loss": "cross_entropy", "method.unsupervised_loss": "cross_entropy"}),
-        ({}, ("method.name=weak_u2pl",), {"method.mixing": "cutmix", "method.jitter": "unlabeled"}),
+        ({"labeled": 100}, (), {"method.mixing.name": "cross_domain", "method.strong_views.jitter": "mixed"}),
+        (
+            {"labeled": 500},
+            ("data.name=domain",),
+            {"method.mixing.name": "cross_domain", "method.strong_views.jitter": "mixed"},
+        ),
+        (
+            {},
+            ("method.name=weak_u2pl",),
+            {"method.supervised_loss.name": "cross_entropy", "method.unsupervised_loss.name": "cross_entropy"},
+        ),
+        ({}, ("method.name=weak_u2pl",), {"method.mixing.name": "cutmix", "method.strong_views.jitter": "unlabeled"}),
         (
             {},
             ("method.name=weak_u2pl", "method.strong_views.jitter=mixed"),
-            {"method.mixing": "cutmix", "method.jitter": "mixed"},
+            {"method.mixing.name": "cutmix", "method.strong_views.jitter": "mixed"},
         ),
-        ({}, ("method.schedule.warmup=0.9",), {"method.ramp": 0.1}),
-        ({}, ("method.schedule.warmup=1",), {"method.ramp": 0, "method.ema_decay": 0.95}),
+        ({}, ("method.schedule.warmup=0.9",), {"method.schedule.ramp": 0.1}),
+        ({}, ("method.schedule.warmup=1",), {"method.schedule.ramp": 0, "method.teacher.ema_decay": 0.95}),
         # odd data
         (
             {"labeled": 1, "unlabeled": 0, "classes": 2, "height": 40, "width": 40},
             ("method.name=supervised",),
-            {"train.steps": 1200, "train.crop_size": 32, "method.low_rank": 1, "method.high_rank": 2},
+            {
+                "train.steps": 1200,
+                "train.crop_size": 32,
+                "method.negative_keys.low_rank": 1,
+                "method.negative_keys.high_rank": 2,
+            },
         ),
         ({"height": 20, "width": 2000}, (), {"train.crop_size": 32}),
         ({"height": 20, "width": 20}, ("network.encoder=dinov2_small",), {"train.crop_size": 28}),
@@ -275,7 +356,7 @@ def with_method(config: Config, name: str) -> Config:
 )
 def test_choices(facts: dict[str, Any], overrides: tuple[str, ...], expected: dict[str, Any]) -> None:
     config, _ = chosen(overrides, **facts)
-    assert {key: get(config, key) for key in expected} == expected
+    assert {key: config.value(key) for key in expected} == expected
     assert config.auto_keys() == []
 
 
@@ -296,25 +377,27 @@ def test_choices_are_of_the_schema_and_keys_that_are_set_stay() -> None:
         for key in may_be_auto():
             if draw.random() < 0.3:
                 kept.add(key)
-                section, name = key.split(".")
-                part = getattr(config, section).model_copy(update={name: get(plain, key)})
-                config = config.model_copy(update={section: part})
+                config = config.with_values({key: plain.value(key)})
         found, choices = fit(config, facts)
         assert found.auto_keys() == []
         assert Config.model_validate(found.model_dump()) == found
-        assert all(get(found, key) == get(plain, key) for key in kept)
-        named = [key for choice in choices for key in choice.keys]
+        assert all(found.value(key) == plain.value(key) for key in kept)
+        named = [key for choice in choices for key in choice.values]
         assert sorted(named) == sorted(set(may_be_auto()) - kept)
-        if "method.bank_size" not in kept or "method.keys_per_step" not in kept:
-            assert found.method.keys_per_step * facts.processes <= max(found.method.bank_size, facts.processes)
-        if not kept & {"method.low_rank", "method.high_rank"}:
-            assert ranks(found.method, facts.classes) == (found.method.low_rank, found.method.high_rank)
+        assert all(0 < len(choice.because) <= 60 for choice in choices)
+        contrast, keys = found.method.contrast, found.method.negative_keys
+        if not {"method.contrast.bank_size", "method.contrast.keys_per_step"} <= kept:
+            assert contrast is not None
+            assert contrast.keys_per_step * facts.processes <= max(contrast.bank_size, facts.processes)
+        if not kept & {"method.negative_keys.low_rank", "method.negative_keys.high_rank"}:
+            assert ranks(found, facts.classes) == (keys.low_rank, keys.high_rank)
 
 
 def test_camvid_is_trained_as_its_preset_which_was_measured() -> None:
     found, preset = chosen()[0], load_config("camvid")
-    low, high = ranks(preset.method, CAMVID["classes"])
-    assert found.method == preset.method.model_copy(update={"low_rank": low, "high_rank": high})
+    low, high = ranks(preset, CAMVID["classes"])
+    keys = {"method.negative_keys.low_rank": low, "method.negative_keys.high_rank": high}
+    assert found.method == preset.with_values(keys).method
     assert found.train == preset.train.model_copy(update={"eval_every": 300})
     assert found.network == preset.network
 
@@ -354,10 +437,11 @@ def test_a_line_names_its_keys_and_says_why() -> None:
     text = lines()
     assert len(text.splitlines()) == 16
     for key in load_config("folder").auto_keys():
-        assert key.partition(".")[2] in text
-    assert "\nauto: train.steps 1200, eval_every 300: 24 passes over 367 images" in text
+        assert f"{key} " in text
+    assert "\nauto: train.steps 1200, train.eval_every 300: 24 passes over 367 images" in text
     assert "46 labels is seen about 209 times; roughly 15 min on 2 cores" in text  # 1200 * 8 / 46
-    assert "method.warmup 0.4, ramp 0.2: 46 labels for 11 classes are few" in text
+    warmup = "method.schedule.warmup 0.4, method.schedule.ramp 0.2"
+    assert f"\nauto: {warmup}: 46 labels for 11 classes are few" in text
     assert "images of 180x240" in text
     assert "data.scale" not in text
     assert "data.scale=0.2 would" in lines(height=3000, width=4000)  # two crops of 256 are 0.17 of it
@@ -365,31 +449,40 @@ def test_a_line_names_its_keys_and_says_why() -> None:
     assert "min on" not in lines(**ON_A_GPU)
     assert "is seen" not in lines(labeled=0)
     assert "eval_every" not in lines(("train.eval_every=7",))
-    assert lines(("train.steps=5", "train.eval_every=7")).count("train.") == 4
+    told = lines(("train.steps=5", "train.eval_every=7")).splitlines()
+    assert len([line for line in told if line.startswith("auto: train.")]) == 4  # no line on the length
 
 
 def test_what_a_method_does_not_use_is_chosen_and_not_told() -> None:
     config, choices = chosen(("method.name=supervised",))
     assert config.auto_keys() == []
-    assert {choice.section for choice in choices if choice.used} == {"data", "network", "method", "train"}
+    told = {key.partition(".")[0] for choice in choices if choice.used for key in choice.values}
+    assert told == {"data", "network", "method", "train"}
     _, choices = chosen(("method.name=mean_teacher",))
     assert [choice.used for choice in choices].count(False) == 2  # ranks and bank
-    assert "method.image_prior 0.0: an encoder from scratch does not know which images are alike" in lines()
-    assert "image shows 2.1 classes, 1.2 beside those" in lines(("network.weights=w.pth",), **THINGS)
+    assert "method.image_prior.sharpness 0.0: an encoder from scratch cannot tell which images are alike" in lines()
+    assert "an image shows 2.1 classes, 1.2 of them uncommon" in lines(("network.weights=w.pth",), **THINGS)
+
+
+def test_a_contrast_that_is_left_out_gets_no_bank() -> None:
+    config, choices = chosen(("method.contrast=false",))
+    assert config.method.contrast is None
+    assert config.auto_keys() == []
+    assert not [key for choice in choices for key in choice.values if key.startswith("method.contrast")]
 
 
 def test_one_class_leaves_no_rank() -> None:
     config, _ = chosen(classes=1)
-    with pytest.raises(InputError, match=r"^method\.low_rank and method\.high_rank: 1 and 1 leave no rank"):
-        ranks(config.method, 1)
+    with pytest.raises(InputError, match=r"^method\.negative_keys: low_rank and high_rank: 1 and 1 leave no rank"):
+        build_negative_keys(config.method, 1)
 
 
 def test_ranks_before_anything_is_chosen() -> None:
-    assert ranks(load_config("folder").method, 11) == ranks(Config().method, 11) == (2, 11)
+    assert ranks(load_config("folder"), 11) == ranks(Config(), 11) == (2, 11)
 
 
 @pytest.mark.parametrize(
-    "key", ["train.log_every", "train.momentum", "method.alpha", "seed", "method.name", "data.scale"]
+    "key", ["train.log_every", "train.momentum", "method.reliability.alpha", "seed", "method.name", "data.scale"]
 )
 def test_auto_where_there_is_no_choice_is_an_error(key: str) -> None:
     with pytest.raises(InputError, match=rf"^{key.replace('.', '[.]')}: should be .*, not 'auto'$"):
@@ -399,7 +492,7 @@ def test_auto_where_there_is_no_choice_is_an_error(key: str) -> None:
 def test_auto_of_a_file_and_of_an_override(tmp_path: Any) -> None:
     (tmp_path / "mine.yaml").write_text("train: {steps: auto, lr: 0.5}\n")
     config = load_config(tmp_path / "mine.yaml", ["method.schedule.warmup=auto", "train.lr=auto"])
-    assert config.auto_keys() == ["method.warmup", "train.steps", "train.lr"]
+    assert config.auto_keys() == ["method.schedule.warmup", "train.steps", "train.lr"]
     assert load_config(tmp_path / "mine.yaml", ["train.steps=9"]).auto_keys() == []
     (tmp_path / "again.yaml").write_text(config.to_yaml())
     assert load_config(tmp_path / "again.yaml") == config

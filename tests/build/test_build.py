@@ -74,9 +74,9 @@ def test_source_gets_its_keys() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("data.root=here",), r"^data\.root: has no meaning with data\.name=scenes"),
+        (("data.root=here",), r"^data\.root: is not used with data\.name=scenes"),
         (("data.name=folder",), r"^data\.root: is needed for data\.name=folder"),
-        (("data.name=folder", "data.root=x"), r"^data\.\w+: has no meaning with data\.name=folder"),
+        (("data.name=folder", "data.root=x"), r"^data\.\w+: is not used with data\.name=folder"),
     ],
 )
 def test_keys_without_meaning_are_refused(overrides: tuple[str, ...], message: str) -> None:
@@ -122,9 +122,9 @@ def test_no_projection_head_where_no_method_trains_it(method: str) -> None:
 
 
 def test_network_keys_without_meaning_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^network\.architecture: has no meaning with network\.name=deeplabv3plus"):
+    with pytest.raises(InputError, match=r"^network\.architecture: is not used with network\.name=deeplabv3plus"):
         build_network(config("network.architecture=Unet"), 4)
-    with pytest.raises(InputError, match=r"^network\.\w+: has no meaning|^network\.\w+: no option"):
+    with pytest.raises(InputError, match=r"^network\.\w+: is not used with|^network\.\w+: no option"):
         build_network(config("network.name=smp", "network.deep_stem=true"), 4)
 
 
@@ -150,7 +150,7 @@ def test_labels_and_pseudo_labels_are_balanced_each_by_its_own_key() -> None:
     assert (pseudo.label_loss, pseudo.pseudo_label_loss) == (cross_entropy, BalancedCrossEntropy())
     assert build("method.name=fixmatch", "method.supervised_loss.name=balanced").label_loss == BalancedCrossEntropy()
     key, chosen = r"method\.unsupervised_loss\.reverse_weight", r"method\.unsupervised_loss\.name=balanced"
-    with pytest.raises(InputError, match=f"^{key}: has no meaning with {chosen}; leave it out$"):
+    with pytest.raises(InputError, match=f"^{key}: is not used with {chosen}; leave it out$"):
         build("method.unsupervised_loss.name=balanced", "method.unsupervised_loss.reverse_weight=0.3")
 
 
@@ -255,7 +255,7 @@ def test_contrast_options_arrive() -> None:
 
 
 def test_more_keys_than_a_queue_holds_are_refused() -> None:
-    with pytest.raises(InputError, match=r"^method\.contrast\.keys_per_step: 50 are more than the 40 of method\.cont"):
+    with pytest.raises(InputError, match=r"^method\.contrast\.keys_per_step: 50 keys do not fit a queue of 40"):
         build_contrast(config("method.contrast.bank_size=40", "method.contrast.keys_per_step=50").method, 8, 6)
 
 

@@ -114,7 +114,7 @@ def options(tmp_path: Path) -> tuple[str, ...]:
 def test_training_with_a_prior_resumes_exactly_and_says_so(options: tuple[str, ...], tmp_path: Path) -> None:
     lines: list[str] = []
     train(config(*options), tmp_path / "whole", say=lines.append)
-    assert sum(line.startswith("image_prior: ") for line in lines) == 1
+    assert sum(line.startswith("image_prior: ") for line in lines) == 1, lines
     with pytest.raises(KilledError):
         train(config(*options, "train.log_every=1"), tmp_path / "parts", say=lines.append, watchers=(KillAt(3),))
     train(config(*options, "train.log_every=1"), tmp_path / "parts", resume=True, say=lines.append)
@@ -165,7 +165,9 @@ def test_a_file_whose_prior_does_not_fit_is_told_in_one_line(options: tuple[str,
         metadata = opened.metadata()
     for change in ({name: whole[name][:2]}, {name: whole[name][:, :5].contiguous()}):
         save_file(whole | change, broken, metadata)
-        with pytest.raises(InputError, match=r"broken\.safetensors does not fit the network it describes") as caught:
+        with pytest.raises(
+            InputError, match=r"broken\.safetensors holds weights that do not fit its description"
+        ) as caught:
             Predictor.from_file(broken)
         assert "\n" not in str(caught.value)
 

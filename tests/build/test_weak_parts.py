@@ -163,7 +163,7 @@ def test_preset_and_example_learn_from_tags_alone(source: str) -> None:
 
 def test_tags_belong_to_some_readers(tmp_path: Path) -> None:
     settings = load_config(None, ["data.name=cityscapes", f"data.root={tmp_path}", "data.tags=masks"])
-    with pytest.raises(InputError, match=r"data\.tags: has no meaning with data\.name=cityscapes"):
+    with pytest.raises(InputError, match=r"data\.tags: is not used with data\.name=cityscapes"):
         build_source(settings.data, seed=0)
 
 

@@ -105,7 +105,7 @@ def own_files(tmp_path: Path) -> Path:
 def yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A configuration file for the data set, but for its root."""
     path = tmp_path_factory.mktemp("config") / "mine.yaml"
-    path.write_text("data: {name: folder, val: val, workers: 0}\nmethod: {name: u2pl, warmup: 0.3}\n")
+    path.write_text("data: {name: folder, val: val, workers: 0}\nmethod: {name: u2pl, schedule: {warmup: 0.3}}\n")
     return path
 
 

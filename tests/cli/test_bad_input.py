@@ -40,30 +40,36 @@ def refuse(result: Any, *fragments: str) -> None:
         ("train.crop_size=[8,8]", ("train.crop_size", "16")),
         ("train.scale_range=[2,0.5]", ("train.scale_range", "smaller first")),
         ("method.name=fixmatsch", ("method.name", "'u2pl'")),
-        ("method.reliability.alpha=1.5", ("method.alpha", "less than or equal to 1")),
-        ("train.steps", ("'train.steps' is no override", "key=value")),
+        ("method.reliability.alpha=1.5", ("method.reliability.alpha", "less than or equal to 1")),
+        ("train.steps", ("'train.steps' is not a setting", "key=value")),
         ("seed.value=3", ("seed",)),
         (
             "method.negative_keys.low_rank=4",
-            ("method.low_rank and method.high_rank", "4 and 4", "low_rank < high_rank <= 4"),
+            ("method.negative_keys: low_rank and high_rank", "4 and 4", "low_rank < high_rank <= 4"),
         ),
-        ("method.negative_keys.high_rank=1", ("method.low_rank and method.high_rank", "1 and 1")),
-        ("method.negative_keys.high_rank=9", ("method.low_rank and method.high_rank", "<= 4, the number of classes")),
-        ("method.image_prior.sharpness=4", ("method.image_prior", "from scratch", "network.pretrained=true")),
-        ("method.image_prior.sharpness=-1", ("method.image_prior", "greater than or equal to 0")),
-        ("method.negative_keys.low_rank=0", ("method.low_rank", "0 < low_rank")),
-        ("method.contrast.keys_per_step=1000", ("method.keys_per_step", "method.bank_size", "lower it")),
+        ("method.negative_keys.high_rank=1", ("method.negative_keys: low_rank and high_rank", "1 and 1")),
+        (
+            "method.negative_keys.high_rank=9",
+            ("method.negative_keys: low_rank and high_rank", "<= 4, the number of classes"),
+        ),
+        ("method.image_prior.sharpness=4", ("method.image_prior.sharpness", "from scratch", "network.pretrained=true")),
+        ("method.image_prior.sharpness=-1", ("method.image_prior.sharpness", "greater than or equal to 0")),
+        ("method.negative_keys.low_rank=0", ("method.negative_keys: low_rank", "0 < low_rank")),
+        (
+            "method.contrast.keys_per_step=1000",
+            ("method.contrast.keys_per_step", "method.contrast.bank_size", "lower it"),
+        ),
         ("train.crop_size=100000", ("train.crop_size", "100000x100000", "lower train.crop_size")),
         ("data.root=null", ("data.root", "is needed")),
         ("data.root=/nowhere/at/all", ("/nowhere/at/all", "not a folder")),
-        ("data.height=64", ("data.height", "no meaning with data.name=folder", "leave it out")),
+        ("data.height=64", ("data.height", "not used with data.name=folder", "leave it out")),
         ("data.val=nowhere", ("val", "nowhere", "name one of the two")),
         ("data.val=5", ("val", "5")),
         ("data.labeled=99", ("labeled", "99")),
         ("data.labeled=1.5", ("labeled", "1.5", "(0, 1]")),
         ("data.labeled=nowhere.txt", ("labeled", "nowhere.txt")),
         ("data.classes=sky,sea", ("sea",)),
-        ("network.architecture=Unet", ("network.architecture", "no meaning with network.name=deeplabv3plus")),
+        ("network.architecture=Unet", ("network.architecture", "not used with network.name=deeplabv3plus")),
         ("network.encoder=resnet1", ("network.encoder", "resnet1")),
         ("network.weights=/nowhere.pt", ("network.weights", "/nowhere.pt")),
         ("train.precision=fp16", ("train.precision", "fp16 needs a GPU")),
@@ -86,7 +92,9 @@ def test_configuration(
 
 def test_check_refuses_a_prior_by_an_encoder_from_scratch(u2pl: Command) -> None:
     refuse(
-        u2pl("check", "scenes", "data.train=6", "method.image_prior.sharpness=4"), "method.image_prior", "from scratch"
+        u2pl("check", "scenes", "data.train=6", "method.image_prior.sharpness=4"),
+        "method.image_prior.sharpness",
+        "from scratch",
     )
 
 
@@ -160,7 +168,7 @@ def _twins(root: Path) -> None:
         (_truncated, ("b.jpg cannot be read", "replace or remove")),
         (_truncated_unlabeled, ("hurt.jpg cannot be read", "replace or remove")),
         (_text_mask, ("v.png cannot be read", "replace or remove")),
-        (_twins, ("a.jpg", "same stem", "rename one")),
+        (_twins, ("a.jpg", "the same name without the suffix", "rename one")),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )

@@ -162,7 +162,9 @@ def test_predict_respects_the_scale_of_the_run(run_folder: Path) -> None:
 def test_check_tells_what_is_there(u2pl: Command, files: Path, yaml: Path) -> None:
     shown = u2pl("check", yaml, f"data.root={files}")
     assert (shown.code, shown.err) == (0, "")
-    assert "4 labeled, 3 unlabeled, 2 validation images" in " ".join(shown.out.split())
+    size = "of 72x68 to 64x80"
+    told = f"images (height x width): 4 labeled {size}, 3 unlabeled {size}, 2 validation {size}\n"
+    assert told in shown.out
     assert "ready to train" in shown.out
 
 
@@ -173,7 +175,8 @@ def test_check_lists_every_error(u2pl: Command, own_files: Path, yaml: Path) -> 
     assert shown.code == 2
     assert "a.png cannot be read" in shown.out
     assert "b.png is 5x5" in shown.out
-    assert "must be mended" in shown.out
+    assert "fix these errors before you train" in shown.out
+    assert "ready to train" not in shown.out
 
 
 def test_supervised_training_on_a_preset(u2pl: Command, small: tuple[str, ...], tmp_path: Path) -> None:

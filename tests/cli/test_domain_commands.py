@@ -41,7 +41,7 @@ def domains(files: Path, target: Path, tmp_path_factory: pytest.TempPathFactory)
         "target": {"root": str(target), "val": "val"},
         "workers": 0,
     }
-    path.write_text(yaml_file.safe_dump({"data": data, "method": {"name": "u2pl", "warmup": 0.3}}))
+    path.write_text(yaml_file.safe_dump({"data": data, "method": {"name": "u2pl", "schedule": {"warmup": 0.3}}}))
     return path
 
 
@@ -59,11 +59,11 @@ def run(u2pl: Command, domains: Path, small: tuple[str, ...], tmp_path_factory: 
 def test_check_shows_both_domains(u2pl: Command, domains: Path) -> None:
     done = u2pl("check", domains, "method.negative_keys.low_rank=1", "method.negative_keys.high_rank=3")
     assert (done.code, done.err) == (0, "")
-    text = " ".join(done.out.split())
-    assert "source: 4 labeled images, 72x68 to 64x80 (height x width)" in text
-    assert "target: 7 unlabeled images, 72x68 to 64x80; 2 validation images, 72x68 to 64x80; 3 classes" in text
-    assert "source ┃ target (val)" in text
-    assert "ready to train" in text
+    size = "of 72x68 to 64x80"
+    told = f"images (height x width): 4 source {size}, 7 target {size}, 2 target validation {size}\n"
+    assert told in done.out
+    assert "source target validation class % of pixels images % of pixels images above" in " ".join(done.out.split())
+    assert "ready to train" in done.out
 
 
 def test_a_run_is_scored_on_the_target(u2pl: Command, run: Path, target: Path) -> None:
@@ -111,16 +111,20 @@ def test_source_only_and_upper_bound_are_an_override_away(
         (("data.target.root=null",), ("data.target.root: is needed for data.target.name=folder",)),
         (("data.target.root=/nowhere",), ("data.target: /nowhere/images is not a folder",)),
         (("data.source.val=nowhere",), ("data.source: val: nowhere",)),
-        (("data.source.labeled=99",), ("data.source: labeled: 99 images asked for",)),
+        (("data.source.labeled=99",), ("data.source: labeled: 99 images requested",)),
         (("data.target.labeled=2",), ("data.target.labeled", "data.upper_bound=true")),
         (("data.target.mapping=x.csv",), ("unknown key data.target.mapping",)),
         (("data.target.rot=x",), ("unknown key data.target.rot", "did you mean root?")),
         (("data.source.name=domain",), ("data.source.name", "'domain'")),
-        (("data.source.height=64",), ("data.source.height", "no meaning with data.source.name=folder")),
-        (("data.scale=0.5",), ("data.scale", "no meaning with data.name=domain")),
-        (("data.root=x",), ("data.root", "no meaning with data.name=domain")),
-        (("data.rare_class_sampling.temperature=0",), ("data.rare_class_temperature", "greater than 0")),
-        (("data.name=folder", "data.root=x"), ("data.source", "no meaning with data.name=folder")),
+        (("data.source.height=64",), ("data.source.height", "not used with data.source.name=folder")),
+        (("data.scale=0.5",), ("data.scale", "not used with data.name=domain")),
+        (("data.root=x",), ("data.root", "not used with data.name=domain")),
+        (("data.rare_class_sampling.temperature=0",), ("data.rare_class_sampling.temperature", "greater than 0")),
+        (("data.name=folder", "data.root=x"), ("x/images is not a folder",)),  # nothing is left of the two domains
+        (
+            ("data.name=folder", "data.root=x", "data.source.root=y"),
+            ("data.source", "not used with data.name=folder"),
+        ),
     ],
 )
 def test_bad_keys(u2pl: Command, domains: Path, overrides: tuple[str, ...], words: tuple[str, ...]) -> None:

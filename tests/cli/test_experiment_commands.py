@@ -70,7 +70,7 @@ def test_default_folders_are_named_after_the_configuration(u2pl: Command, small:
     assert "1 run in runs/compare-scenes" in compared.out
     assert "2 runs in runs/ablate-scenes" in ablated.out
     assert "reference-2" in ablated.out
-    assert "method.mixing_none-2" in ablated.out
+    assert "method.mixing.name_none-2" in ablated.out
 
 
 def test_bad_input(u2pl: Command, small: tuple[str, ...], tmp_path: Path) -> None:
@@ -91,8 +91,11 @@ def test_bad_input(u2pl: Command, small: tuple[str, ...], tmp_path: Path) -> Non
     refuse(compare("train.step=3", "--methods", "u2pl"), "unknown key train.step")
     refuse(u2pl("compare", "scnes", "--methods", "u2pl", "--out", out), "no preset 'scnes'")
     refuse(ablate(), "nothing to ablate; give --axis")
-    refuse(ablate("--axis", "method.alhpa=1"), "unknown key method.alhpa (did you mean alpha?)")
-    refuse(ablate("--axis", "method.reliability.alpha=0.1,2"), "method.reliability.alpha=2: method.alpha: should be")
+    refuse(ablate("--axis", "method.reliability.alhpa=1"), "unknown key method.reliability.alhpa (did you mean alpha?)")
+    refuse(
+        ablate("--axis", "method.reliability.alpha=0.1,2"),
+        "method.reliability.alpha=2: method.reliability.alpha: should be",
+    )
     refuse(ablate("--axis", "train.scale_range=[1,2"), "is not YAML")
     assert not out.exists()
 

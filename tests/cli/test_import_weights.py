@@ -131,11 +131,11 @@ def test_what_is_refused(u2pl: Command, checkpoint: Path, tmp_path: Path) -> Non
     bad.write_bytes(checkpoint.read_bytes()[:100_000])
     refuse(attempt(path=bad), "bad.pth is damaged or no checkpoint")
     bad.write_text("<html>quota exceeded</html>")
-    refuse(attempt(path=bad), "bad.pth is not a file of tensors alone")
+    refuse(attempt(path=bad), "bad.pth is damaged, or holds Python objects")
     del state["teacher_state"]["module.decoder.classifier.8.bias"]
     state["teacher_state"]["module.decoder.more"] = torch.zeros(2)
     torch.save(state, bad)
-    refuse(attempt(path=bad), "bad.pth", "1 tensors missing (decoder.classifier.8.bias)", "1 too many (decoder.more)")
+    refuse(attempt(path=bad), "bad.pth", "1 tensors missing (decoder.classifier.8.bias)", "1 unexpected (decoder.more)")
     assert [path.name for path in tmp_path.iterdir()] == [bad.name]
 
 

@@ -83,7 +83,7 @@ def test_a_demo(
     said = " ".join(out.getvalue().split())
     assert title in said
     stages = ["cam", "refined"] if name == "weak" else []
-    assert (f"{baseline} ┃ u2pl ┃ gain" if not stages else "cam ┃ refined ┃ u2pl") in said
+    assert (f"class {baseline} u2pl gain" if not stages else "class cam refined u2pl") in said
     assert f"u2pl gains {scores['u2pl'].miou - scores[baseline].miou:+.1f} mIoU" in said
     root = tmp_path / "runs" / folder
     assert list(json.loads((root / "table.json").read_text())) == list(scores) == [*stages, *SETTINGS[name].columns]

@@ -149,7 +149,7 @@ def test_no_network_is_told_at_once(tmp_path: Path, known: dict[str, Published])
 def test_names_and_places_that_will_not_do(tmp_path: Path, url: str, known: dict[str, Published]) -> None:
     assert "no published splits of 'voc' (known: made)" in refused(tmp_path / "splits", known, url, name="voc")
     write(tmp_path / "splits", "made/3/labeled.txt", ["mine"])
-    assert "splits/made/3/labeled.txt is there and differs" in refused(tmp_path / "splits", known, url)
+    assert "splits/made/3/labeled.txt exists with other content" in refused(tmp_path / "splits", known, url)
     (tmp_path / "file").write_text("")
     assert "file/made: cannot write there" in refused(tmp_path / "file", known, url)
 
@@ -236,7 +236,7 @@ def test_where_all_are_labeled_there_is_no_list_of_the_others(
 
 def test_draws_that_cannot_be(tmp_path: Path, folder: Path) -> None:
     config = load_config("folder", [f"data.root={folder}", "data.val=val"])
-    with pytest.raises(InputError, match=r"labeled: 21 images asked for, but .* has 20 with masks"):
+    with pytest.raises(InputError, match=r"labeled: 21 images requested, but only 20 in .* have masks"):
         draw_splits(config, (5, 21), tmp_path / "out")
     with pytest.raises(InputError, match=r"data\.root: is needed"):
         draw_splits(load_config("folder"), (5,), tmp_path / "out")

@@ -54,7 +54,7 @@ def test_dacs_uses_all_pixels_by_the_share_that_is_confident() -> None:
     assert method.schedule.ramped(0.0) == 1
     assert not method.schedule.is_warmup(0.0)
     overrides = ("method.name=mean_teacher", "method.reliability.alpha=0")
-    assert load_config("domain", overrides) == load_config("domain_dacs")  # as docs/domain.md says
+    assert load_config("domain", overrides) == load_config("domain_dacs")  # as the how-to page says
 
 
 @pytest.mark.parametrize("preset", ["domain", "domain_plus", *CITYSCAPES])

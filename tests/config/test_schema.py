@@ -134,8 +134,8 @@ def test_a_file_of_some_keys_keeps_the_other_defaults(tmp_path: Path) -> None:
         ("train=5", ("train: ",)),
         ("seed=-1", ("seed: should be greater than or equal to 0",)),
         ("train.steps.more=1", ("train.steps.more: steps is a value, not a section",)),
-        ("train.steps", ("'train.steps' is no override; write key=value",)),
-        ("=5", ("is no override",)),
+        ("train.steps", ("'train.steps' is not a setting; write key=value",)),
+        ("=5", ("is not a setting",)),
     ],
 )
 def test_errors_name_the_key(override: str, parts: tuple[str, ...]) -> None:

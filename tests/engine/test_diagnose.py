@@ -29,9 +29,10 @@ from u2pl.engine.diagnose import (
     shares,
 )
 from u2pl.engine.machine import make_fabric
-from u2pl.methods import U2PL, FixMatch, Schedule, Supervised, UniMatch
+from u2pl.methods import U2PL, EmaTeacher, FixMatch, Schedule, Supervised, UniMatch
 from u2pl.methods.base import Method
 from u2pl.pixels import UnreliableContrast
+from u2pl.pixels.reliability import ConfidenceThreshold
 from u2pl.structures import IGNORE_INDEX, Batch, SegmentationOutput
 
 Train = Callable[..., Any]
@@ -71,7 +72,7 @@ def random_batch(seed: int, size: int = 2) -> Batch:
 def new_method(name: str, student: nn.Module) -> Method:
     if name == "u2pl":
         contrast = UnreliableContrast(C, 4, bank_size=64, keys_per_step=16, min_probability=0.1, keep_truth=True)
-        return U2PL(student, contrast=contrast, schedule=Schedule(warmup=0.2))
+        return U2PL(EmaTeacher(student), contrast=contrast, schedule=Schedule(warmup=0.2))
     return {"supervised": Supervised, "fixmatch": FixMatch, "unimatch": UniMatch}[name]()
 
 
@@ -142,7 +143,8 @@ def test_batches_are_added_up_not_averaged() -> None:
     """Over batches of one and three images, each pixel counts as much as any other."""
     student, method = trained("fixmatch")
     batches = [random_batch(7, 1), random_batch(8, 3)]
-    method.threshold = student.eval()(batches[1].weak).logits.softmax(dim=1).amax(dim=1).median().item()
+    confidence = student.eval()(batches[1].weak).logits.softmax(dim=1).amax(dim=1)
+    method.reliability = ConfidenceThreshold(confidence.median().item())
     together = look(student, method, batches)
     counts = [copy.deepcopy(method).diagnose(copy.deepcopy(student), batch, 0.5) for batch in batches]
     names = ("reliable/share", "reliable/accuracy", "unreliable/recall")

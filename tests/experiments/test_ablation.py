@@ -16,7 +16,7 @@ from u2pl.experiments.ablation import plan_ablation
 from u2pl.experiments.trials import Planner
 
 Ablate = Callable[..., Any]
-AXES = {"method.mixing": ["cutmix", "none"], "train.scale_range": ["[0.5,2.0]", "[1,1]"]}
+AXES = {"method.mixing.name": ["cutmix", "none"], "train.scale_range": ["[0.5,2.0]", "[1,1]"]}
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +28,16 @@ def finished(tiny_ablate: Ablate, tmp_path_factory: pytest.TempPathFactory) -> t
 
 def test_what_equals_the_reference_is_trained_once(finished: tuple[Path, Any, str]) -> None:
     out, records, _ = finished
-    names = ["reference", "method.mixing_none", "train.scale_range_1_1"]
+    names = ["reference", "method.mixing.name_none", "train.scale_range_1_1"]
     expected = [f"{name}-{seed}" for seed in (0, 1) for name in names]
     assert [Path(record.folder).name for record in records] == expected
     assert sorted(path.name for path in out.iterdir()) == sorted([*expected, "results.json", "table.md", "plot.png"])
     for seed in (0, 1):
         reference = load_config(out / f"reference-{seed}" / "config.yaml")
-        mixing = load_config(out / f"method.mixing_none-{seed}" / "config.yaml")
+        mixing = load_config(out / f"method.mixing.name_none-{seed}" / "config.yaml")
         assert reference.seed == seed
         assert mixing.model_copy(update={"method": reference.method}) == reference
-        assert (reference.method.mixing, mixing.method.mixing) == ("cutmix", "none")
+        assert (reference.method.mixing.name, mixing.method.mixing.name) == ("cutmix", "none")
 
 
 def test_the_table_against_hand_computation(finished: tuple[Path, Any, str]) -> None:
@@ -60,8 +60,8 @@ def test_the_table_against_hand_computation(finished: tuple[Path, Any, str]) -> 
         ["axis", "value", "mIoU", "difference"],
         ["---", "---", "---:", "---:"],
         ["reference", "", cell("reference"), ""],
-        ["method.mixing", "cutmix", cell("reference"), "(is the reference)"],
-        ["method.mixing", "none", cell(none), gain(none)],
+        ["method.mixing.name", "cutmix", cell("reference"), "(is the reference)"],
+        ["method.mixing.name", "none", cell(none), gain(none)],
         ["train.scale_range", "[0.5,2.0]", cell("reference"), "(is the reference)"],
         ["train.scale_range", "[1,1]", cell(one), gain(one)],
     ]
@@ -85,18 +85,22 @@ def test_what_is_finished_is_not_trained_again(
 
 def test_a_grid_is_every_combination(tmp_path: Path, tiny_overrides: tuple[str, ...]) -> None:
     planner = Planner("scenes", tiny_overrides, tmp_path)
-    axes = {"method.mixing": ["cutmix", "none"], "method.alpha": ["0.1", "0.20", "0.3"]}
+    axes = {"method.mixing.name": ["cutmix", "none"], "method.reliability.alpha": ["0.1", "0.20", "0.3"]}
     settings = plan_ablation(planner, axes=axes, grid=True, seeds=())
     assert [(setting.axis, setting.value) for setting in settings] == [
         ("reference", ""),
-        *(("method.mixing, method.alpha", f"{m}, {a}") for m in ("cutmix", "none") for a in ("0.1", "0.20", "0.3")),
+        *(
+            ("method.mixing.name, method.reliability.alpha", f"{m}, {a}")
+            for m in ("cutmix", "none")
+            for a in ("0.1", "0.20", "0.3")
+        ),
     ]
     assert settings[2].trials == settings[0].trials
     assert len({trial.folder for setting in settings for trial in setting.trials}) == 6
     for setting in settings[1:]:
         method = setting.trials[0].config.method
-        assert setting.value.split(", ")[0] == method.mixing
-        assert float(setting.value.split(", ")[1]) == method.alpha
+        assert setting.value.split(", ")[0] == method.mixing.name
+        assert float(setting.value.split(", ")[1]) == method.reliability.alpha
 
 
 def test_equal_settings_of_several_axes_are_trained_once(tmp_path: Path, tiny_overrides: tuple[str, ...]) -> None:
@@ -116,12 +120,13 @@ def test_a_dry_run_and_bad_input_train_nothing(tiny_ablate: Ablate, tmp_path: Pa
     for axes, fragment in (
         ({}, "nothing to ablate; give --axis"),
         ({"seed": ["1", "2"]}, "--axis seed: give --seeds"),
-        ({"method.alpha": ["0.1", "2"]}, "method.reliability.alpha=2: method.alpha: should be"),
-        ({"method.alhpa": ["0.1"]}, "unknown key method.alhpa (did you mean alpha?)"),
+        ({"method.reliability.alpha": ["0.1", "2"]}, "method.reliability.alpha=2: method.reliability.alpha: should be"),
+        ({"method.reliability.alhpa": ["0.1"]}, "unknown key method.reliability.alhpa (did you mean alpha?)"),
         (
-            {"method.low_rank": ["1", "10"]},
-            "method.negative_keys.low_rank=10: method.low_rank and method.high_rank: 10",
+            {"method.negative_keys.low_rank": ["1", "10"]},
+            "method.negative_keys.low_rank=10: method.negative_keys: low_rank and high_rank: 10",
         ),
+        ({"method.alpha": ["0.1"]}, "method.alpha is now method.reliability.alpha"),
     ):
         with pytest.raises(InputError) as caught:
             tiny_ablate(out, axes=axes)

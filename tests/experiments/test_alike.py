@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from torchvision.models import resnet18
 
 from u2pl.auto.rules import method as labels
+from u2pl.config.schema import all_keys, section_in
 from u2pl.experiments.ablation import ablate
 from u2pl.experiments.comparison import ALL_LABELS, compare, plan_comparison
 from u2pl.experiments.trials import Planner, Trial
@@ -48,7 +50,7 @@ def test_methods_are_trained_alike(shared: list[str], tmp_path: Path) -> None:
         assert trial.config.network.architecture == "FPN"
         assert trial.config.data.cache is True
     assert trials[-1].name == ALL_LABELS
-    assert [configs[f"u2pl-{labels}-0"].method.warmup for labels in (2, 4)] == [0.4, 0.25]  # the method's own
+    assert [configs[f"u2pl-{labels}-0"].method.schedule.warmup for labels in (2, 4)] == [0.4, 0.25]  # the method's own
 
 
 def test_variants_that_change_the_data_are_trained_as_long(shared: list[str], tmp_path: Path) -> None:
@@ -88,23 +90,16 @@ def test_an_ablation_keeps_everything_else(shared: list[str], tmp_path: Path, mo
     trials: list[Trial] = []
     monkeypatch.setattr("u2pl.experiments.ablation.run_into", lambda out, planned, **options: trials.extend(planned))
     axes = {
-        "method.warmup": ("0.1", "auto"),
+        "method.schedule.warmup": ("0.1", "auto"),
         "data.labeled": ("4",),
         "train.steps": ("400",),
         "train.batch_size": ("2",),
     }
     ablate("folder", [*shared, "data.labeled=2"], out=tmp_path, axes=axes, console=Console())
     reference, *changed = (trial.config for trial in trials)
-    assert reference.method.warmup == 0.4
-    found = [
-        [
-            f"{section}.{key}"
-            for section in ("data", "network", "method", "train")
-            for key, value in getattr(config, section)
-            if value != getattr(getattr(reference, section), key)
-        ]
-        for config in changed
-    ]
+    assert reference.method.schedule.warmup == 0.4
+    keys = [name for name, field in all_keys() if section_in(field.annotation) is None]
+    found = [[key for key in keys if config.value(key) != reference.value(key)] for config in changed]
     assert found == [[axis] for axis in axes]  # `auto` is the reference again, and not trained
 
 
@@ -112,13 +107,17 @@ def test_choices_are_told_once(shared: list[str], tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=200)
     options = {"methods": ("supervised", "u2pl"), "labeled": ("2", "4"), "dry_run": True, "console": console}
     compare("folder", shared, out=tmp_path / "out", **options)  # type: ignore[arg-type]
-    lines = [line for line in console.file.getvalue().splitlines() if line.startswith("auto: ")]  # type: ignore[attr-defined]
-    assert sum("train.steps 1200, eval_every 300: 24 passes over 7 images" in line for line in lines) == 1
-    assert [line.split(": ")[2] for line in lines if "method.warmup" in line] == [
-        "2 labels for 3 classes are few",
-        "4 labels for 3 classes are not few",
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = text.partition("chosen by `auto`:\n")[2].partition("4 runs in")[0].splitlines()
+    rows = [re.split(r" {2,}", line) for line in lines]
+    assert rows.count(["train.steps", "1200", "24 passes over 7 images; 1200 to 4000"]) == 1
+    assert [row[0] for row in rows].count("train.steps") == 1
+    assert [row for row in rows if row[0] == "method.schedule.warmup"] == [
+        ["method.schedule.warmup", "0.4", "2 labels for 3 classes are few"],
+        ["method.schedule.warmup", "0.25", "4 labels for 3 classes are not few"],
     ]
-    assert len(lines) == len(set(lines))
+    reasons = [tuple(row) for row in rows if len(row) > 2]
+    assert len(reasons) == len(set(reasons))
     assert not any("is seen" in line for line in lines)
 
 

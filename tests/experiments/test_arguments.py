@@ -63,11 +63,11 @@ def test_axes() -> None:
     assert parse_axes(
         ["method.negative_keys.low_rank=1,3", "train.scale_range=[0.5,2.0],[1,1]", "data.root=a=b,c"]
     ) == {
-        "method.low_rank": ["1", "3"],
+        "method.negative_keys.low_rank": ["1", "3"],
         "train.scale_range": ["[0.5,2.0]", "[1,1]"],
         "data.root": ["a=b", "c"],
     }
-    for text in ("method.low_rank", "=1", "method.negative_keys.low_rank="):
+    for text in ("method.negative_keys.low_rank", "=1", "method.negative_keys.low_rank="):
         with pytest.raises(InputError, match="write KEY=VALUE,VALUE"):
             parse_axes([text])
     with pytest.raises(InputError, match="a: is given twice"):

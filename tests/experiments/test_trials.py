@@ -79,16 +79,16 @@ def test_trials_share_what_is_built(tmp_path: Path, tiny_overrides: Overrides, m
     ("override", "fragment"),
     [
         ("method.name=fixmach", "method.name: should be"),
-        ("method.alhpa=1", "unknown key method.alhpa (did you mean alpha?)"),
-        ("method.reliability.alpha=2", "method.alpha: should be"),
+        ("method.reliability.alhpa=1", "unknown key method.reliability.alhpa (did you mean alpha?)"),
+        ("method.reliability.alpha=2", "method.reliability.alpha: should be"),
         ("data.labeled=99", "data.labeled: 99"),
         ("data.labeled=1.0", "there is no unlabeled image"),
         ("data.val=0", "data.val: there is no validation set"),
-        ("method.negative_keys.low_rank=10", "method.low_rank and method.high_rank: 10"),
-        ("method.contrast.keys_per_step=999", "method.keys_per_step: 999"),
+        ("method.negative_keys.low_rank=10", "method.negative_keys: low_rank and high_rank: 10"),
+        ("method.contrast.keys_per_step=999", "method.contrast.keys_per_step: 999"),
         ("train.crop_size=1000000", "train.crop_size"),
         ("train.precision=fp16", "train.precision: fp16 needs a GPU"),
-        ("nothing", "'nothing' is no override"),
+        ("nothing", "'nothing' is not a setting"),
     ],
 )
 def test_bad_input_names_the_trial(tmp_path: Path, tiny_overrides: Overrides, override: str, fragment: str) -> None:

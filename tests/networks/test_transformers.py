@@ -150,7 +150,10 @@ def test_short_names_are_those_of_published_weights() -> None:
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ({"encoder": "tu-beit_base_patch16_224"}, ("network.encoder", "tu-beit_base_patch16_224", "one image size only")),
+        (
+            {"encoder": "tu-beit_base_patch16_224"},
+            ("network.encoder", "tu-beit_base_patch16_224", "one image size only"),
+        ),
         ({"architecture": "Unet"}, ("network.architecture", "dinov2", "network.architecture=DPT")),
         ({"encoder": "dinov2_smal"}, ("network.encoder", "dinov2_smal", "did you mean dinov2_small")),
         ({"encoder": "tu-vit_small_patch14_dinov2.lvd142"}, ("network.encoder", "lvd142m")),

@@ -98,7 +98,7 @@ class UniMatch(FixMatch):
 
     @torch.no_grad()
     def weak_logits(self, student: nn.Module, batch: Batch) -> Tensor:
-        """(B_u, C, H, W): the student's scores of the weak images, from a pass with the labeled ones in training mode."""
+        """(B_u, C, H, W): the student's scores of the weak images, in training mode beside the labeled images."""
         weak, _ = batch.unlabeled_views()
         logits = student(torch.cat((batch.image, weak)), dropped=len(weak)).logits
         return logits[len(batch.image) : -len(weak)]

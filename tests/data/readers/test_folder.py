@@ -154,7 +154,7 @@ def test_two_images_of_one_stem(write_folder, write_image):
 
 def test_more_labeled_than_there_are(write_folder):
     root = write_folder(CONTENTS)
-    refused("labeled: 4", "3 with masks", root=root, labeled=4, val="val")
+    refused("labeled: 4", "only 3 in ", "have masks", root=root, labeled=4, val="val")
 
 
 def test_val_that_is_nothing(write_folder):
