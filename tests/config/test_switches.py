@@ -155,3 +155,26 @@ def test_mistakes_within_a_part_that_was_off() -> None:
 def test_defaults_of_the_switches() -> None:
     config = Config()
     assert [key for key in OPTIONAL if config.value(key) is not None] == ["method.contrast"]
+
+
+def test_turning_a_part_on_that_is_on_changes_nothing(tmp_path: Path) -> None:
+    assert load_config("scenes", ["method.contrast=true"]) == load_config("scenes")
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: scenes\nmethod: {contrast: true}\n")
+    assert load_config(file).method.contrast.bank_size == load_config("scenes").method.contrast.bank_size == 2000
+
+
+def test_an_empty_section_sets_nothing(tmp_path: Path) -> None:
+    """Such as one whose lines are all comments; of a part that may be left out, nothing means off."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("method:\n  reliability:\n    # alpha: 0.3\n  contrast:\n")
+    config = load_config(file)
+    assert config.method.reliability.alpha == 0.2
+    assert config.method.contrast is None
+
+
+def test_another_network_may_have_another_architecture() -> None:
+    """The stride of the paper's network is no choice of FPN."""
+    config = load_config("scenes", ["network.name=smp", "network.architecture=FPN"])
+    assert (config.network.output_stride, config.network.low_level_channels) == (None, None)
+    assert config.network.embedding_dim == 64

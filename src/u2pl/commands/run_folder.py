@@ -40,6 +40,7 @@ def _keys(sections: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]
     """Each key with its value, as ``data.source.root``."""
     for name, value in sections.items():
         if isinstance(value, dict):
+            yield f"{above}{name}", True  # as against a part that is left out
             yield from _keys(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value

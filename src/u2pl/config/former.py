@@ -61,15 +61,18 @@ _HOW = {
     "method.symmetric": "; set method.unsupervised_loss.name=symmetric with it",
     "method.strong_view": ": unlabeled, mixed or none",
 }
-#: Sections whose ``name`` chooses a part, with the parts and the keys that all of them have.
-_CHOICES: dict[str, tuple[Mapping[str, Callable[..., Any]], frozenset[str]]] = {
-    **dict.fromkeys(("data", "data.source", "data.target"), (READERS, frozenset())),
-    "network": (NETWORKS, frozenset({"embedding_dim"})),
-    "method.mixing": (MIXINGS, frozenset()),
-    "method.weighting": (WEIGHTINGS, frozenset()),
-    "method.supervised_loss": (SUPERVISED_LOSSES, frozenset()),
-    "method.unsupervised_loss": (UNSUPERVISED_LOSSES, frozenset()),
+#: Sections whose ``name`` chooses what is built: the choices, and the name where none is set.
+_CHOICES: dict[str, tuple[Mapping[str, Callable[..., Any]], str]] = {
+    "data": (READERS, "scenes"),
+    "data.source": (READERS, "folder"),
+    "data.target": (READERS, "folder"),
+    "network": (NETWORKS, "deeplabv3plus"),
+    "method.mixing": (MIXINGS, "cutmix"),
+    "method.weighting": (WEIGHTINGS, "lambda_u"),
+    "method.supervised_loss": (SUPERVISED_LOSSES, "cross_entropy"),
+    "method.unsupervised_loss": (UNSUPERVISED_LOSSES, "cross_entropy"),
 }
+_EVERY_NETWORK = {"embedding_dim"}  # keys that every network has
 _EVERY_DATA = {"cache", "workers", "rare_class_sampling", "mapping"}  # keys that no reader takes
 _TWO_DOMAINS = {"source", "target", "upper_bound"}
 
@@ -77,22 +80,24 @@ _TWO_DOMAINS = {"source", "target", "upper_bound"}
 def refuse_former(tree: Mapping[str, Any]) -> None:
     """Raise InputError for a key that has moved. The message names the current key."""
     for key, value in _keys(tree):
-        if key in FORMER and not (isinstance(value, dict) or _is_switch(key, value)):
+        if key in FORMER and not isinstance(value, dict):
             raise InputError(f"{key} is now {FORMER[key]}{_HOW.get(key, '')}")
 
 
 def without_leftovers(section: str, tree: Mapping[str, Any], name: Any) -> list[str]:
-    """Keys of a section's ``tree`` that have no meaning after its ``name`` changes to this one."""
-    parts, always = _CHOICES.get(section, ({}, frozenset()))
-    if tree.get("name") in (None, name) or section not in _CHOICES:
+    """The keys of a section's ``tree`` to drop when its ``name`` becomes this one, and was another."""
+    parts, default = _CHOICES.get(section, ({}, ""))
+    if section not in _CHOICES or not isinstance(name, str) or tree.get("name", default) == name:
         return []
     if section.startswith("data") and name == "domain":
         known = _TWO_DOMAINS
     elif name in parts:
         known = arguments(parts[name])
     else:
-        return []  # the schema refuses this name
-    known = known | always | {"name"} | (_EVERY_DATA if section.startswith("data") else set())
+        return []  # the schema refuses such a name
+    if section == "network":
+        known = (known | _EVERY_NETWORK) - {"output_stride"}  # few architectures have the former one's
+    known = known | {"name"} | (_EVERY_DATA if section.startswith("data") else set())
     return [key for key in tree if key not in known]
 
 
@@ -101,8 +106,8 @@ def users(key: str) -> list[str]:
     section, _, name = key.rpartition(".")
     if section not in ("data", "network"):
         return []
-    parts, always = _CHOICES[section]
-    if name in always or name == "name" or name in _EVERY_DATA:
+    parts, _ = _CHOICES[section]
+    if name == "name" or name in _EVERY_NETWORK | _EVERY_DATA:
         return []
     if name in _TWO_DOMAINS:
         return ["domain"]
@@ -111,37 +116,46 @@ def users(key: str) -> list[str]:
 
 
 def upgraded(tree: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of an earlier version's run, with the current keys."""
-    method = dict(tree.get("method", {}))
-    if "alpha" not in method:  # an earlier version saved all of its flat keys, so this is no such file
+    """The saved configuration of an earlier version, with the keys of today.
+
+    Versions have added keys one by one, so any key may be missing.
+    """
+    method, data = dict(tree.get("method") or {}), dict(tree.get("data") or {})
+    if not any(f"method.{name}" in FORMER and not isinstance(value, dict) for name, value in method.items()):
         return tree
-    data = dict(tree.get("data", {}))
-    method["jitter"] = method["jitter"] if method.pop("strong_view") else "none"
-    confident = method["unsupervised_weighting"] == "confident_share"
-    symmetric, temperature = method.pop("symmetric"), method.pop("denoise_temperature")
-    denoise = method.pop("denoise")
-    rare, rare_temperature = data.pop("rare_class_sampling"), data.pop("rare_class_temperature")
     new: dict[str, Any] = {key: value for key, value in tree.items() if key not in ("data", "method")}
-    new["data"] = {**data, "rare_class_sampling": {"temperature": rare_temperature} if rare else None}
+    rare, temperature = data.pop("rare_class_sampling", False), data.pop("rare_class_temperature", None)
+    new["data"] = data
+    if rare:
+        data["rare_class_sampling"] = True if temperature is None else {"temperature": temperature}
+    if not method.pop("strong_view", True):
+        method["jitter"] = "none"
+    symmetric, contrast = method.pop("symmetric", 0), method.pop("contrast", True)
+    denoise, temperature = method.pop("denoise", False), method.pop("denoise_temperature", None)
     new["method"] = {}
-    contrast = method.pop("contrast")
     for name, value in method.items():
         _put(new, FORMER.get(f"method.{name}", f"method.{name}"), value)
+    parts = new["method"]
     if symmetric:
-        new["method"]["unsupervised_loss"] = {"name": "symmetric", "reverse_weight": symmetric}
-    if confident:
-        new["method"]["weighting"]["threshold"] = method["threshold"]
+        parts["unsupervised_loss"] = {"name": "symmetric", "reverse_weight": symmetric}
+    if method.get("unsupervised_weighting") == "confident_share" and "threshold" in method:
+        parts["weighting"]["threshold"] = method["threshold"]
     for name in ("supervised_loss", "unsupervised_loss", "weighting"):
-        section, parts = new["method"][name], _CHOICES[f"method.{name}"][0]
-        part = parts.get(section["name"])  # none while it is `auto`
-        own = {} if part is None else inspect.signature(part).parameters
-        new["method"][name] = {
-            key: value for key, value in section.items() if key == "name" or (key in own and own[key].default != value)
-        }
-    new["method"]["denoising"] = {"temperature": temperature} if denoise else None
+        if name in parts:
+            parts[name] = _of_its_part(f"method.{name}", parts[name])
+    if denoise:
+        parts["denoising"] = True if temperature is None else {"temperature": temperature}
     if not contrast:
-        new["method"]["contrast"] = None
+        parts["contrast"] = None
     return new
+
+
+def _of_its_part(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a section that its part has, and whose values are not the part's own."""
+    parts, default = _CHOICES[section]
+    part = parts.get(values.get("name", default))  # none while it is `auto`
+    own = {} if part is None else inspect.signature(part).parameters
+    return {key: value for key, value in values.items() if key == "name" or (key in own and own[key].default != value)}
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -157,8 +171,3 @@ def _keys(sections: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
         yield f"{above}{name}", value
         if isinstance(value, dict):
             yield from _keys(value, f"{above}{name}.")
-
-
-def _is_switch(key: str, value: Any) -> bool:
-    """Whether a key with the name of a former one is a section written as a switch."""
-    return key in ("method.prototypes",) and isinstance(value, bool)

@@ -56,7 +56,7 @@ def _set(tree: dict[str, Any], key: str, text: str) -> None:
     refuse_former(_nested(key, value))
     *sections, leaf = key.split(".")
     for depth, section in enumerate(sections):
-        if tree.get(section) in (None, True, False) and _is_section(sections[: depth + 1]):
+        if (tree.get(section) is None or isinstance(tree[section], bool)) and _is_section(sections[: depth + 1]):
             tree[section] = {}  # a key of an optional part turns it on
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
@@ -64,6 +64,8 @@ def _set(tree: dict[str, Any], key: str, text: str) -> None:
     if leaf == "name":
         for name in without_leftovers(".".join(sections), tree, value):
             del tree[name]
+    if value is True and isinstance(tree.get(leaf), dict):
+        return  # the part is on already
     tree[leaf] = value
     if key == "train.steps":
         tree.pop("epochs", None)  # the length set last counts
@@ -116,6 +118,7 @@ def _explain(error: ValidationError) -> str:
     # A union reports one error per branch. The branch's name follows the key and does not belong to it.
     fields: Mapping[str, FieldInfo] = Config.model_fields
     key: list[str] = []
+    inner = None
     for part in map(str, first["loc"]):
         key.append(part)
         inner = section_in(getattr(fields.get(part), "annotation", None))
@@ -125,6 +128,8 @@ def _explain(error: ValidationError) -> str:
     name = ".".join(key)
     if first["type"] in ("extra_forbidden", "invalid_key"):
         return f"unknown key {name}{nearest(key[-1], list(fields))}"
+    if inner is not None:
+        return f"{name}: should be a section with keys such as {name}.{next(iter(fields))}, not {first['input']!r}"
     _, should, reason = first["msg"].partition(" should ")  # "Input should be ...", "List should have ..."
     reason = reason.partition(" after validation")[0] if should else "be " + first["msg"].removeprefix("Value error, ")
     return f"{name}: should {reason}, not {first['input']!r}"

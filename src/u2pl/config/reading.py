@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from u2pl.config.former import without_leftovers
 from u2pl.config.schema import Config, section_in
@@ -16,8 +17,6 @@ from u2pl.config.words import nearest
 from u2pl.errors import InputError
 
 _YAML = (".yaml", ".yml")
-#: A section without a key sets nothing. An example is a file where all lines below the section are comments.
-_SECTIONS = [name for name, field in Config.model_fields.items() if section_in(field.annotation) is not None]
 
 
 def preset_names() -> list[str]:
@@ -59,7 +58,7 @@ def read(source: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise InputError(f"{where} must hold sections such as `data:` and `train:`, not {type(tree).__name__}")
-    tree = {name: value for name, value in tree.items() if value is not None or name not in _SECTIONS}
+    tree = _without_empty(tree, Config)
     base = tree.pop("base", None)
     if base is None:
         return tree
@@ -71,6 +70,21 @@ def read(source: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
     if base.endswith(_YAML):
         base = os.path.normpath(Path(source).parent / base)
     return _merged(read(base, (*above, where)), tree)
+
+
+def _without_empty(tree: dict[str, Any], section: type[BaseModel]) -> dict[str, Any]:
+    """The keys of a file without empty sections, such as one whose lines are all comments: they set nothing.
+
+    A part that may be left out stays: there, nothing means off.
+    """
+    kept = {}
+    for name, value in tree.items():
+        field = section.model_fields.get(name)
+        inner = None if field is None else section_in(field.annotation)
+        if value is None and inner is not None and field is not None and field.annotation is inner:
+            continue
+        kept[name] = _without_empty(value, inner) if inner is not None and isinstance(value, dict) else value
+    return kept
 
 
 def _text(source: str | Path, above: tuple[str, ...]) -> tuple[str, str]:
@@ -94,7 +108,7 @@ def _merged(base: dict[str, Any], tree: dict[str, Any], path: str = "") -> dict[
     for section, values in tree.items():
         below = base.get(section)
         if not (isinstance(below, dict) and isinstance(values, dict)):
-            both[section] = values
+            both[section] = below if values is True and isinstance(below, dict) else values
             continue
         where = f"{path}{section}"
         if "name" in values:

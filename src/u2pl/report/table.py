@@ -15,12 +15,14 @@ _WIDE = 1000  # characters per line in a pipe: enough for no line break
 
 
 def show(console: Console, table: Table) -> None:
-    """Print a table. A terminal gets rules and its own width; a pipe gets no rules and no line breaks."""
+    """Print a table: in a terminal with rules and within its width; in a pipe without rules, and no line broken."""
     if console.is_terminal:
         table.box = box.SIMPLE_HEAD
         console.print(table, highlight=False)
         return
-    table.box, table.padding, table.pad_edge, table.title_justify = None, (0, 2, 0, 0), False, "left"
+    if table.title is not None:
+        console.print(str(table.title), highlight=False, markup=False, soft_wrap=True)
+    table.title, table.box, table.padding, table.pad_edge = None, None, (0, 2, 0, 0), False
     text = StringIO()
     Console(file=text, width=_WIDE).print(table, highlight=False)
     for line in text.getvalue().splitlines():
