@@ -135,7 +135,7 @@ def _mask_value(root: Path) -> None:
 
 def _mask_rgb(root: Path) -> None:
     path = root / "masks" / "train" / "c.png"
-    Image.open(path).convert("RGB").save(path)
+    Image.new("RGB", Image.open(path).size, (128, 64, 128)).save(path)
 
 
 def _truncated(root: Path) -> None:
@@ -164,7 +164,7 @@ def _twins(root: Path) -> None:
         (_no_image, ("images holds no image", "put jpg or png files there")),
         (_mask_size, ("b.png is 60x60", "b.jpg is 80x64", "give both the same size")),
         (_mask_value, ("a.png holds the value 4", "4 classes", "correct the mask")),
-        (_mask_rgb, ("c.png is RGB", "class index")),
+        (_mask_rgb, ("c.png holds colours: #804080", "set data.mask_values")),
         (_truncated, ("b.jpg cannot be read", "replace or remove")),
         (_truncated_unlabeled, ("hurt.jpg cannot be read", "replace or remove")),
         (_text_mask, ("v.png cannot be read", "replace or remove")),

@@ -99,7 +99,7 @@ def predict(
     from u2pl.commands.predict import predict_files
 
     written = predict_files(run, inputs, out, console=console, weights=weights)
-    console.print(f"{written} masks and overlays in {out}", highlight=False)
+    console.print(f"{written} masks and overlays in {out}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -174,7 +174,9 @@ def fetch_splits(
     """Fetch and check the split files published with the paper."""
     from u2pl.commands.splits import fetch_splits
 
-    console.print(f"{fetch_splits(name, out, url=url)} files in {out / name}", highlight=False)
+    console.print(
+        f"{fetch_splits(name, out, url=url)} files in {out / name}", highlight=False, markup=False, soft_wrap=True
+    )
 
 
 @splits.command("draw")
@@ -191,7 +193,12 @@ def draw_splits(
 
     folder = out or Path("splits") / Path(config).stem
     settings = load_config(config, [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])])
-    console.print(f"{draw_splits(settings, read_counts(labeled), folder)} files in {folder}", highlight=False)
+    console.print(
+        f"{draw_splits(settings, read_counts(labeled), folder)} files in {folder}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _say(line: str) -> None:
@@ -203,7 +210,7 @@ def _finish(folder: Path, scores: dict) -> None:  # type: ignore[type-arg]
 
     if scores:
         show(console, score_table(scores, title="validation, IoU %"))
-    console.print(f"weights, metrics and curves in {folder}", highlight=False)
+    console.print(f"weights, metrics and curves in {folder}", highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -92,4 +92,4 @@ def ablate(
 
 def _finish(folder: Path, *, dry_run: bool) -> None:
     if not dry_run:
-        console.print(f"results.json, table.md and plot.png in {folder}", highlight=False)
+        console.print(f"results.json, table.md and plot.png in {folder}", highlight=False, markup=False, soft_wrap=True)

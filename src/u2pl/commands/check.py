@@ -22,7 +22,7 @@ def check(source: str, overrides: Sequence[str], console: Console, *, verbose: b
     """
     config = load_config(source, overrides)
     data = build_source(config.data, seed=config.seed)
-    if config.method.uses_negative_keys:
+    if config.method.uses_negative_keys and len(data.classes) > 1:  # else the inspection says so
         build_negative_keys(config.method, len(data.classes))
     check_image_prior(config)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

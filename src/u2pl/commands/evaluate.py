@@ -12,8 +12,10 @@ import torch
 from u2pl.build import build_inference, build_seeding, build_source
 from u2pl.commands.train import fabric_of
 from u2pl.config.overrides import load_config, load_saved
+from u2pl.config.schema import Config
 from u2pl.data.batches import Evaluation, loader
 from u2pl.data.files import FileSample
+from u2pl.data.mask_values import MaskValues, mask_values, refuse_numbers
 from u2pl.data.source import Sample
 from u2pl.data.splits import IMAGE_SUFFIXES, is_image
 from u2pl.engine.checkpoint import read_description
@@ -21,6 +23,9 @@ from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.evaluate_maps import evaluate_maps
 from u2pl.errors import InputError
 from u2pl.predictor import WEIGHTS_SUFFIX, Predictor
+from u2pl.structures import IGNORE_INDEX
+
+_LOOKED_AT = 50  # masks that tell whether 255 is a class
 
 
 def score_run(
@@ -57,7 +62,12 @@ def score_run(
     samples: Sequence[Sample]
     if images is not None and masks is not None:
         samples = pair_files(
-            images, masks, num_classes=len(predictor.classes), lookup=predictor.lookup, scale=config.data.val_scale
+            images,
+            masks,
+            num_classes=len(predictor.classes),
+            lookup=predictor.lookup,
+            scale=config.data.val_scale,
+            values=mask_values_of(config, predictor),
         )
     else:
         source = build_source(config.data, seed=config.seed)
@@ -89,7 +99,13 @@ def described(weights: Path) -> list[str]:
 
 
 def pair_files(
-    images: Path, masks: Path, *, num_classes: int, lookup: tuple[int, ...] | None, scale: float
+    images: Path,
+    masks: Path,
+    *,
+    num_classes: int,
+    lookup: tuple[int, ...] | None,
+    scale: float,
+    values: MaskValues | None = None,
 ) -> list[FileSample]:
     """Match images and masks by their path below the two folders, without suffix.
 
@@ -111,5 +127,18 @@ def pair_files(
         mask = masks / f"{stem}.png"
         if not mask.exists():
             raise InputError(f"{path} has no mask {mask}; every image to score needs one")
-        samples[stem] = FileSample(stem, path, mask, num_classes, lookup, scale)
-    return list(samples.values())
+        samples[stem] = FileSample(stem, path, mask, num_classes, lookup, scale, values)
+    found = list(samples.values())
+    if values is None and num_classes > 1:
+        first = frozenset().union(*(sample.raw_values() for sample in found[:_LOOKED_AT]))
+        if first == {0, IGNORE_INDEX}:
+            refuse_numbers(first, masks)
+    return found
+
+
+def mask_values_of(config: Config, predictor: Predictor) -> MaskValues | None:
+    """What the values of masks mean, as in training or as an override says."""
+    if config.data.mask_values is None:
+        return None
+    folders = [] if config.data.root is None else [Path(config.data.root).expanduser()]
+    return mask_values(config.data.mask_values, folders, predictor.classes if predictor.lookup is None else None)

@@ -146,7 +146,7 @@ def fabric_of(train: TrainConfig) -> Fabric:
 def check_source(source: DataSource, config: Config, say: Callable[[str], None] = print) -> Inspection:
     """Inspect the data set. Raises InputError if it cannot be trained on."""
     semi_supervised = config.method.kind.semi_supervised
-    if config.method.uses_negative_keys:
+    if config.method.uses_negative_keys and len(source.classes) > 1:  # else it is an error of the data
         build_negative_keys(config.method, len(source.classes))
     images = len(source.labeled) + len(source.val) + len(source.unlabeled) * semi_supervised
     weak = config.method.kind.uses_tags

@@ -29,6 +29,8 @@ class DataKeys(Section):
     """validation images: a subfolder of `images`, a split file or a number of scenes; null: set by the layout"""
     classes: Names | None = None
     """names of the classes to keep, in this order; pixels of other classes are ignored; null: all classes"""
+    mask_values: str | None = None
+    """classes of mask values or colours: a csv file, `0:background,255:crack` or `#804080:road,#000000:ignore`"""
     scale: float | None = Field(None, gt=0, le=4)
     """factor by which images and masks are resized when read; null: 1"""
     train: Positive | None = None

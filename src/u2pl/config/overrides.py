@@ -77,6 +77,8 @@ def _value(key: str, text: str) -> Any:
     If a key accepts text and the YAML value has a type that it does not accept, the value is the text itself. An
     example is a folder named 2012.
     """
+    if text.startswith("#"):
+        return text  # a colour, not a comment
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

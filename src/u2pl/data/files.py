@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from u2pl.data.mask_values import MaskValues, listing, packed, value_name
 from u2pl.data.source import DataSource, HasHeader, Sample
 from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX
@@ -22,6 +23,7 @@ from u2pl.structures import IGNORE_INDEX
 INVALID = -1
 
 _SINGLE_CHANNEL = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
+_COLOURS = ("RGB", "RGBA", "LA", "PA")
 # Pillow stretches 2- and 4-bit gray to 0..255; division by the step restores the class indices.
 _GRAY_STEP = {"L;2": 85, "L;4": 17}
 # Errors that Pillow's decoders raise on damaged files.
@@ -53,6 +55,8 @@ class FileSample:
     lookup: tuple[int, ...] | None = None
     #: Factor by which image (bilinear, antialiased) and mask (nearest) are resized when read.
     scale: float = 1.0
+    #: Classes of the values in the mask, before the lookup; None: values are class indices.
+    values: MaskValues | None = None
     #: Classes that the image is known to show; None: unknown.
     tags: frozenset[int] | None = None
 
@@ -85,6 +89,10 @@ class FileSample:
             resized = Image.fromarray(values).resize(self._scaled((width, height)), Image.Resampling.NEAREST)
             values = np.array(resized)
         return torch.from_numpy(values)
+
+    def raw_values(self) -> frozenset[int]:
+        """Values as they are stored in the mask. Raises the errors of :meth:`mask`."""
+        return frozenset(np.unique(self._stored_mask()).tolist())
 
     def mask_values(self) -> frozenset[int]:
         """Class indices present in the mask, without IGNORE_INDEX. Raises the errors of :meth:`mask`."""
@@ -126,18 +134,31 @@ class FileSample:
     def _decoded_mask(self, path: Path) -> npt.NDArray[Any]:
         """(H, W) values as stored in the file."""
         with Image.open(path) as file:
+            if self.values is not None and self.values.colours:
+                return packed(np.array(file.convert("RGB")))
+            if file.mode in _COLOURS:
+                return self._gray(np.array(file.convert("RGB")), path)
             if file.mode not in _SINGLE_CHANNEL:
-                raise InputError(
-                    f"mask {path} is {file.mode}; expected single-channel or palette png with class "
-                    "indices; convert it by mapping each colour to its class index"
-                )
+                raise InputError(f"mask {path} is {file.mode}; save it as png with class numbers or colours")
             raw_mode = file.tile[0][3] if file.tile else None
             values = np.array(file)
         step = _GRAY_STEP.get(raw_mode, 1) if isinstance(raw_mode, str) else 1
         return values // step if step > 1 else values
 
+    def _gray(self, colours: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[np.uint8]:
+        """(H, W) values of an RGB mask whose channels are equal. Raises InputError for one with colours."""
+        if (colours == colours[..., :1]).all():
+            return colours[..., 0]
+        found, counts = np.unique(packed(colours), return_counts=True)
+        raise InputError(
+            f"mask {path} holds colours: {listing(found, counts, colours=True)}; set data.mask_values, such as "
+            f"data.mask_values={value_name(int(found[0]), True)}:CLASS,{value_name(int(found[-1]), True)}:OTHER"
+        )
+
     def _classes(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Raw values (H, W) -> class indices (H, W) uint8."""
+        if self.values is not None:
+            raw = self.values.apply(raw.astype(np.int64), self.mask_path or self.image_path)
         if raw.dtype.itemsize > 1 and (raw.min() < 0 or raw.max() > 255):
             self._refuse(int(raw.min() if raw.min() < 0 else raw.max()))
         values = raw.astype(np.uint8, copy=False)

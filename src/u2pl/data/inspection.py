@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX
 
 Progress = Callable[[int, int], None]
+_FILE = re.compile(r"\b(mask|image|mask of|its image) \S+|\(\d+ pixels?\)|\d+")
+_SHOWN = 3  # errors of one kind that are printed
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,24 @@ def verify(
         for error in reading.errors:
             raise InputError(error)
         tally.add(reading)
-    return _told(tally, source, weak=weak)
+    told = _told(tally, source, weak=weak)
+    for error in told.errors:
+        raise InputError(error)
+    return told
 
 
 def _told(tally: _Tally, source: DataSource, *, weak: bool) -> Inspection:
     """Summarise the readings."""
     classes, counted = source.classes, tally.counts["labeled"]
-    absent = tuple(name for index, name in enumerate(classes) if counted[index] == 0) if source.labeled else ()
+    shown = np.flatnonzero(counted)
+    if shown.tolist() == [0, IGNORE_INDEX]:
+        few = len(classes) <= 2  # of many classes, a few masks may show but one
+        (tally.errors if few else tally.warnings).append(
+            f"labeled masks hold 0 and {IGNORE_INDEX} only, and {IGNORE_INDEX} is ignored, so one class is left; set "
+            f"data.mask_values=0:{classes[0]},{IGNORE_INDEX}:{classes[1] if len(classes) > 1 else 'NAME'}"
+        )
+    readable = source.labeled and not any("mask" in error for error in tally.errors)
+    absent = tuple(name for index, name in enumerate(classes) if counted[index] == 0) if readable else ()
     tally.warnings += [f"class {name!r} is in no labeled mask; label an image that shows it" for name in absent]
     tagged = _count_tags(source) if weak else {}
     tally.warnings += [f"no image is tagged with {name!r}; tag one" for name, count in tagged.items() if count == 0]
@@ -139,9 +153,23 @@ def _told(tally: _Tally, source: DataSource, *, weak: bool) -> Inspection:
         absent=absent,
         tagged=tagged,
         sizes=sizes,
-        errors=tuple(dict.fromkeys(tally.errors)),
+        errors=tuple(_summed(tally.errors)),
         warnings=tuple(dict.fromkeys(tally.warnings)),
     )
+
+
+def _summed(errors: Sequence[str]) -> list[str]:
+    """Errors without repetition; of many that differ only in their files, the first and how many more there are."""
+    alike: dict[str, list[str]] = {}
+    for error in dict.fromkeys(errors):
+        alike.setdefault(_FILE.sub("...", error), []).append(error)
+    lines = []
+    for group in alike.values():
+        shown = group if len(group) <= _SHOWN else group[:1]
+        lines += shown
+        if len(group) > len(shown):
+            lines.append(f"{len(group) - 1} more files have the same problem")
+    return lines
 
 
 def _structure_warnings(source: DataSource) -> list[str]:
@@ -155,6 +183,8 @@ def _structure_warnings(source: DataSource) -> list[str]:
 def structure_errors(source: DataSource, semi_supervised: bool, *, weak: bool = False) -> list[str]:
     """Errors in the lists of a data set, one line each; no file is read."""
     errors = []
+    if len(source.classes) < 2:
+        errors.append(f"there is one class, {source.classes[0]}; a segmentation needs two: name the background, too")
     if weak:
         errors += _tag_errors(source)
     elif not source.labeled:

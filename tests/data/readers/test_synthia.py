@@ -87,8 +87,8 @@ def test_what_is_wrong_names_the_file(tmp_path):
     mask.write_bytes(content[:44])
     with pytest.raises(InputError, match=r"mask .*1\.png cannot be read"):
         source.labeled[0].mask()
-    Image.new("RGB", (3, 2)).save(mask)  # colours of 8 bits
-    with pytest.raises(InputError, match=r"1\.png is RGB; expected single-channel"):
+    Image.new("RGB", (3, 2), (1, 2, 3)).save(mask)  # colours of 8 bits
+    with pytest.raises(InputError, match=r"1\.png holds colours: #010203"):
         source.labeled[0].mask()
     with pytest.raises(InputError, match="RGB holds no image"):
         synthia(root=tmp_path / "GT")

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from u2pl.data.classes import keep, read_classes
 from u2pl.data.files import FileSample
+from u2pl.data.mask_values import mask_values as read_mask_values
+from u2pl.data.mask_values import refuse_numbers
 from u2pl.data.source import DataSource
 from u2pl.data.splits import IMAGE_SUFFIXES, Labeled, Pool, refuse_overlap
 from u2pl.data.tags import tagged
@@ -29,6 +31,7 @@ def folder(
     labeled: Labeled = None,
     val: str | Path | None = None,
     classes: Sequence[str] | None = None,
+    mask_values: str | None = None,
     tags: str | Path | None = None,
     scale: float = 1.0,
     seed: int = 0,
@@ -42,6 +45,8 @@ def folder(
             ``classes.txt`` must name the classes.
         val: a subfolder of ``images``, or a text file of stems; None for no validation.
         classes: names of the classes to keep; pixels of the others are ignored.
+        mask_values: classes of gray values or colours in the masks, see
+            :func:`u2pl.data.mask_values.mask_values`; None: values are class indices.
         tags: tags of the unlabeled images, see :func:`u2pl.data.tags.tagged`. With tags, no labeled image is needed,
             and ``labeled`` may be 0.
         scale: factor by which images and masks are resized when read.
@@ -54,12 +59,16 @@ def folder(
         raise InputError(f"{root / 'images'} holds no image; put jpg or png files there")
     by_stem = {_stem(path, root / "masks"): path for path in masks}
     labeled = False if tags is not None and labeled == 0 else labeled
-    if labeled is False and not (root / "classes.txt").exists():
+    values = None
+    if mask_values is not None:
+        listed = read_classes(root / "classes.txt") if (root / "classes.txt").exists() else None
+        values = read_mask_values(mask_values, (root,), listed)
+    if labeled is False and values is None and not (root / "classes.txt").exists():
         raise InputError(f"{root / 'classes.txt'} is missing; no training mask is read here, so name the classes there")
-    known = _class_names(root, paths, by_stem)
+    known = _class_names(root, paths, by_stem) if values is None else values.classes
     names, lookup = keep(known, classes)
     samples = [
-        FileSample(stem, path, by_stem.get(stem), len(names), lookup, scale)
+        FileSample(stem, path, by_stem.get(stem), len(names), lookup, scale, values)
         for path in paths
         for stem in [_stem(path, root / "images")]
     ]
@@ -79,6 +88,7 @@ def folder(
         val=pool.pick(val_names),
         notes=(*_notes(pool, by_stem, train, without_mask), *notes),
         lookup=lookup,
+        palette=values.palette() if values is not None and lookup is None else (),
     )
 
 
@@ -105,7 +115,9 @@ def _class_names(root: Path, paths: list[Path], masks: dict[str, Path]) -> tuple
     # With 255 classes every value is a valid class, so no mask is rejected yet.
     samples = [FileSample(stem, path, masks[stem], IGNORE_INDEX) for path, stem in stems if stem in masks]
     with ThreadPoolExecutor() as threads:
-        values = set().union(*threads.map(FileSample.mask_values, samples))
+        values = frozenset().union(*threads.map(FileSample.raw_values, samples))
+    refuse_numbers(values, root / "masks")
+    values -= {IGNORE_INDEX}
     if not values:
         raise InputError(
             f"{root} has no labeled image; add masks for at least one training image to {root / 'masks'}, or tags and "

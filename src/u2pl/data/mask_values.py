@@ -1,0 +1,187 @@
+"""Which values of a mask are which class: gray values or colours -> class indices."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from u2pl.errors import InputError
+from u2pl.structures import IGNORE_INDEX
+
+#: The name of the class of values that do not train and are not evaluated.
+IGNORED = "ignore"
+_EXAMPLE = "0:background,255:crack or #804080:road,#000000:ignore"
+_COLOUR = re.compile(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")
+_LISTED = 10  # values that an error lists
+_MANY = 64  # more values than this are no classes, unless classes.txt names them
+
+
+@dataclass(frozen=True)
+class MaskValues:
+    """A map from mask values to classes. A value is a gray value, or a colour as ``R * 65536 + G * 256 + B``."""
+
+    classes: tuple[str, ...]  #: names, without the ignored ones
+    values: tuple[int, ...]  #: ascending
+    indices: tuple[int, ...]  #: the class of each value, or IGNORE_INDEX
+    colours: bool  #: whether values are colours
+
+    def apply(self, raw: npt.NDArray[np.int64], path: Path) -> npt.NDArray[np.uint8]:
+        """(H, W) values -> (H, W) uint8 classes. Raises InputError for values that are not listed."""
+        values = np.asarray(self.values)
+        place = np.searchsorted(values, raw).clip(max=len(values) - 1)
+        unknown = values[place] != raw
+        if unknown.any():
+            found, counts = np.unique(raw[unknown], return_counts=True)
+            unlisted = listing(found, counts, self.colours)
+            raise InputError(
+                f"mask {path} holds values that data.mask_values does not list: {unlisted}; list them, with the name "
+                f"{IGNORED} for those that should not train"
+            )
+        return np.asarray(self.indices, dtype=np.uint8)[place]
+
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """The colour of each class, the first where it has several; empty for gray values."""
+        if not self.colours:
+            return ()
+        first = {index: value for value, index in reversed(list(zip(self.values, self.indices, strict=True)))}
+        return tuple((first[i] >> 16, first[i] >> 8 & 255, first[i] & 255) for i in range(len(self.classes)))
+
+
+def mask_values(text: str, folders: Sequence[Path] = (), known: Sequence[str] | None = None) -> MaskValues:
+    """Read the short form (``0:background,255:crack``), or a csv file in the working directory or one of ``folders``.
+
+    Several values may have one class. A csv has the columns ``value,class``, or ``r,g,b`` and ``class`` (or ``name``).
+    Classes are numbered as in ``known``, or in the order in which their names come. Raises InputError that names what
+    is wrong.
+    """
+    path = next((p for p in (Path(text).expanduser(), *(f / text for f in folders)) if _is_file(p)), None)
+    if path is None and ":" not in text:
+        raise InputError(
+            f"data.mask_values: there is no file {text}; give a csv file with the header value,class, or {_EXAMPLE}"
+        )
+    where = "data.mask_values" if path is None else str(path)
+    pairs = _short(text, where) if path is None else _from_csv(path)
+    return _numbered(pairs, where, known)
+
+
+def packed(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """(H, W, 3) uint8 RGB -> (H, W) colours as one number each."""
+    wide = colours.astype(np.int64)
+    return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+
+
+def refuse_numbers(values: frozenset[int], where: object) -> None:
+    """Raise InputError where raw mask values, of masks without a list of classes, are hardly class numbers."""
+    numbers = sorted(values - {IGNORE_INDEX})
+    if IGNORE_INDEX in values and numbers == [0]:
+        raise InputError(
+            f"{where}: masks hold 0 and 255 only, and 255 is ignored; set data.mask_values=0:background,255:NAME to "
+            "read two classes"
+        )
+    missing = (numbers[-1] + 1 - len(numbers)) if numbers else 0
+    if len(numbers) > _MANY or missing > len(numbers):
+        some = ", ".join(map(str, numbers[:_LISTED])) + (", ..." if len(numbers) > _LISTED else "")
+        raise InputError(
+            f"{where}: masks hold {len(numbers)} values with gaps or blurred edges ({some}); class numbers run from 0 "
+            "up; set data.mask_values=0:NAME,38:OTHER, or write classes.txt if these are class numbers"
+        )
+
+
+def listing(values: Iterable[int], counts: Iterable[int], colours: bool) -> str:
+    """Up to ten values with their pixels: ``38 (1200 pixels), 75 (800 pixels), ...``."""
+    pairs = list(zip(values, counts, strict=True))
+    text = ", ".join(f"{value_name(int(v), colours)} ({n} pixel{'s' if n != 1 else ''})" for v, n in pairs[:_LISTED])
+    return text + (f", and {len(pairs) - _LISTED} more" if len(pairs) > _LISTED else "")
+
+
+def value_name(value: int, colours: bool) -> str:
+    """A value as it is written in data.mask_values."""
+    return f"#{value:06x}" if colours else str(value)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the short form may be longer than a name can be
+        return False
+
+
+def _short(text: str, where: str) -> list[tuple[str, str]]:
+    """``0:background,255:crack`` -> values with the names of their classes."""
+    pairs = []
+    for item in text.split(","):
+        value, colon, name = item.partition(":")
+        if not colon or not name.strip():
+            raise InputError(f"{where}: {item.strip()!r} is not VALUE:CLASS; write {_EXAMPLE}")
+        pairs.append((value.strip(), name.strip()))
+    return pairs
+
+
+def _from_csv(path: Path) -> list[tuple[str, str]]:
+    """Rows of a csv file -> values with the names of their classes."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [{str(k).strip().lower(): str(v).strip() for k, v in row.items()} for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read; give a csv file in UTF-8 with the header value,class") from error
+    if not rows:
+        raise InputError(f"{path} lists no value; write a line for each value below the header value,class")
+    return [(_value_of(row, path, number), _name_of(row, path, number)) for number, row in enumerate(rows, start=2)]
+
+
+def _name_of(row: Mapping[str, str], path: Path, number: int) -> str:
+    name = next((row[key] for key in ("class", "name") if row.get(key) not in (None, "", "None")), None)
+    if name is None:
+        raise InputError(f"{path}, line {number}: there is no class; give the columns value,class or r,g,b,class")
+    return name
+
+
+def _value_of(row: Mapping[str, str], path: Path, number: int) -> str:
+    if all(row.get(key) not in (None, "None") for key in "rgb"):
+        try:
+            parts = [int(row[key]) for key in "rgb"]
+        except ValueError:
+            parts = [-1]
+        if not all(0 <= part <= 255 for part in parts):
+            raise InputError(f"{path}, line {number}: r, g and b should be numbers from 0 to 255")
+        return "#" + "".join(f"{part:02x}" for part in parts)
+    value = next((row[key] for key in ("value", "gray", "color", "colour") if row.get(key) not in (None, "None")), None)
+    if value is None:
+        raise InputError(f"{path}, line {number}: there is no value; give the columns value,class or r,g,b,class")
+    return value
+
+
+def _numbered(pairs: Sequence[tuple[str, str]], where: str, known: Sequence[str] | None) -> MaskValues:
+    """Values with names -> values with numbers."""
+    names = list(dict.fromkeys(name for _, name in pairs if name != IGNORED))
+    if known is not None:
+        for name in (name for name in names if name not in known):
+            raise InputError(f"{where}: {name!r} is not in classes.txt; use one of {', '.join(known)}")
+        names = list(known)
+    if len(names) < 2:
+        raise InputError(f"{where}: names {len(names)} class; a segmentation needs at least two, such as {_EXAMPLE}")
+    if len(names) > IGNORE_INDEX:
+        raise InputError(f"{where}: names {len(names)} classes; at most {IGNORE_INDEX} are possible")
+    indices: dict[int, int] = {}
+    kinds = set()
+    for text, name in pairs:
+        colour = _COLOUR.fullmatch(text)
+        kinds.add(colour is not None)
+        if colour is None and not (text.isascii() and text.isdigit() and int(text[:6]) <= 65535):
+            raise InputError(
+                f"{where}: {text!r} is no value; write a gray value such as 38, or a colour such as #804080"
+            )
+        value = int(text) if colour is None else int(text[1:], 16)
+        index = IGNORE_INDEX if name == IGNORED else names.index(name)
+        if indices.setdefault(value, index) != index:
+            raise InputError(f"{where}: {text} has two classes; keep one")
+    if len(kinds) > 1:
+        raise InputError(f"{where}: holds gray values and colours; give one kind, as the masks are")
+    ordered = sorted(indices)
+    return MaskValues(tuple(names), tuple(ordered), tuple(indices[v] for v in ordered), colours=kinds == {True})
