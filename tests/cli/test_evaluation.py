@@ -114,3 +114,19 @@ def test_nonsense_is_one_line(u2pl: Command, run: Path, override: str, told: str
     shown = u2pl("evaluate", run, override)
     assert (shown.code, shown.out, shown.err.count("\n")) == (2, "", 1)
     assert told in shown.err
+
+
+def test_masks_of_0_and_255_are_no_classes(u2pl: Command, run_folder: Path, files: Path, tmp_path: Path) -> None:
+    """They would leave one class, and a score of nothing."""
+    for name in ("v", "sub/w"):
+        with Image.open(files / "masks" / "val" / f"{name}.png") as mask:
+            binary = np.where(np.arange(mask.width) % 2, 255, 0)[None].repeat(mask.height, axis=0)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(binary.astype(np.uint8)).save(tmp_path / f"{name}.png")
+    given = ("evaluate", run_folder, "--images", files / "images" / "val", "--masks", tmp_path)
+    refused = u2pl(*given)
+    assert refused.code == 2
+    assert "0 and 255 only" in refused.err
+    assert refused.err.count("\n") == 1
+    told = u2pl(*given, "data.mask_values=0:sky,255:road", "--json")
+    assert (told.code, told.err) == (0, "")

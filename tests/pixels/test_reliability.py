@@ -141,10 +141,19 @@ def test_class_wise_a_rare_class_is_not_silenced() -> None:
 
 
 def test_class_wise_one_pixel_or_equal_entropies_are_unreliable() -> None:
-    pseudo = with_entropy(torch.tensor([[[0.0, 0.4, 0.4, 0.4, -0.0, 0.1, 0.3]]]))
+    pseudo = with_entropy(torch.tensor([[[0.2, 0.4, 0.4, 0.4, -0.0, 0.1, 0.3]]]))
     pseudo.label[0, 0] = torch.tensor([0, 1, 1, 1, 2, 2, 2])
     by_class = partition(pseudo, alpha=0.5, class_wise=True)
     assert by_class.reliable[0, 0].tolist() == [False] * 4 + [True, False, False]
+
+
+@pytest.mark.parametrize("class_wise", [False, True])
+@pytest.mark.parametrize("alpha", [0.0, 0.2, 1.0])
+def test_what_is_certain_is_reliable_whatever_the_threshold(alpha: float, class_wise: bool) -> None:
+    """A batch of background alone: gamma_t is 0, and no entropy is below it."""
+    certain = with_entropy(torch.zeros(2, 3, 4))
+    assert partition(certain, alpha=alpha, class_wise=class_wise).reliable.all()
+    assert not partition(certain, alpha=alpha, class_wise=class_wise, min_confidence=1.1).reliable.any()
 
 
 def test_class_wise_without_a_valid_pixel() -> None:

@@ -18,6 +18,7 @@ from u2pl.data.files import FileSample
 from u2pl.data.mask_values import MaskValues, mask_values, refuse_numbers
 from u2pl.data.source import Sample
 from u2pl.data.splits import IMAGE_SUFFIXES, is_image
+from u2pl.data.walking import files_below
 from u2pl.engine.checkpoint import read_description
 from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.evaluate_maps import evaluate_maps
@@ -116,7 +117,7 @@ def pair_files(
     for folder in (images, masks):
         if not folder.is_dir():
             raise InputError(f"{folder} is missing; give a folder")
-    paths = sorted(path for path in images.rglob("*") if is_image(path))
+    paths, _ = files_below(images, is_image)
     if not paths:
         raise InputError(f"{images} holds no image (known: {', '.join(sorted(IMAGE_SUFFIXES))})")
     samples: dict[str, FileSample] = {}

@@ -13,6 +13,7 @@ from rich.progress import track
 
 from u2pl.data.files import FileSample
 from u2pl.data.splits import IMAGE_SUFFIXES, is_image
+from u2pl.data.walking import files_below
 from u2pl.engine.machine import make_fabric
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
@@ -87,8 +88,7 @@ def _targets(inputs: Sequence[Path]) -> dict[str, Path]:
         if not given.exists():
             raise InputError(f"{given} is missing; give images or folders of images")
         base = given if given.is_dir() else given.parent
-        files = sorted(base.rglob("*")) if given.is_dir() else [given]
-        images = [path for path in files if is_image(path)]
+        images = files_below(base, is_image)[0] if given.is_dir() else [path for path in [given] if is_image(path)]
         if not images:
             raise InputError(f"{given} holds no image (known: {', '.join(sorted(IMAGE_SUFFIXES))})")
         for path in images:

@@ -66,7 +66,10 @@ def class_entropy_thresholds(entropy: Tensor, label: Tensor, valid: Tensor, alph
 def partition(
     pseudo: PseudoLabel, *, alpha: float, min_confidence: float = 0.0, class_wise: bool = False
 ) -> PseudoLabel:
-    """Split the valid pixels into reliable (H < gamma_t) and unreliable (all others).
+    """Split the valid pixels into reliable (H < gamma_t, or H = 0) and unreliable (all others).
+
+    A pixel of entropy 0 is reliable whatever gamma_t is. Otherwise a batch that the teacher is certain of, such as one
+    of background only, would have no reliable pixel.
 
     Args:
         pseudo: from :meth:`PseudoLabel.from_logits`.
@@ -76,13 +79,14 @@ def partition(
             is.
         class_wise: gamma_t is a quantile over the pixels of each pseudo-class. A single quantile over all pixels calls
             most pixels of a rare, hard class unreliable. The rule stays H < gamma_t, so the least certain pixel of a
-            class is unreliable. A class with one pixel, or with equal entropies, has no reliable one.
+            class is unreliable. A class with one pixel, or with equal entropies above 0, has no reliable one.
     """
     if class_wise:
         gamma = class_entropy_thresholds(pseudo.entropy, pseudo.label, pseudo.valid, alpha)[pseudo.label]
     else:
         gamma = entropy_threshold(pseudo.entropy, pseudo.valid, alpha)
-    reliable = pseudo.valid & (pseudo.entropy < gamma) & (pseudo.confidence >= min_confidence)
+    sure = (pseudo.entropy < gamma) | (pseudo.entropy <= 0)
+    reliable = pseudo.valid & sure & (pseudo.confidence >= min_confidence)
     return replace(pseudo, reliable=reliable, unreliable=pseudo.valid & ~reliable)
 
 

@@ -21,6 +21,7 @@ from u2pl.data.mask_values import refuse_numbers
 from u2pl.data.source import DataSource
 from u2pl.data.splits import IMAGE_SUFFIXES, Labeled, Pool, refuse_overlap
 from u2pl.data.tags import tagged
+from u2pl.data.walking import files_below, skipped_notes
 from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX
 
@@ -54,7 +55,8 @@ def folder(
     Raises InputError naming the file or key if the data set cannot be used.
     """
     root = Path(root).expanduser()
-    paths, masks = _files(root / "images", IMAGE_SUFFIXES), _files(root / "masks", (".png",), required=False)
+    paths, left_out = _files(root / "images", IMAGE_SUFFIXES)
+    masks, _ = _files(root / "masks", (".png",), required=False)
     if not paths:
         raise InputError(f"{root / 'images'} holds no image; put jpg or png files there")
     by_stem = {_stem(path, root / "masks"): path for path in masks}
@@ -86,20 +88,24 @@ def folder(
         labeled=pool.pick(labeled_names),
         unlabeled=unlabeled,
         val=pool.pick(val_names),
-        notes=(*_notes(pool, by_stem, train, without_mask), *notes),
+        notes=(*left_out, *_notes(pool, by_stem, train, without_mask), *notes),
         lookup=lookup,
         palette=values.palette() if values is not None and lookup is None else (),
     )
 
 
-def _files(folder: Path, suffixes: tuple[str, ...], *, required: bool = True) -> list[Path]:
-    """All files in a folder and its subfolders with one of the suffixes, sorted, without hidden files."""
+def _files(folder: Path, suffixes: tuple[str, ...], *, required: bool = True) -> tuple[list[Path], list[str]]:
+    """The files below a folder with one of the suffixes, without hidden files, and notes about what is left out."""
     if not folder.is_dir():
         if not required:
-            return []
+            return [], []
         raise InputError(f"{folder} is not a folder; expected images in images/ and masks in masks/ below root")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and not path.name.startswith("."))
-    return sorted(path for path in found if path.is_file())
+
+    def wanted(path: Path) -> bool:
+        return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+
+    files, skipped = files_below(folder, wanted)
+    return files, skipped_notes(skipped, wanted)
 
 
 def _stem(path: Path, folder: Path) -> str:
