@@ -61,8 +61,8 @@ class U2PL(Method):
         self.mix = StrongViews() if mix is None else mix
         self.label_loss, self.pseudo_label_loss = supervised_loss, unsupervised_loss
         self.refiners, self.further_losses = nn.ModuleList(refiners), nn.ModuleList(further_losses)
-        asking = [part.negative_keys for part in (contrast, *further_losses) if part is not None]
-        self.negative_keys = next((keys for keys in asking if keys is not None), None)
+        rules = [part.negative_keys for part in (contrast, *further_losses) if part is not None]
+        self.negative_keys = next((rule for rule in rules if rule is not None), None)
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One iteration of Algorithm 1: L_s, weighted L_u and L_c by name, and further losses."""
