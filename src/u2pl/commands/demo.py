@@ -118,7 +118,7 @@ def _train(setting: Setting, column: str, folder: Path, console: Console, *, ste
     resume = (folder / "config.yaml").exists()  # a stopped demo resumes, a finished one only prints its results
 
     def say(line: str) -> None:
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     with ProgressBar(console, title=column) as bar:
         return train(config, folder, resume=resume, watchers=(bar,), say=say)

@@ -135,7 +135,7 @@ def list_trials(trials: Sequence[Trial], console: Console) -> None:
 
 def _train(trial: Trial, console: Console, watchers: tuple[Watcher, ...]) -> None:
     def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     with ProgressBar(console, title=trial.folder.name) as bar:
         trained = train(trial.config, trial.folder, resume=True, watchers=(bar, *watchers), say=say)
