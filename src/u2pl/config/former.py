@@ -1,16 +1,13 @@
-"""Keys that have moved, and keys that a newly chosen part does not have."""
+"""Keys that have moved: what they are called now, and how a run folder of an earlier version is read."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from u2pl.config.part import arguments
-from u2pl.config.parts import MIXINGS, SUPERVISED_LOSSES, UNSUPERVISED_LOSSES, WEIGHTINGS
-from u2pl.data.readers import READERS
+from u2pl.config.choosing import CHOICES
 from u2pl.errors import InputError
-from u2pl.networks import NETWORKS
 
 #: Former key -> current key.
 FORMER = {
@@ -61,20 +58,6 @@ _HOW = {
     "method.symmetric": "; set method.unsupervised_loss.name=symmetric with it",
     "method.strong_view": ": unlabeled, mixed or none",
 }
-#: Sections whose ``name`` chooses what is built: the choices, and the name where none is set.
-_CHOICES: dict[str, tuple[Mapping[str, Callable[..., Any]], str]] = {
-    "data": (READERS, "scenes"),
-    "data.source": (READERS, "folder"),
-    "data.target": (READERS, "folder"),
-    "network": (NETWORKS, "deeplabv3plus"),
-    "method.mixing": (MIXINGS, "cutmix"),
-    "method.weighting": (WEIGHTINGS, "lambda_u"),
-    "method.supervised_loss": (SUPERVISED_LOSSES, "cross_entropy"),
-    "method.unsupervised_loss": (UNSUPERVISED_LOSSES, "cross_entropy"),
-}
-_EVERY_NETWORK = {"embedding_dim"}  # keys that every network has
-_EVERY_DATA = {"cache", "workers", "rare_class_sampling", "mapping"}  # keys that no reader takes
-_TWO_DOMAINS = {"source", "target", "upper_bound"}
 
 
 def refuse_former(tree: Mapping[str, Any]) -> None:
@@ -82,37 +65,6 @@ def refuse_former(tree: Mapping[str, Any]) -> None:
     for key, value in _keys(tree):
         if key in FORMER and not isinstance(value, dict):
             raise InputError(f"{key} is now {FORMER[key]}{_HOW.get(key, '')}")
-
-
-def without_leftovers(section: str, tree: Mapping[str, Any], name: Any) -> list[str]:
-    """The keys of a section's ``tree`` to drop when its ``name`` becomes this one, and was another."""
-    parts, default = _CHOICES.get(section, ({}, ""))
-    if section not in _CHOICES or not isinstance(name, str) or tree.get("name", default) == name:
-        return []
-    if section.startswith("data") and name == "domain":
-        known = _TWO_DOMAINS
-    elif name in parts:
-        known = arguments(parts[name])
-    else:
-        return []  # the schema refuses such a name
-    if section == "network":
-        known = (known | _EVERY_NETWORK) - {"output_stride"}  # few architectures have the former one's
-    known = known | {"name"} | (_EVERY_DATA if section.startswith("data") else set())
-    return [key for key in tree if key not in known]
-
-
-def users(key: str) -> list[str]:
-    """The values of a section's ``name`` that use the key; empty if all do."""
-    section, _, name = key.rpartition(".")
-    if section not in ("data", "network"):
-        return []
-    parts, _ = _CHOICES[section]
-    if name == "name" or name in _EVERY_NETWORK | _EVERY_DATA:
-        return []
-    if name in _TWO_DOMAINS:
-        return ["domain"]
-    known = [each for each, part in parts.items() if name in arguments(part)]
-    return [] if len(known) == len(parts) else known
 
 
 def upgraded(tree: dict[str, Any]) -> dict[str, Any]:
@@ -152,7 +104,7 @@ def upgraded(tree: dict[str, Any]) -> dict[str, Any]:
 
 def _of_its_part(section: str, values: dict[str, Any]) -> dict[str, Any]:
     """The keys of a section that its part has, and whose values are not the part's own."""
-    parts, default = _CHOICES[section]
+    parts, default = CHOICES[section]
     part = parts.get(values.get("name", default))  # none while it is `auto`
     own = {} if part is None else inspect.signature(part).parameters
     return {key: value for key, value in values.items() if key == "name" or (key in own and own[key].default != value)}

@@ -10,7 +10,8 @@ import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from u2pl.config.former import refuse_former, upgraded, without_leftovers
+from u2pl.config.choosing import without_leftovers
+from u2pl.config.former import refuse_former, upgraded
 from u2pl.config.reading import read
 from u2pl.config.schema import Config, section_in
 from u2pl.config.words import nearest

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from u2pl.config.former import without_leftovers
+from u2pl.config.choosing import without_leftovers
 from u2pl.config.schema import Config, section_in
 from u2pl.config.words import nearest
 from u2pl.errors import InputError

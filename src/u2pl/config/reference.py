@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from u2pl.config.choosing import users
 from u2pl.config.fields import AUTO, Section
-from u2pl.config.former import users
 from u2pl.config.schema import SourceConfig, all_keys, may_be_auto, section_in
 from u2pl.config.words import nearest
 from u2pl.errors import InputError
