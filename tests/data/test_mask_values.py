@@ -75,10 +75,19 @@ def test_binary_masks_are_two_classes_once_they_are_named(save: Save) -> None:
 
 
 def test_binary_masks_with_a_list_of_classes_are_an_error_of_the_data(save: Save) -> None:
-    source = folder(root=save(stripes((0, 255)), classes=("ground", "crack")), val="val")
-    (error,) = inspect(source, semi_supervised=False).errors
-    assert "0 and 255 only" in error
-    assert "data.mask_values=0:ground,255:crack" in error
+    root = save(stripes((0, 255)), classes=("ground", "crack"))
+    with pytest.raises(InputError, match=r"0 and 255 only.*data\.mask_values=0:background,255:crack"):
+        folder(root=root, val="val")
+    folder(root=root, labeled=False)  # no mask is read
+    Image.fromarray(stripes((0, 1, 255))).save(root / "masks" / "a.png")
+    folder(root=root, val="val")
+
+
+def test_ignoring_all_but_one_of_the_shown_classes_is_no_binary_mask(save: Save) -> None:
+    """By a list of classes to keep, or by the table itself: what is stored is not 0 and 255."""
+    root = save(stripes((0, 2)), classes=("ground", "road", "walk"))
+    for options in ({"classes": ("ground", "road")}, {"mask_values": "0:ground,1:road,2:ignore"}):
+        assert inspect(folder(root=root, val="val", **options), semi_supervised=False).errors == ()
 
 
 def test_one_class_is_no_segmentation(save: Save) -> None:
@@ -105,6 +114,12 @@ def test_a_set_in_colours_is_read(save: Save, mode: str | None) -> None:
     assert source.classes == tuple(COLOURS)
     assert source.palette == tuple(COLOURS.values())
     assert source.labeled[0].mask().tolist() == stripes((0, 1, 2)).tolist()
+
+
+def test_classes_without_a_colour_leave_the_palette_to_others(save: Save) -> None:
+    stored = np.array(list(COLOURS.values()), dtype=np.uint8)[stripes((0, 1, 2))]
+    source = folder(root=save(stored, classes=(*COLOURS, "sky")), val="val", mask_values=SHORT)
+    assert (len(source.classes), source.palette) == (4, ())
 
 
 def test_colours_without_a_table_are_told_with_their_pixels(save: Save) -> None:
@@ -154,7 +169,7 @@ def test_classes_txt_gives_the_order(save: Save) -> None:
     ("text", "message"),
     [
         ("nowhere.csv", r"there is no file nowhere\.csv"),
-        ("0:ground", r"names 1 class"),
+        ("0:ground", r"names fewer than two classes"),
         ("0:a,0:b", r"0 has two classes"),
         ("0:a,#ffffff:b", r"gray values and colours"),
         ("x:a,1:b", r"'x' is no value"),
@@ -162,6 +177,10 @@ def test_classes_txt_gives_the_order(save: Save) -> None:
         ("0:a,1:", r"is not VALUE:CLASS"),
         ("99999999:a,1:b", r"'99999999' is no value"),
         ("9" * 5000 + ":a,1:b", r"is no value"),
+        ("0" * 5000 + ":a,1:b", r"is no value"),
+        ("65536:a,1:b", r"'65536' is no value"),
+        ("0:ignore,1:ignore", r"fewer than two classes"),
+        ("~nouser/x.csv", r"there is no file"),
     ],
 )
 def test_what_is_no_table_is_one_line(text: str, message: str) -> None:

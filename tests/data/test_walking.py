@@ -10,6 +10,7 @@ import pytest
 from u2pl.data.readers.folder import folder
 from u2pl.data.splits import is_image
 from u2pl.data.walking import SERVICE_FOLDERS, files_below
+from u2pl.errors import InputError
 
 WriteFolder = Callable[..., Path]
 
@@ -24,6 +25,8 @@ def test_linked_folders_are_followed_and_circles_are_not(tmp_path: Path, write_i
     (tmp_path / "images" / "train").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "images")
     (tmp_path / "images" / "here").symlink_to(".")
+    (tmp_path / "images" / "itself").symlink_to("itself")
+    (tmp_path / "images" / "nowhere.png").symlink_to("gone.png")
     found, skipped = files_below(tmp_path / "images", is_image)
     assert names(found, tmp_path / "images") == ["a.png", "train/b.png"]
     assert skipped == []
@@ -54,3 +57,14 @@ def test_an_empty_folder_of_a_program_is_not_worth_a_word(write_folder: WriteFol
     root = write_folder({"a": (0, 1), "b": None})
     (root / "images" / ".cache").mkdir()
     assert not [note for note in folder(root=root).notes if "left out" in note]
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who runs the tests may read everything, so the system's answer is made up."""
+
+    def refuse(place: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(place))
+
+    monkeypatch.setattr("os.listdir", refuse)
+    with pytest.raises(InputError, match=r"folder .* cannot be read \(Permission denied\)"):
+        files_below(tmp_path, is_image)

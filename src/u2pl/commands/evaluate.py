@@ -15,7 +15,7 @@ from u2pl.config.overrides import load_config, load_saved
 from u2pl.config.schema import Config
 from u2pl.data.batches import Evaluation, loader
 from u2pl.data.files import FileSample
-from u2pl.data.mask_values import MaskValues, mask_values, refuse_numbers
+from u2pl.data.mask_values import MaskValues, mask_values, refuse_binary
 from u2pl.data.source import Sample
 from u2pl.data.splits import IMAGE_SUFFIXES, is_image
 from u2pl.data.walking import files_below
@@ -24,9 +24,6 @@ from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.evaluate_maps import evaluate_maps
 from u2pl.errors import InputError
 from u2pl.predictor import WEIGHTS_SUFFIX, Predictor
-from u2pl.structures import IGNORE_INDEX
-
-_LOOKED_AT = 50  # masks that tell whether 255 is a class
 
 
 def score_run(
@@ -130,10 +127,8 @@ def pair_files(
             raise InputError(f"{path} has no mask {mask}; every image to score needs one")
         samples[stem] = FileSample(stem, path, mask, num_classes, lookup, scale, values)
     found = list(samples.values())
-    if values is None and num_classes > 1:
-        first = frozenset().union(*(sample.raw_values() for sample in found[:_LOOKED_AT]))
-        if first == {0, IGNORE_INDEX}:
-            refuse_numbers(first, masks)
+    if values is None:
+        refuse_binary(found, masks)
     return found
 
 

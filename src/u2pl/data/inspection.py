@@ -124,13 +124,6 @@ def verify(
 def _told(tally: _Tally, source: DataSource, *, weak: bool) -> Inspection:
     """Summarise the readings."""
     classes, counted = source.classes, tally.counts["labeled"]
-    shown = np.flatnonzero(counted)
-    if shown.tolist() == [0, IGNORE_INDEX]:
-        few = len(classes) <= 2  # of many classes, a few masks may show but one
-        (tally.errors if few else tally.warnings).append(
-            f"labeled masks hold 0 and {IGNORE_INDEX} only, and {IGNORE_INDEX} is ignored, so one class is left; set "
-            f"data.mask_values=0:{classes[0]},{IGNORE_INDEX}:{classes[1] if len(classes) > 1 else 'NAME'}"
-        )
     readable = source.labeled and not any("mask" in error for error in tally.errors)
     absent = tuple(name for index, name in enumerate(classes) if counted[index] == 0) if readable else ()
     tally.warnings += [f"class {name!r} is in no labeled mask; label an image that shows it" for name in absent]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +21,17 @@ from u2pl.structures import IGNORE_INDEX
 IGNORED = "ignore"
 _EXAMPLE = "0:background,255:crack or #804080:road,#000000:ignore"
 _COLOUR = re.compile(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")
+_GRAY = re.compile(r"[0-9]{1,5}")
+_LARGEST = 65_535  # of a gray value, 16 bits
 _LISTED = 10  # values that an error lists
 _MANY = 64  # more values than this are no classes, unless classes.txt names them
+
+
+class HasRawValues(Protocol):
+    """A mask on disk."""
+
+    def raw_values(self) -> frozenset[int]:
+        """Values as they are stored."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +58,10 @@ class MaskValues:
         return np.asarray(self.indices, dtype=np.uint8)[place]
 
     def palette(self) -> tuple[tuple[int, int, int], ...]:
-        """The colour of each class, the first where it has several; empty for gray values."""
-        if not self.colours:
+        """The colour of each class, the darkest if it has several; empty unless each has one."""
+        first = dict(reversed(list(zip(self.indices, self.values, strict=True))))
+        if not self.colours or not set(first) >= set(range(len(self.classes))):
             return ()
-        first = {index: value for value, index in reversed(list(zip(self.values, self.indices, strict=True)))}
         return tuple((first[i] >> 16, first[i] >> 8 & 255, first[i] & 255) for i in range(len(self.classes)))
 
 
@@ -60,7 +72,8 @@ def mask_values(text: str, folders: Sequence[Path] = (), known: Sequence[str] | 
     Classes are numbered as in ``known``, or in the order in which their names come. Raises InputError that names what
     is wrong.
     """
-    path = next((p for p in (Path(text).expanduser(), *(f / text for f in folders)) if _is_file(p)), None)
+    places = [Path(os.path.expanduser(text)), *(folder / text for folder in folders)]
+    path = next((place for place in places if _is_file(place)), None)
     if path is None and ":" not in text:
         raise InputError(
             f"data.mask_values: there is no file {text}; give a csv file with the header value,class, or {_EXAMPLE}"
@@ -76,14 +89,27 @@ def packed(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
 
 
-def refuse_numbers(values: frozenset[int], where: object) -> None:
-    """Raise InputError where raw mask values, of masks without a list of classes, are hardly class numbers."""
-    numbers = sorted(values - {IGNORE_INDEX})
-    if IGNORE_INDEX in values and numbers == [0]:
+def refuse_binary(masks: Iterable[HasRawValues], where: object, second: str = "NAME") -> None:
+    """Raise InputError if all masks together hold 0 and 255 only: with 255 ignored, one class is left.
+
+    Stops at the first mask with another value. A mask that cannot be read is skipped here; reading it says why.
+    """
+    values: frozenset[int] = frozenset()
+    for mask in masks:
+        with suppress(InputError):
+            values |= mask.raw_values()
+        if values - {0, IGNORE_INDEX}:
+            return
+    if values == {0, IGNORE_INDEX}:
         raise InputError(
-            f"{where}: masks hold 0 and 255 only, and 255 is ignored; set data.mask_values=0:background,255:NAME to "
-            "read two classes"
+            f"{where}: masks hold 0 and 255 only, and 255 is ignored; set data.mask_values=0:background,255:{second} "
+            "to read two classes"
         )
+
+
+def refuse_numbers(values: frozenset[int], where: object) -> None:
+    """Raise InputError if raw mask values cannot be class numbers: gaps, or the many values of blurred edges."""
+    numbers = sorted(values - {IGNORE_INDEX})
     missing = (numbers[-1] + 1 - len(numbers)) if numbers else 0
     if len(numbers) > _MANY or missing > len(numbers):
         some = ", ".join(map(str, numbers[:_LISTED])) + (", ..." if len(numbers) > _LISTED else "")
@@ -127,7 +153,8 @@ def _from_csv(path: Path) -> list[tuple[str, str]]:
     """Rows of a csv file -> values with the names of their classes."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [{str(k).strip().lower(): str(v).strip() for k, v in row.items()} for row in csv.DictReader(file)]
+            read = csv.DictReader(file, restval="")
+            rows = [{str(key).strip().lower(): str(value).strip() for key, value in row.items()} for row in read]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read; give a csv file in UTF-8 with the header value,class") from error
     if not rows:
@@ -136,14 +163,14 @@ def _from_csv(path: Path) -> list[tuple[str, str]]:
 
 
 def _name_of(row: Mapping[str, str], path: Path, number: int) -> str:
-    name = next((row[key] for key in ("class", "name") if row.get(key) not in (None, "", "None")), None)
+    name = next((row[key] for key in ("class", "name") if row.get(key)), None)
     if name is None:
         raise InputError(f"{path}, line {number}: there is no class; give the columns value,class or r,g,b,class")
     return name
 
 
 def _value_of(row: Mapping[str, str], path: Path, number: int) -> str:
-    if all(row.get(key) not in (None, "None") for key in "rgb"):
+    if all(row.get(key) for key in "rgb"):
         try:
             parts = [int(row[key]) for key in "rgb"]
         except ValueError:
@@ -151,7 +178,7 @@ def _value_of(row: Mapping[str, str], path: Path, number: int) -> str:
         if not all(0 <= part <= 255 for part in parts):
             raise InputError(f"{path}, line {number}: r, g and b should be numbers from 0 to 255")
         return "#" + "".join(f"{part:02x}" for part in parts)
-    value = next((row[key] for key in ("value", "gray", "color", "colour") if row.get(key) not in (None, "None")), None)
+    value = next((row[key] for key in ("value", "gray", "color", "colour") if row.get(key)), None)
     if value is None:
         raise InputError(f"{path}, line {number}: there is no value; give the columns value,class or r,g,b,class")
     return value
@@ -165,7 +192,7 @@ def _numbered(pairs: Sequence[tuple[str, str]], where: str, known: Sequence[str]
             raise InputError(f"{where}: {name!r} is not in classes.txt; use one of {', '.join(known)}")
         names = list(known)
     if len(names) < 2:
-        raise InputError(f"{where}: names {len(names)} class; a segmentation needs at least two, such as {_EXAMPLE}")
+        raise InputError(f"{where}: names fewer than two classes; write {_EXAMPLE}")
     if len(names) > IGNORE_INDEX:
         raise InputError(f"{where}: names {len(names)} classes; at most {IGNORE_INDEX} are possible")
     indices: dict[int, int] = {}
@@ -173,7 +200,7 @@ def _numbered(pairs: Sequence[tuple[str, str]], where: str, known: Sequence[str]
     for text, name in pairs:
         colour = _COLOUR.fullmatch(text)
         kinds.add(colour is not None)
-        if colour is None and not (text.isascii() and text.isdigit() and int(text[:6]) <= 65535):
+        if colour is None and not (_GRAY.fullmatch(text) and int(text) <= _LARGEST):
             raise InputError(
                 f"{where}: {text!r} is no value; write a gray value such as 38, or a colour such as #804080"
             )

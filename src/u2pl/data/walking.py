@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from u2pl.errors import InputError
+
 #: Folders that programs leave behind, with copies and thumbnails of images. So are all whose name begins with a dot.
 SERVICE_FOLDERS = frozenset({"@eaDir", "__MACOSX", "$RECYCLE.BIN"})
 
@@ -13,7 +15,8 @@ SERVICE_FOLDERS = frozenset({"@eaDir", "__MACOSX", "$RECYCLE.BIN"})
 def files_below(folder: Path, wanted: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
     """The ``wanted`` files below a folder, sorted, and the folders that are left out.
 
-    Linked folders are followed. A link back to a folder on the way to it is not: the walk would never end.
+    Linked folders are followed. A link back to a folder on the way to it is not: the walk would never end. Raises
+    InputError for a folder that cannot be read.
     """
     found: list[Path] = []
     skipped: list[Path] = []
@@ -22,10 +25,14 @@ def files_below(folder: Path, wanted: Callable[[Path], bool]) -> tuple[list[Path
         real = os.path.realpath(place)
         if real in above:
             return
-        for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
-            path = place / entry.name
-            if entry.is_dir():
-                if entry.name.startswith(".") or entry.name in SERVICE_FOLDERS:
+        try:
+            names = sorted(os.listdir(place))
+        except OSError as error:
+            raise InputError(f"folder {place} cannot be read ({error.strerror}); allow it, or move it away") from error
+        for name in names:
+            path = place / name
+            if path.is_dir():
+                if name.startswith(".") or name in SERVICE_FOLDERS:
                     skipped.append(path)
                 else:
                     walk(path, (*above, real))

@@ -17,7 +17,7 @@ from pathlib import Path
 from u2pl.data.classes import keep, read_classes
 from u2pl.data.files import FileSample
 from u2pl.data.mask_values import mask_values as read_mask_values
-from u2pl.data.mask_values import refuse_numbers
+from u2pl.data.mask_values import refuse_binary, refuse_numbers
 from u2pl.data.source import DataSource
 from u2pl.data.splits import IMAGE_SUFFIXES, Labeled, Pool, refuse_overlap
 from u2pl.data.tags import tagged
@@ -68,6 +68,9 @@ def folder(
     if labeled is False and values is None and not (root / "classes.txt").exists():
         raise InputError(f"{root / 'classes.txt'} is missing; no training mask is read here, so name the classes there")
     known = _class_names(root, paths, by_stem) if values is None else values.classes
+    if values is None and len(known) == 2 and labeled is not False:
+        raw = (FileSample(stem, by_stem[stem], by_stem[stem], len(known)) for stem in by_stem)
+        refuse_binary(raw, root / "masks", known[1])
     names, lookup = keep(known, classes)
     samples = [
         FileSample(stem, path, by_stem.get(stem), len(names), lookup, scale, values)
@@ -122,6 +125,7 @@ def _class_names(root: Path, paths: list[Path], masks: dict[str, Path]) -> tuple
     samples = [FileSample(stem, path, masks[stem], IGNORE_INDEX) for path, stem in stems if stem in masks]
     with ThreadPoolExecutor() as threads:
         values = frozenset().union(*threads.map(FileSample.raw_values, samples))
+    refuse_binary(samples, root / "masks")
     refuse_numbers(values, root / "masks")
     values -= {IGNORE_INDEX}
     if not values:
