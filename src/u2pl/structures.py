@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
 
@@ -16,6 +16,9 @@ Positive = Annotated[int, Gt(0)]
 Count = Annotated[int, Ge(0)]
 Above0 = Annotated[float, Gt(0)]
 AtLeast0 = Annotated[float, Ge(0)]
+
+#: Combines a tensor with those of all other processes, elementwise: their sum or their average.
+Reduce = Callable[[Tensor], Tensor]
 
 #: Pixels with this label neither train nor count in evaluation.
 IGNORE_INDEX = 255
