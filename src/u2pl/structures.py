@@ -7,15 +7,19 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval
 from torch import Tensor
 
-# Types of the keyword arguments of parts. A configuration checks its keys by the same annotations.
+# Types of the keyword arguments of parts. A configuration checks its keys by the same annotations. The upper bounds are
+# far above what a run can use: they refuse slips of the keyboard, and numbers that overflow.
 Share = Annotated[float, Interval(ge=0, le=1)]
-Positive = Annotated[int, Gt(0)]
-Count = Annotated[int, Ge(0)]
-Above0 = Annotated[float, Gt(0)]
-AtLeast0 = Annotated[float, Ge(0)]
+Positive = Annotated[int, Interval(gt=0, le=1_000_000_000)]
+Count = Annotated[int, Interval(ge=0, le=1_000_000_000)]
+Width = Annotated[int, Interval(gt=0, le=65_536)]  #: channels of a layer, or items that meet all others
+Above0 = Annotated[float, Interval(gt=0, le=1e6)]
+AtLeast0 = Annotated[float, Interval(ge=0, le=1e6)]
+Temperature = Annotated[float, Interval(ge=1e-3, le=1e3)]  #: of a softmax
+Factor = Annotated[float, Interval(ge=0.01, le=4)]  #: of the size of an image
 
 #: Combines a tensor with those of all other processes, elementwise: their sum or their average.
 Reduce = Callable[[Tensor], Tensor]

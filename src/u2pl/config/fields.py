@@ -17,11 +17,9 @@ from pydantic import (
     field_validator,
 )
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
-Side = Annotated[int, Field(ge=16)]
+from u2pl.paths import unusable
+
+Side = Annotated[int, Field(ge=16, le=65_536)]
 T = TypeVar("T")
 
 AUTO = "auto"  #: value of a key that u2pl chooses once it knows the data and the machine
@@ -41,16 +39,26 @@ def _split(value: Any) -> Any:
 
 
 #: A list of names. On the command line it may be written as ``background,cat``.
-Names = Annotated[list[str], BeforeValidator(_split)]
+Names = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=255), BeforeValidator(_split)]
 
 
 def _ascending(value: list[float]) -> list[float]:
-    if not 0 < value[0] <= value[1]:
-        raise ValueError("two positive numbers, the smaller first")
+    if not 0.01 <= value[0] <= value[1] <= 100:
+        raise ValueError("two numbers from 0.01 to 100, the smaller first")
     return value
 
 
 Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+
+
+def _possible(value: Any) -> Any:
+    if isinstance(value, str) and (why := unusable(value)):
+        raise ValueError(f"the path of a file or folder; this one {why}")
+    return value
+
+
+#: Marks a key whose text is a path.
+A_PATH = AfterValidator(_possible)
 
 
 class Section(BaseModel):

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
@@ -14,8 +13,9 @@ from u2pl.config.choosing import without_leftovers
 from u2pl.config.former import refuse_former, upgraded
 from u2pl.config.reading import read
 from u2pl.config.schema import Config, section_in
+from u2pl.config.strict_yaml import StrictYamlError, load
 from u2pl.config.words import nearest
-from u2pl.errors import InputError
+from u2pl.errors import InputError, quoted
 
 
 def load_config(source: str | Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -48,7 +48,7 @@ def _checked(tree: dict[str, Any], overrides: Sequence[str]) -> Config:
 def _split(override: str) -> tuple[str, str]:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise InputError(f"{override!r} is not a setting; write key=value, such as train.steps=1000")
+        raise InputError(f"{quoted(override)} is not a setting; write key=value, such as train.steps=1000")
     return key, text
 
 
@@ -81,8 +81,8 @@ def _value(key: str, text: str) -> Any:
     if text.startswith("#"):
         return text  # a colour, not a comment
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = load(text)
+    except StrictYamlError:
         return text
     field = _field(key.split("."))
     if field is None:
@@ -132,7 +132,11 @@ def _explain(error: ValidationError) -> str:
     if first["type"] in ("extra_forbidden", "invalid_key"):
         return f"unknown key {name}{nearest(key[-1], list(fields))}"
     if inner is not None:
-        return f"{name}: should be a section with keys such as {name}.{next(iter(fields))}, not {first['input']!r}"
+        return (
+            f"{name}: should be a section with keys such as {name}.{next(iter(fields))}, not {quoted(first['input'])}"
+        )
+    if first["type"].endswith("parsing_size"):
+        return f"{name}: should be a smaller number, not {quoted(first['input'])}"
     _, should, reason = first["msg"].partition(" should ")  # "Input should be ...", "List should have ..."
     reason = reason.partition(" after validation")[0] if should else "be " + first["msg"].removeprefix("Value error, ")
-    return f"{name}: should {reason}, not {first['input']!r}"
+    return f"{name}: should {reason}, not {quoted(first['input'])}"

@@ -13,10 +13,13 @@ from pydantic import BaseModel
 
 from u2pl.config.choosing import without_leftovers
 from u2pl.config.schema import Config, section_in
+from u2pl.config.strict_yaml import StrictYamlError, load
 from u2pl.config.words import nearest
-from u2pl.errors import InputError
+from u2pl.errors import InputError, quoted
+from u2pl.paths import is_file, is_folder, read_text
 
 _YAML = (".yaml", ".yml")
+_LARGEST = 2**18  # bytes of a file: a whole configuration with 255 long names of classes has less
 
 
 def preset_names() -> list[str]:
@@ -32,7 +35,7 @@ def preset_about(name: str) -> str:
 def preset_text(name: str) -> str:
     """YAML of a preset with everything that it and its bases set. The first line is a comment on its purpose."""
     text = _presets()[name]
-    if "base" not in yaml.safe_load(text):
+    if "base" not in load(text):
         return text
     return f"# {preset_about(name)}\n{yaml.safe_dump(read(name), sort_keys=False)}"
 
@@ -44,7 +47,7 @@ def _presets() -> dict[str, str]:
     files = {Path(file.name).stem: file for file in folder.iterdir() if file.name.endswith(".yaml")}
     presets = {name: files[name].read_text(encoding="utf-8") for name in sorted(files)}
     for file in (folder / "tables").iterdir():
-        for name, row in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+        for name, row in load(file.read_text(encoding="utf-8")).items():
             presets[name] = f"# {row.pop('about')}\n{yaml.safe_dump(row, sort_keys=False)}"
     return presets
 
@@ -53,9 +56,10 @@ def read(source: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """The sections that a preset or file sets, on top of its ``base``. ``above``: the chain that led to this base."""
     text, where = _text(source, above)
     try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+        tree = load(text)
+    except StrictYamlError as error:
+        raise InputError(f"{where} is not YAML: {error}") from error
+    tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise InputError(f"{where} must hold sections such as `data:` and `train:`, not {type(tree).__name__}")
     tree = _without_empty(tree, Config)
@@ -63,7 +67,7 @@ def read(source: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
     if base is None:
         return tree
     if not isinstance(base, str):
-        raise InputError(f"{where}: base: should be a preset's name or a YAML file, not {base!r}")
+        raise InputError(f"{where}: base: should be a preset's name or a YAML file, not {quoted(base)}")
     if where in above:
         circle = " -> ".join((*above[above.index(where) :], where))
         raise InputError(f"{where}: base: leads back to itself ({circle}); take one of these bases out")
@@ -90,16 +94,19 @@ def _without_empty(tree: dict[str, Any], section: type[BaseModel]) -> dict[str, 
 def _text(source: str | Path, above: tuple[str, ...]) -> tuple[str, str]:
     """Text of a preset or file, and its name in an error."""
     path, of = Path(source), f"{above[-1]}: base: " if above else ""
-    if path.suffix in _YAML or (path.is_file() and not above):
+    if path.suffix in _YAML or (is_file(path) and not above):
         try:
-            return path.read_text(), str(path)
-        except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "no text in UTF-8"
-            raise InputError(f"{of}{path} cannot be read ({why}); give a YAML file or a preset's name") from error
+            return read_text(path, give="give a YAML file or a preset's name", largest=_LARGEST), str(path)
+        except InputError as error:
+            raise InputError(f"{of}{error}") from error
     if str(source) in _presets():
         return _presets()[str(source)], f"preset {source}"
+    if is_folder(path) and not above:
+        raise InputError(
+            f"{path} is a folder, not a configuration; for its images: `u2pl check folder data.root={path}`"
+        )
     near = nearest(str(source), preset_names())
-    raise InputError(f"{of}no preset {str(source)!r}{near}; `u2pl presets` lists them")
+    raise InputError(f"{of}no preset {quoted(str(source))}{near}; `u2pl presets` lists them")
 
 
 def _merged(base: dict[str, Any], tree: dict[str, Any], path: str = "") -> dict[str, Any]:

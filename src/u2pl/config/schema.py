@@ -37,7 +37,7 @@ class Config(Section):
     method: MethodConfig = MethodConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**63 - 1)
     """seed of the choice of labels, the initial weights and every random draw"""
 
     def to_yaml(self) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from u2pl.config.fields import Auto, Range, Section, Side
-from u2pl.structures import AtLeast0, Count, Positive, Share
+from u2pl.structures import Count, Factor, Positive, Share, Width
 
 
 class EvaluationConfig(Section):
@@ -17,26 +17,26 @@ class EvaluationConfig(Section):
     """`whole`: each image at once; `sliding`: overlapping windows, averaged where they overlap"""
     window: Side = 769
     """side of a sliding window in pixels"""
-    overlap: float = Field(0.33, ge=0, lt=1)
+    overlap: float = Field(0.33, ge=0, le=0.95)
     """smallest share of a window that the next one covers again"""
-    scales: Annotated[list[Annotated[float, Field(gt=0, le=4)]], Field(min_length=1)] = Field(default=[1.0])
+    scales: Annotated[list[Factor], Field(min_length=1, max_length=32)] = Field(default=[1.0])
     """factors by which the image is resized; the probabilities at all sizes are averaged"""
     flip: bool = False
     """also average the probabilities of the mirror image at each scale"""
     tags: bool = True
     """with `weak_u2pl`, multiply a pixel's probabilities by the classifier's for the whole image"""
-    image_prior: float = Field(1.0, ge=0)
+    image_prior: float = Field(1.0, ge=0, le=1000)
     """exponent of the image prior, in runs that have one; 0: not used"""
 
 
 class TrainConfig(Section):
     """Optimisation and the machine."""
 
-    steps: Auto[Positive] = 1000
+    steps: Auto[Annotated[int, Field(gt=0, le=100_000_000)]] = 1000
     """number of optimiser steps"""
-    epochs: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0, le=1e6)
     """passes over the unlabeled images, replaces `train.steps`; null: `train.steps` decides"""
-    batch_size: Auto[Positive] = 8
+    batch_size: Auto[Width] = 8
     """labeled images per step and process; semi-supervised methods add as many unlabeled ones"""
     crop_size: Auto[Side | Annotated[list[Side], Field(min_length=2, max_length=2)]] = 160
     """side of a training crop in pixels, or its height and width as a list"""
@@ -48,17 +48,17 @@ class TrainConfig(Section):
     """also jitter brightness, contrast, saturation and hue of labeled images"""
     optimizer: Auto[Literal["sgd", "adamw"]] = "sgd"
     """the optimiser: `sgd` or `adamw`"""
-    lr: Auto[Annotated[float, Field(gt=0)]] = 0.01
+    lr: Auto[Annotated[float, Field(ge=1e-12, le=100)]] = 0.01
     """learning rate of the encoder"""
-    head_lr_factor: Auto[Annotated[float, Field(gt=0)]] = 1.0
+    head_lr_factor: Auto[Annotated[float, Field(ge=1e-6, le=1e6)]] = 1.0
     """factor of `train.lr` for the heads"""
     layer_decay: Share | None = None
     """factor of the learning rate from one transformer layer to the layer below; null: one rate for all"""
-    momentum: Share = 0.9
+    momentum: float = Field(0.9, ge=0, lt=1)
     """momentum of `sgd`"""
-    weight_decay: Auto[AtLeast0] = 1e-4
+    weight_decay: Auto[Annotated[float, Field(ge=0, le=100)]] = 1e-4
     """weight decay, for both optimisers"""
-    power: float = Field(0.9, ge=0)
+    power: float = Field(0.9, ge=0, le=100)
     """exponent of the learning rate decay, (1 - step / steps) ** power; 0: constant"""
     lr_warmup: Auto[Count] = 0
     """first steps, over which the learning rate rises linearly"""
@@ -68,13 +68,13 @@ class TrainConfig(Section):
     """store the network in the channels-last memory layout, which is usually faster"""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """device to train on: `auto`, `cpu`, `cuda` or `mps`"""
-    devices: Positive = 1
+    devices: int = Field(1, gt=0, le=1024)
     """number of devices per machine, with one process each"""
-    nodes: Positive = 1
+    nodes: int = Field(1, gt=0, le=65_536)
     """number of machines"""
     eval_every: Auto[Count] = 0
     """steps between validations; 0: only after the last step"""
-    save_every: int = Field(200, ge=0)
+    save_every: Count = 200
     """steps between saves; 0: only after the last step"""
     log_every: Positive = 10
     """steps between lines in `metrics.jsonl`"""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from u2pl.data.source import Sample
 from u2pl.errors import InputError
-from u2pl.structures import IGNORE_INDEX, Above0, Share
+from u2pl.structures import IGNORE_INDEX, Share, Temperature
 
 #: An image shows a class that covers at least this share of it: DAFormer's 3000 of 1914 x 1052 pixels.
 MIN_SHARE = 0.0015
@@ -31,7 +31,7 @@ class RareClassSampling:
     """
 
     def __init__(
-        self, pixels: npt.NDArray[np.int64], *, temperature: Above0 = 0.01, min_share: Share = MIN_SHARE
+        self, pixels: npt.NDArray[np.int64], *, temperature: Temperature = 0.01, min_share: Share = MIN_SHARE
     ) -> None:
         counts = pixels[:, :IGNORE_INDEX]
         total = counts.sum(axis=0)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
-import yaml
-
-from u2pl.errors import InputError
+from u2pl.config.strict_yaml import StrictYamlError, load
+from u2pl.errors import InputError, quoted
 
 _OPENING, _CLOSING, _QUOTES = "[{(", "]})", "'\""
 
@@ -35,7 +34,7 @@ def parse_list(option: str, text: str | None) -> list[str]:
         return []
     items = split_outside_brackets(text)
     if "" in items:
-        raise InputError(f"{option} {text!r}: an item is empty; write them as a,b,c")
+        raise InputError(f"{option} {quoted(text)}: an item is empty; write them as a,b,c")
     return list(dict.fromkeys(items))
 
 
@@ -44,7 +43,7 @@ def parse_seeds(text: str | None) -> list[int]:
     items = parse_list("--seeds", text)
     for item in items:
         if not item.isdecimal():
-            raise InputError(f"--seeds {text}: {item!r} is no seed; write numbers of 0 or more, such as 0,1,2")
+            raise InputError(f"--seeds {text}: {quoted(item)} is no seed; write numbers of 0 or more, such as 0,1,2")
     return list(dict.fromkeys(map(int, items)))
 
 
@@ -57,9 +56,9 @@ def parse_variants(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
         try:
             overrides = tuple(shlex.split(settings))
         except ValueError as error:
-            raise InputError(f"--variant {text!r}: {error}; close the quotes") from error
+            raise InputError(f"--variant {quoted(text)}: {error}; close the quotes") from error
         if not (name and colon and overrides) or "=" in name:
-            raise InputError(f'--variant {text!r}: write "NAME: key=value key=value"')
+            raise InputError(f'--variant {quoted(text)}: write "NAME: key=value key=value"')
         if name in variants:
             raise InputError(f"--variant {name}: is given twice; name one of them apart")
         variants[name] = overrides
@@ -72,13 +71,17 @@ def parse_axes(texts: Iterable[str]) -> dict[str, list[str]]:
     for text in texts:
         key, equals, values = text.partition("=")
         if not (key and equals and values):
-            raise InputError(f"--axis {text!r}: write KEY=VALUE,VALUE, such as method.reliability.alpha=0.1,0.2,0.4")
+            raise InputError(
+                f"--axis {quoted(text)}: write KEY=VALUE,VALUE, such as method.reliability.alpha=0.1,0.2,0.4"
+            )
         if key in axes:
             raise InputError(f"--axis {key}: is given twice; put its values into one")
         axes[key] = parse_list(f"--axis {key}", values)
         for value in axes[key]:
             try:
-                yaml.safe_load(value)
-            except yaml.YAMLError as error:
-                raise InputError(f"--axis {key}: {value!r} is not YAML; quote it or close its brackets") from error
+                load(value)
+            except StrictYamlError as error:
+                raise InputError(
+                    f"--axis {key}: {quoted(value)} is not YAML; quote it or close its brackets"
+                ) from error
     return axes

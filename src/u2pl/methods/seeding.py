@@ -12,9 +12,7 @@ from annotated_types import Interval
 from torch import Tensor
 
 from u2pl.pixels.cam import PixelAdaptiveRefinement, normalized_maps, seeds
-from u2pl.structures import Positive, Share
-
-Factor = Annotated[float, Interval(gt=0, le=4)]
+from u2pl.structures import Factor, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class Seeding:
     warmup: Share = 0.3
     scales: Sequence[Factor] = (0.5, 1.0, 1.5)
     flip: bool = True
-    stride: Positive = 4
+    stride: Annotated[int, Interval(gt=0, le=1024)] = 4
     refinement: PixelAdaptiveRefinement = PixelAdaptiveRefinement()
     high: Share = 0.55
     low: Share = 0.25

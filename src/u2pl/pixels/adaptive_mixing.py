@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from u2pl.pixels.mixing import Mix, Paste, box_sides, inside_boxes, pixels_of
-from u2pl.structures import IGNORE_INDEX, AtLeast0, PseudoLabel, Share
+from u2pl.structures import IGNORE_INDEX, PseudoLabel, Share
 
 
 class ClassConfidence(nn.Module):
@@ -92,7 +94,7 @@ class AdaptiveCutMix:
     area: Share = 0.5
     min_area: Share = 1e-4
     resize: bool = True
-    smoothing: AtLeast0 = 1.0
+    smoothing: Annotated[float, Interval(ge=0, le=100)] = 1.0
 
     def draw(self, pseudo: PseudoLabel, label: Tensor | None = None) -> Mix:
         height, width = pseudo.label.shape[-2:]

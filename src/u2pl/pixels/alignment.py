@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
-from u2pl.structures import IGNORE_INDEX, Above0, Share
+from u2pl.structures import IGNORE_INDEX, Share
 
 
 class DistributionAlignment(nn.Module):
@@ -35,7 +37,7 @@ class DistributionAlignment(nn.Module):
         num_classes: int,
         *,
         momentum: Share = 0.99,
-        bound: Above0 = 10.0,
+        bound: Annotated[float, Interval(ge=1, le=1e6)] = 10.0,
         reduce: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor
 
-from u2pl.structures import IGNORE_INDEX, Count, Positive
+from u2pl.structures import IGNORE_INDEX
 
 _EPSILON = 1e-5
 
@@ -81,8 +83,8 @@ class PixelAdaptiveRefinement:
         dilations: distances to the neighbours in pixels of the map; the released code also uses 12 and 24.
     """
 
-    iterations: Count = 10
-    dilations: Sequence[Positive] = (1, 2, 4, 8)
+    iterations: Annotated[int, Interval(ge=0, le=1000)] = 10
+    dilations: Sequence[Annotated[int, Interval(gt=0, le=1000)]] = (1, 2, 4, 8)
 
     @torch.no_grad()
     def __call__(self, image: Tensor, maps: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from u2pl.pixels.memory_bank import MemoryBank
 from u2pl.pixels.negative_keys import NegativeKeys, class_rank
 from u2pl.pixels.prototypes import Prototypes
 from u2pl.pixels.sampling import draw_members
-from u2pl.structures import Above0, Positive, Share
+from u2pl.structures import Positive, Share, Temperature, Width
 
 #: Concatenates the (C, K, D) keys and (C, K) bool flags of all processes along K. All processes get the same result.
 Gather = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -100,9 +100,9 @@ class UnreliableContrast(nn.Module):
         *,
         negative_keys: NegativeKeys = NegativeKeys(),
         min_probability: Share = 0.3,
-        anchors: Positive = 50,
-        negatives: Positive = 256,
-        temperature: Above0 = 0.5,
+        anchors: Width = 50,
+        negatives: Width = 256,
+        temperature: Temperature = 0.5,
         bank_size: Positive = 30_000,
         background_bank_size: Positive | None = None,
         keys_per_step: Positive = 1024,

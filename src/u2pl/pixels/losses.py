@@ -8,10 +8,10 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Gt
+from annotated_types import Interval
 from torch import Tensor
 
-from u2pl.structures import IGNORE_INDEX, Above0, AtLeast0, Positive, Share
+from u2pl.structures import IGNORE_INDEX, AtLeast0, Positive, Share
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class BalancedCrossEntropy:
         offset: a class weighs 1 / ln(offset + its share of pixels); closer to 1, rare classes weigh more.
     """
 
-    offset: Annotated[float, Gt(1)] = 1.02
+    offset: Annotated[float, Interval(gt=1, le=1e6)] = 1.02
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Weighted mean, a scalar, of (B, C, H, W) logits and a (B, H, W) int64 target."""
@@ -94,7 +94,7 @@ class SymmetricCrossEntropy:
     """
 
     reverse_weight: AtLeast0 = 0.1
-    floor: Above0 = 1e-4
+    floor: Annotated[float, Interval(ge=1e-30, le=1)] = 1e-4
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scalar loss of (B, C, H, W) logits and a (B, H, W) int64 target."""

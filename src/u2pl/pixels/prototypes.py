@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from u2pl.structures import Above0, Share
+from u2pl.structures import Share, Temperature
 
 
 class Prototypes(nn.Module):
@@ -70,7 +70,7 @@ class PrototypicalDenoising:
     """
 
     prototypes: Prototypes
-    temperature: Above0 = 1.0
+    temperature: Temperature = 1.0
 
     def weight(self, embedding: Tensor) -> Tensor:
         """(B, C, h, w) float32: w_c of the embeddings (B, D, h, w). Sums to one if all classes have a prototype."""
