@@ -21,7 +21,7 @@ from u2pl.experiments.comparison_plot import plot_comparison
 from u2pl.experiments.comparison_table import comparison_grid
 from u2pl.experiments.records import Record
 from u2pl.experiments.trials import Setting, Trial
-from u2pl.report.grid import Grid
+from u2pl.report.grid import Grid, show_grid
 
 Rows = list[list[str]]
 
@@ -115,8 +115,8 @@ def test_the_terminal_shows_every_number(width: int) -> None:
     trials = [trial(name, str(n), n, seed) for name in ("a", "[b]") for n in (10, 20) for seed in (0, 1)]
     scores = [random.Random(width).uniform(10, 90) for _ in trials]
     grid = comparison_grid(trials, records_of(trials, scores))
-    console = Console(file=io.StringIO(), width=width)
-    console.print(grid)
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    show_grid(console, grid)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, shown.splitlines())) <= width
     for word in ("[b]", *(f"{(scores[i] + scores[i + 1]) / 2:.2f}" for i in range(0, 8, 2))):

@@ -16,7 +16,7 @@ from u2pl.data.readers.folder import folder
 from u2pl.report.choices_table import choices_table
 from u2pl.report.data_table import data_line, data_table
 from u2pl.report.keys_table import keys_table
-from u2pl.report.table import show
+from u2pl.report.printing import show
 
 CHOICES = (
     Choice({"train.steps": 1200, "train.eval_every": 300}, "24 passes over 367 images", detail="on cpu"),

@@ -14,7 +14,7 @@ from u2pl.report.table import percent, score_table
 def shown(scores: dict[str, Scores]) -> list[list[str]]:
     """The rows of a table, their cells stripped."""
     console = Console(file=io.StringIO(), width=100)
-    console.print(score_table(scores, title="title"))
+    console.print(score_table(scores, title="title").for_rich())
     text = console.file.getvalue()  # type: ignore[attr-defined]
     rows = [[cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")] for line in text.splitlines()]
     return [row for row in rows if len(row) > 1]

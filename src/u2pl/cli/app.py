@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from u2pl.cli.arguments import ConfigArgument, Overrides
 from u2pl.cli.experiments import ablate, compare
 from u2pl.errors import InputError
+from u2pl.report.printing import Styled, accept_all_text, complain, say, show
 
 app = typer.Typer(
     help="Label-efficient semantic segmentation: U2PL. Start with `u2pl demo`, then `u2pl train folder data.root=DIR`.",
@@ -63,7 +65,13 @@ def train(
     folder = out or Path("runs") / f"{Path(config).stem}-{settings.method.name}-{settings.seed}"
     with ProgressBar(console, title=settings.method.name) as bar:
         trained = run_training(
-            settings, folder, resume=resume, watchers=(bar,), say=_say, console=console, verbose=verbose
+            settings,
+            folder,
+            resume=resume,
+            watchers=(bar,),
+            say=partial(say, console),
+            console=console,
+            verbose=verbose,
         )
     _finish(trained.folder, trained.scores)
 
@@ -79,7 +87,7 @@ def evaluate(
 ) -> None:
     """Score a trained model: mIoU, IoU of each class and pixel accuracy, in percent."""
     from u2pl.commands.evaluate import score_run
-    from u2pl.report.table import show, stage_table
+    from u2pl.report.table import stage_table
 
     scores = score_run(run, overrides or (), images=images, masks=masks, weights=weights)
     if as_json:
@@ -99,7 +107,7 @@ def predict(
     from u2pl.commands.predict import predict_files
 
     written = predict_files(run, inputs, out, console=console, weights=weights)
-    console.print(f"{written} masks and overlays in {out}", highlight=False, markup=False, soft_wrap=True)
+    say(console, f"{written} masks and overlays in {out}")
 
 
 @app.command()
@@ -128,7 +136,7 @@ def import_weights(
     """Convert weights of the released code into a file for u2pl. Runs no code from the checkpoint."""
     from u2pl.commands.import_weights import import_released
 
-    typer.echo(import_released(released, out, classes=classes, network=network, output_stride=output_stride))
+    say(console, import_released(released, out, classes=classes, network=network, output_stride=output_stride))
 
 
 @app.command()
@@ -142,7 +150,7 @@ def presets(name: Annotated[str | None, typer.Argument(help="Print the YAML of t
         sys.stdout.write(preset_text(name))
         return
     for each in preset_names():
-        console.print(f"[bold]{each:<22}[/bold] {preset_about(each)}", highlight=False, soft_wrap=True)
+        say(console, Styled(f"{each:<22}", "bold"), f" {preset_about(each)}")
 
 
 @app.command("keys")
@@ -155,7 +163,6 @@ def keys(
     from u2pl.config.reference import keys as find_keys
     from u2pl.config.reference import markdown as page
     from u2pl.report.keys_table import keys_table
-    from u2pl.report.table import show
 
     if markdown:
         sys.stdout.write(page())
@@ -174,9 +181,7 @@ def fetch_splits(
     """Fetch and check the split files published with the paper."""
     from u2pl.commands.splits import fetch_splits
 
-    console.print(
-        f"{fetch_splits(name, out, url=url)} files in {out / name}", highlight=False, markup=False, soft_wrap=True
-    )
+    say(console, f"{fetch_splits(name, out, url=url)} files in {out / name}")
 
 
 @splits.command("draw")
@@ -193,35 +198,26 @@ def draw_splits(
 
     folder = out or Path("splits") / Path(config).stem
     settings = load_config(config, [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])])
-    console.print(
-        f"{draw_splits(settings, read_counts(labeled), folder)} files in {folder}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-
-
-def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(console, f"{draw_splits(settings, read_counts(labeled), folder)} files in {folder}")
 
 
 def _finish(folder: Path, scores: dict) -> None:  # type: ignore[type-arg]
-    from u2pl.report.table import score_table, show
+    from u2pl.report.table import score_table
 
     if scores:
-        show(console, score_table(scores, title="validation, IoU %"))
-    console.print(f"weights, metrics and curves in {folder}", highlight=False, markup=False, soft_wrap=True)
+        difference = " - ".join(reversed(scores))
+        show(console, score_table(scores, title="validation, IoU %", difference=difference))
+    say(console, f"weights, metrics and curves in {folder}")
 
 
 def main() -> None:
     """Entry point. Bad input gives one line on stderr and exit code 2."""
+    accept_all_text()
     try:
         app()
     except InputError as error:
-        typer.echo(f"u2pl: {' '.join(str(error).split())}", err=True)
+        complain(f"u2pl: {error}")
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo(
-            "u2pl: stopped; `train --resume`, or the same `compare` or `ablate`, goes on from the last save", err=True
-        )
+        complain("u2pl: stopped; `train --resume`, or the same `compare` or `ablate`, goes on from the last save")
         sys.exit(130)

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from u2pl.cli.arguments import ConfigArgument, Overrides
+from u2pl.report.printing import say
 
 console = Console()
 
@@ -92,4 +93,4 @@ def ablate(
 
 def _finish(folder: Path, *, dry_run: bool) -> None:
     if not dry_run:
-        console.print(f"results.json, table.md and plot.png in {folder}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"results.json, table.md and plot.png in {folder}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.progress import Progress
 
 from u2pl.auto.resolving import resolved
 from u2pl.build import build_negative_keys, build_source, check_image_prior
@@ -13,6 +12,7 @@ from u2pl.commands.overview import print_choices, print_overview
 from u2pl.commands.train import fabric_of
 from u2pl.config.overrides import load_config
 from u2pl.data.inspection import inspect
+from u2pl.report.printing import progress_bar, say
 
 
 def check(source: str, overrides: Sequence[str], console: Console, *, verbose: bool = False) -> bool:
@@ -25,7 +25,7 @@ def check(source: str, overrides: Sequence[str], console: Console, *, verbose: b
     if config.method.uses_negative_keys and len(data.classes) > 1:  # else the inspection says so
         build_negative_keys(config.method, len(data.classes))
     check_image_prior(config)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress_bar(console, transient=True) as bar:
         task = bar.add_task("reading")
         inspection = inspect(
             data,
@@ -35,8 +35,8 @@ def check(source: str, overrides: Sequence[str], console: Console, *, verbose: b
         )
     print_overview(console, config, inspection, data.classes)
     if inspection.errors:
-        console.print("fix these errors before you train", highlight=False)
+        say(console, "fix these errors before you train")
         return False
     print_choices(console, resolved(config, data, fabric_of(config.train)).choices, verbose=verbose)
-    console.print("ready to train", highlight=False)
+    say(console, "ready to train")
     return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,8 +24,9 @@ from u2pl.errors import InputError
 from u2pl.pixels import partition
 from u2pl.predictor import Prediction, Predictor
 from u2pl.report.pictures import coloured, heat, overlay, save_panels, trust
+from u2pl.report.printing import say, show
 from u2pl.report.progress import ProgressBar
-from u2pl.report.table import score_table, show
+from u2pl.report.table import score_table
 from u2pl.structures import PseudoLabel
 
 _PICTURES = 6
@@ -96,7 +98,7 @@ def run_demo(
     baseline, *_, shown = scores.values()
     minutes = (time.perf_counter() - started) / 60
     gain = f"{chosen.shown} gains {shown.miou - baseline.miou:+.1f} mIoU"
-    console.print(f"{gain}; {minutes:.1f} min; pictures in {path.parent}", highlight=False)
+    say(console, f"{gain}; {minutes:.1f} min; pictures in {path.parent}")
     return scores
 
 
@@ -116,12 +118,8 @@ def demo_config(setting: Setting, column: str, *, steps: int | None = None, seed
 def _train(setting: Setting, column: str, folder: Path, console: Console, *, steps: int | None, seed: int) -> Trained:
     config = demo_config(setting, column, steps=steps, seed=seed)
     resume = (folder / "config.yaml").exists()  # a stopped demo resumes, a finished one only prints its results
-
-    def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
     with ProgressBar(console, title=column) as bar:
-        return train(config, folder, resume=resume, watchers=(bar,), say=say)
+        return train(config, folder, resume=resume, watchers=(bar,), say=partial(say, console))
 
 
 def save_comparison(path: Path, source: DataSource, predictors: dict[str, Predictor]) -> None:

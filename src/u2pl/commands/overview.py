@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 
 from rich.console import Console
@@ -12,7 +12,7 @@ from u2pl.config.schema import Config
 from u2pl.data.inspection import Inspection
 from u2pl.report.choices_table import choices_table
 from u2pl.report.data_table import data_line, data_table
-from u2pl.report.table import show
+from u2pl.report.printing import say, show
 
 _SECONDS = 10.0  # between two lines of progress
 
@@ -29,22 +29,24 @@ def print_overview(
     """Print warnings first, then a table of the data and a table of the choices."""
     for kind, lines in (("error", inspection.errors), ("warning", inspection.warnings)):
         for line in lines:
-            console.print(f"{kind}: {line}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{kind}: {line}")
     domains = config.data.name == "domain" and not config.data.upper_bound
-    console.print(data_line(inspection, domains=domains), highlight=False, markup=False, soft_wrap=True)
+    say(console, data_line(inspection, domains=domains))
     show(console, data_table(inspection, classes, domains=domains))
     print_choices(console, choices, verbose=verbose)
 
 
-def print_choices(console: Console, choices: Sequence[Choice], *, verbose: bool = False) -> None:
+def print_choices(
+    console: Console, choices: Sequence[Choice], *, runs: Mapping[str, str] | None = None, verbose: bool = False
+) -> None:
     """Print the table of choices, if there are any."""
-    table = choices_table(choices, verbose=verbose)
+    table = choices_table(choices, runs=runs, verbose=verbose)
     if table is not None:
-        console.print("chosen by `auto`:", highlight=False)
+        say(console, "chosen by `auto`:")
         show(console, table)
 
 
-def reading(say: Callable[[str], None]) -> Callable[[int, int], None]:
+def reading(tell: Callable[[str], None]) -> Callable[[int, int], None]:
     """A progress callback that reports how many images are read, every few seconds."""
     last = perf_counter()
 
@@ -52,6 +54,6 @@ def reading(say: Callable[[str], None]) -> Callable[[int, int], None]:
         nonlocal last
         if perf_counter() - last >= _SECONDS:
             last = perf_counter()
-            say(f"reading: {done} of {total} images")
+            tell(f"reading: {done} of {total} images")
 
     return progress

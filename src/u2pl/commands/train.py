@@ -41,6 +41,7 @@ from u2pl.engine.machine import make_fabric, share_keys, share_sums
 from u2pl.engine.memory import require_memory
 from u2pl.errors import InputError
 from u2pl.predictor import IMAGE_PRIOR
+from u2pl.report.printing import print_line
 
 _INIT_STREAM = 2  # the random numbers of the network's initial weights
 _THOROUGH = 2000  # data sets with at most this many images are decoded before training starts
@@ -61,7 +62,7 @@ def train(
     *,
     resume: bool = False,
     watchers: tuple[Watcher, ...] = (),
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print_line,
     console: Console | None = None,
     verbose: bool = False,
 ) -> Trained:
@@ -143,7 +144,7 @@ def fabric_of(train: TrainConfig) -> Fabric:
     )
 
 
-def check_source(source: DataSource, config: Config, say: Callable[[str], None] = print) -> Inspection:
+def check_source(source: DataSource, config: Config, say: Callable[[str], None] = print_line) -> Inspection:
     """Inspect the data set. Raises InputError if it cannot be trained on."""
     semi_supervised = config.method.kind.semi_supervised
     if config.method.uses_negative_keys and len(source.classes) > 1:  # else it is an error of the data

@@ -24,7 +24,7 @@ def comparison_grid(trials: Sequence[Trial], records: Mapping[Path, Record]) -> 
         scores = (DASH if cell is None else str(cell) for cell in cells)
         trained = [millions(line[0].training_parameters)] * heads
         rows.append((name, *scores, millions(line[0].parameters), *trained, ms_per_step(line, records)))
-    headers = (_header([trial for trial in trials if trial.labeled == labeled]) for labeled in columns)
+    headers = (labels_header([trial for trial in trials if trial.labeled == labeled]) for labeled in columns)
     header = ("method", *headers, "parameters", *["in training"] * heads, "ms/step")
     return Grid(header, tuple(rows), note(trials))
 
@@ -53,7 +53,7 @@ def _without_baseline(trials: Iterable[Trial]) -> Iterable[Trial]:
     return (trial for trial in trials if not trial.baseline)
 
 
-def _header(column: Sequence[Trial]) -> str:
+def labels_header(column: Sequence[Trial]) -> str:
     """The number, or numbers, of labeled images of a column, and their choice if that adds information."""
     baseline, labeled = column[-1].baseline, column[-1].labeled
     counts = " or ".join(map(str, dict.fromkeys(trial.images for trial in column)))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from u2pl.commands.overview import print_choices
 from u2pl.commands.train import train
@@ -17,11 +16,12 @@ from u2pl.engine.checkpoint import write_atomically, write_text_atomically
 from u2pl.engine.fit import Watcher
 from u2pl.engine.machine import is_main_process
 from u2pl.errors import InputError
+from u2pl.experiments.choices import runs_of_choices
 from u2pl.experiments.records import Record, is_finished, read_record, write_records, write_scores
 from u2pl.experiments.trials import Trial, naming
-from u2pl.report.grid import Grid
+from u2pl.report.grid import Grid, show_grid
+from u2pl.report.printing import TextTable, say, show
 from u2pl.report.progress import ProgressBar
-from u2pl.report.table import show
 
 Records = Mapping[Path, Record]  #: of finished runs, by folder
 Report = Callable[[Records], None]
@@ -46,7 +46,8 @@ def run_into(
         grid, plot: make the table, and write the plot to a path, from the finished trials.
         dry_run: list the trials and train none.
     """
-    print_choices(console, list({str(choice): choice for trial in trials for choice in trial.choices}.values()))
+    choices = {str(choice): choice for trial in trials for choice in trial.choices}
+    print_choices(console, list(choices.values()), runs=runs_of_choices(trials))
     if dry_run:
         list_trials(trials, console)
         return []
@@ -62,7 +63,7 @@ def run_into(
     records, failures = run_trials(
         trials, console=console, report=report, keep_checkpoints=keep_checkpoints, watchers=watchers
     )
-    console.print(grid(records))
+    show_grid(console, grid(records))
     if failures:
         raise InputError(f"{len(failures)} of {len(trials)} runs failed: {'; '.join(failures)}")
     return finished(records)
@@ -99,7 +100,7 @@ def run_trials(
     if records:
         report(records)
     for number, trial in enumerate(waiting, start=len(trials) - len(waiting) + 1):
-        console.print(Text(f"run {number} of {len(trials)}: {trial.folder.name}", style="bold"))
+        say(console, f"run {number} of {len(trials)}: {trial.folder.name}", style="bold")
         try:
             with naming(trial.folder.name):
                 _train(trial, console, watchers)
@@ -107,7 +108,7 @@ def run_trials(
             if trial.config.train.devices * trial.config.train.nodes > 1:
                 raise  # the other processes may wait for this one forever
             failures.append(str(error))
-            console.print(Text(str(error), style="red"))
+            say(console, str(error), style="red")
         else:
             settle(trial)
             if records:
@@ -125,7 +126,7 @@ def state_of(trial: Trial) -> str:
 
 def list_trials(trials: Sequence[Trial], console: Console) -> None:
     """Print the trials and their state."""
-    table = Table(title=f"{len(trials)} run{'s' * (len(trials) > 1)} in {trials[0].folder.parent}")
+    table = TextTable(title=f"{len(trials)} run{'s' * (len(trials) > 1)} in {trials[0].folder.parent}")
     for column in ("folder", "labeled images", "steps", "state"):
         table.add_column(column, justify="right" if column in ("labeled images", "steps") else "left")
     for trial in trials:
@@ -134,11 +135,8 @@ def list_trials(trials: Sequence[Trial], console: Console) -> None:
 
 
 def _train(trial: Trial, console: Console, watchers: tuple[Watcher, ...]) -> None:
-    def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
     with ProgressBar(console, title=trial.folder.name) as bar:
-        trained = train(trial.config, trial.folder, resume=True, watchers=(bar, *watchers), say=say)
+        trained = train(trial.config, trial.folder, resume=True, watchers=(bar, *watchers), say=partial(say, console))
     if is_main_process():
         write_scores(trial.folder, trained.scores)
 

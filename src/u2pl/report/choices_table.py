@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Iterable, Mapping
 
 from u2pl.auto.choices import Choice, value_text
+from u2pl.report.printing import TextTable
 
 
-def choices_table(choices: Iterable[Choice], *, verbose: bool = False) -> Table | None:
+def choices_table(
+    choices: Iterable[Choice], *, runs: Mapping[str, str] | None = None, verbose: bool = False
+) -> TextTable | None:
     """A row for each key that was `auto` and that the method uses; None without one.
 
-    ``verbose`` adds further reasons, and keys that the method does not use.
+    ``verbose`` adds further reasons, and keys that the method does not use. ``runs`` names the runs of a choice, by its
+    text, if other runs have another one.
     """
     rows = [choice for choice in choices if choice.used or verbose]
     if not rows:
         return None
-    table = Table()
+    table = TextTable()
     table.add_column("setting", no_wrap=True)
-    table.add_column("value", overflow="fold")
-    table.add_column("because", overflow="fold")
+    table.add_column("value")
+    if runs:
+        table.add_column("runs")
+    table.add_column("because")
     for choice in rows:
         because = choice.because
         if verbose:
             because += "".join(f"; {more}" for more in (choice.detail, "" if choice.used else "not used") if more)
         for number, (key, value) in enumerate(choice.values.items()):
-            table.add_row(Text(key), Text(value_text(value)), Text("" if number else because))
+            told = [runs.get(str(choice), "")] if runs else []
+            table.add_row(key, value_text(value), *told, "" if number else because)
     return table

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.table import Table
-from rich.text import Text
-
 from u2pl.data.inspection import Inspection
+from u2pl.report.printing import TextTable
 
 _ONE = ("labeled", "unlabeled", "validation")
 _DOMAINS = ("source", "target", "target validation")
@@ -23,7 +21,7 @@ def data_line(inspection: Inspection, *, domains: bool = False) -> str:
     return f"images (height x width): {', '.join(parts)}"
 
 
-def data_table(inspection: Inspection, classes: Sequence[str], *, domains: bool = False) -> Table:
+def data_table(inspection: Inspection, classes: Sequence[str], *, domains: bool = False) -> TextTable:
     """One row per class, and one for ignored pixels. Kinds of images that do not exist have no column.
 
     With ``domains``, labeled images are of the source domain and validation images of the target domain.
@@ -34,17 +32,17 @@ def data_table(inspection: Inspection, classes: Sequence[str], *, domains: bool 
         shown[labeled] = inspection.labeled_shares, inspection.labeled_images, inspection.labeled_ignored
     if inspection.val:
         shown[validation] = inspection.val_shares, inspection.val_images, inspection.val_ignored
-    table = Table()
-    table.add_column("class", overflow="fold")
+    table = TextTable()
+    table.add_column("class")
     for name in shown:
-        table.add_column(f"{name}\n% of pixels", justify="right")
-        table.add_column("\nimages", justify="right")
+        table.add_column((name, "% of pixels"), justify="right")
+        table.add_column(("", "images"), justify="right")
     if inspection.tagged:
-        table.add_column("tagged\nimages", justify="right")
+        table.add_column(("tagged", "images"), justify="right")
     for label in classes:
         cells = [(f"{100 * shares[label]:.2f}", str(images[label])) for shares, images, _ in shown.values()]
         tagged = [str(inspection.tagged.get(label, ""))] if inspection.tagged else []
-        table.add_row(Text(label), *(cell for pair in cells for cell in pair), *tagged)
+        table.add_row(label, *(cell for pair in cells for cell in pair), *tagged)
     ignored = [(f"{100 * share:.2f}", "") for *_, share in shown.values()]
     table.add_row("(ignored)", *(cell for pair in ignored for cell in pair))
     return table

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 
-from u2pl.report.plot_style import figure_of, look_of, save, tidy
+from u2pl.report.plot_style import figure_of, look_of, save, tidy, wrapped
 
 WIDTH, HEIGHT = 11.0, 3.2  # inches, of a row of two panels
 
@@ -67,7 +67,7 @@ def _draw(axes: Axes, panel: Panel, lines: Sequence[Line]) -> None:
     for number, (name, label) in enumerate(panel.lines.items()):
         steps, values = _points(lines, name)
         if steps:
-            axes.plot(steps, [100 * value for value in values], label=label.replace("$", r"\$"), **look_of(number))
+            axes.plot(steps, [100 * value for value in values], label=wrapped(label), **look_of(number))
     axes.set_title(panel.title, fontsize=10)
     axes.set_ylim(-3, 103)
     axes.set_xlabel("step")

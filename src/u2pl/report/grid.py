@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rich import box
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
+
+from u2pl.printable import printable
+from u2pl.report.printing import TextTable, Words, show
+
+#: What Markdown would read as a sign. An underscore inside a word, and a bracket that no link follows, are none.
+_SIGNS = re.compile(r"[\\`*|<~$]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)")
 
 
 @dataclass(frozen=True)
@@ -22,33 +25,32 @@ class Grid:
     names: int = 1
 
     def markdown(self) -> str:
-        """A table in GitHub's Markdown, with the note below it."""
+        """A table in GitHub's Markdown, with the note below it. Signs in names are escaped."""
         rule = ["---" if column < self.names else "---:" for column in range(len(self.header))]
-        lines = [self.header, rule, *self.rows]
-        text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        header, *rows = (
+            [_SIGNS.sub(r"\\\g<0>", printable(cell)) for cell in line] for line in (self.header, *self.rows)
+        )
+        text = "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *rows))
         return f"{text}\n\n{self.note}\n"
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The table for the terminal. If the terminal is too narrow, numbers take several lines."""
-        table = self._table(lambda cell: cell)
-        if Measurement.get(console, options.update(max_width=10_000), table).maximum > options.max_width:
-            table = self._table(_narrow)
-        yield table
-
-    def _table(self, shape: Callable[[str], str]) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=Text(self.note), caption_justify="left")
+    def table(self, shape: Callable[[str], Words] = str) -> TextTable:
+        """The table to print, with numbers in this shape."""
+        table = TextTable()
         for column, title in enumerate(self.header):
             if column < self.names:
-                table.add_column(Text(title), overflow="fold")
+                table.add_column(title)
             else:
-                table.add_column(Text(shape(title)), justify="right", overflow="fold")
+                table.add_column(shape(title), justify="right")
         for row in self.rows:
-            table.add_row(*map(Text, row[: self.names]), *(Text(shape(cell)) for cell in row[self.names :]))
+            table.add_row(*row[: self.names], *map(shape, row[self.names :]))
         return table
 
 
-def _narrow(cell: str) -> str:
+def show_grid(console: Console, grid: Grid) -> None:
+    """Print the table. If the terminal is too narrow, numbers take several lines."""
+    show(console, grid.table(), narrow=grid.table(_narrow), note=grid.note)
+
+
+def _narrow(cell: str) -> Words:
     """Mean, deviation and remark on separate lines."""
-    return (
-        cell.replace(" ±", "\n±").replace(" (", "\n(").replace(" labels", "\nlabels").replace(" training", "\ntraining")
-    )
+    return tuple(re.sub(r" (?=±|\(|labels|training)", "\n", printable(cell)).split("\n"))

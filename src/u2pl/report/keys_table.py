@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rich.table import Table
-from rich.text import Text
-
 from u2pl.config.reference import Key
+from u2pl.report.printing import Styled, TextTable
 
 
-def keys_table(keys: Iterable[Key]) -> Table:
+def keys_table(keys: Iterable[Key]) -> TextTable:
     """One row per key: its name, whether most runs set it, its default and its meaning."""
-    table = Table()
+    table = TextTable()
     for name in ("key", "for", "default", "meaning"):
-        table.add_column(name, overflow="fold", no_wrap=name == "for")
+        table.add_column(name, no_wrap=name == "for")
     for key in keys:
         default = f"{key.default} or auto" if key.auto else key.default
-        use = Text("everyday", style="bold") if key.everyday else Text("research")
-        table.add_row(Text(key.name), use, Text(default), Text(key.meaning))
+        use = Styled("everyday", "bold") if key.everyday else "research"
+        table.add_row(key.name, use, default, key.meaning)
     return table

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from u2pl.data.classes import Palette
+from u2pl.printable import printable
 from u2pl.structures import IGNORE_INDEX
 
 _IGNORED = (255, 255, 255)
@@ -69,9 +70,17 @@ def save_panels(path: Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[s
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
-        draw.text((column * (width + _GAP) + 2, 1), title, fill="black")
+        draw.text((column * (width + _GAP) + 2, 1), _fitting(draw, title, width), fill="black")
         for line, row in enumerate(rows):
             picture = Image.fromarray(np.ascontiguousarray(row[column].permute(1, 2, 0).numpy()))
             picture = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
             sheet.paste(picture, (column * (width + _GAP), _TITLE + line * (height + _GAP)))
     sheet.save(path)
+
+
+def _fitting(draw: ImageDraw.ImageDraw, title: str, width: int) -> str:
+    """The beginning of a title that fits above its column, in the characters that every font has."""
+    shown = printable(title).encode("ascii", "backslashreplace").decode("ascii")
+    while shown and draw.textlength(shown) > width:
+        shown = shown[:-1]
+    return shown

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import textwrap
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+
+from u2pl.printable import printable
 
 #: Okabe and Ito's colours, which nearly everyone can distinguish; without yellow, which is faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -15,6 +19,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", ":", "-.")
 GRAY = "#666666"
 DPI = 150
+_LINES = 3  # of a name
 MIOU = "validation mIoU (%)"
 
 
@@ -39,9 +44,26 @@ def tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def drawable(text: str) -> str:
+    """A text that matplotlib draws as it is: no formula, no character that the font lacks, no hidden label."""
+    known = _characters()
+    shown = "".join(c if ord(c) in known else c.encode("unicode_escape").decode("ascii") for c in printable(text))
+    shown = shown.replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown  # a legend leaves out labels that begin with it
+
+
 def wrapped(text: str, width: int = 26) -> str:
-    """A long name on several lines. Dollar signs are escaped, so they do not start a formula."""
-    return "\n".join(textwrap.wrap(text, width)).replace("$", r"\$")
+    """A long name on at most a few lines, as :func:`drawable` text."""
+    lines = textwrap.wrap(printable(text), width)
+    if len(lines) > _LINES:
+        lines = [*lines[: _LINES - 1], f"{lines[_LINES - 1][: width - 3]}..."]
+    return "\n".join(map(drawable, lines))
+
+
+@cache
+def _characters() -> frozenset[int]:
+    """The characters of the font of all plots."""
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())
 
 
 def save(figure: Figure, path: Path) -> None:

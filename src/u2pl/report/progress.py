@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from u2pl.engine.evaluate import Scores
+from u2pl.report.printing import progress_bar, say
 
 
 class ProgressBar:
@@ -22,16 +22,7 @@ class ProgressBar:
         self.console, self.title, self.steps = console, title, 0
         self.scores, self.started, self.last_line = "", time.perf_counter(), 0.0
         self.first: int | None = None
-        self.bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[now]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self.bar = progress_bar(console, lambda task: str(task.fields["now"]))
         self.task = self.bar.add_task(title, total=None, now="", visible=False)
 
     def __enter__(self) -> ProgressBar:
@@ -57,11 +48,9 @@ class ProgressBar:
         if not self.console.is_terminal and time.perf_counter() - self.last_line > 30:
             self.last_line = time.perf_counter()
             left = (self.last_line - self.started) * (self.steps - done) / max(1, done - self.first + 10)
-            self.console.print(
-                f"{self.title} {done}/{self.steps} {text}, {left / 60:.0f} min left", highlight=False, soft_wrap=True
-            )
+            say(self.console, f"{self.title} {done}/{self.steps} {text}, {left / 60:.0f} min left")
 
     def evaluated(self, done: int, scores: Mapping[str, Scores]) -> None:
         """Show scores by network, after ``done`` steps."""
         self.scores = "".join(f", {name} {score.miou:.1f} mIoU" for name, score in scores.items())
-        self.console.print(f"{self.title} step {done}{self.scores}", highlight=False, soft_wrap=True)
+        say(self.console, f"{self.title} step {done}{self.scores}")
