@@ -1,50 +1,15 @@
-"""Two processes are played by two threads that wait for each other wherever they exchange sums."""
-
 from __future__ import annotations
 
 import copy
-import threading
-from collections.abc import Callable
 
 import pytest
 import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
+from threads import Exchange, in_threads
 from u2pl.networks.normalization import PooledBatchNorm2d
 from u2pl.networks.shared_batch_norm import SharedBatchNorm2d
-
-
-class Exchange:
-    """Sums the tensors of all threads."""
-
-    def __init__(self, threads: int) -> None:
-        self.barrier = threading.Barrier(threads, timeout=20)
-        self.given: dict[int, Tensor] = {}
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        self.given[threading.get_ident()] = tensor
-        self.barrier.wait()
-        total = torch.stack([self.given[name] for name in sorted(self.given)]).sum(dim=0)
-        self.barrier.wait()
-        return total
-
-
-def in_threads(work: Callable[[int], None], number: int) -> None:
-    errors: list[BaseException] = []
-
-    def guarded(rank: int) -> None:
-        try:
-            work(rank)
-        except BaseException as error:  # noqa: BLE001
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(rank,)) for rank in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors, errors
 
 
 def network(norm: nn.Module) -> nn.Module:
@@ -62,7 +27,7 @@ def test_outputs_gradients_and_statistics_are_those_of_one_process(norm: nn.Modu
     several = [copy.deepcopy(one) for _ in sizes]
     exchange = Exchange(len(sizes))
     for each in several:
-        SharedBatchNorm2d.adopt(each, exchange)
+        SharedBatchNorm2d.adopt(each, exchange.total)
     inputs = [torch.randn(sum(sizes), 3, 5, 6) * 3 + 40 for _ in range(2)]  # the mean is large beside the deviation
     for x in inputs:
         x.requires_grad_()
@@ -70,13 +35,13 @@ def test_outputs_gradients_and_statistics_are_those_of_one_process(norm: nn.Modu
     sum(output.square().sum() for output in outputs).backward()  # type: ignore[union-attr]
 
     parts = [[part.detach().requires_grad_() for part in x.split(sizes)] for x in inputs]
-    found: dict[int, list[Tensor]] = {}
 
-    def work(rank: int) -> None:
-        found[rank] = [several[rank](x[rank]) for x in parts]
-        sum(output.square().sum() for output in found[rank]).backward()  # type: ignore[union-attr]
+    def work(rank: int) -> list[Tensor]:
+        found = [several[rank](x[rank]) for x in parts]
+        sum(output.square().sum() for output in found).backward()  # type: ignore[union-attr]
+        return found
 
-    in_threads(work, len(sizes))
+    found = in_threads(work, len(sizes))
     for step, output in enumerate(outputs):
         ours = torch.cat([found[rank][step] for rank in range(len(sizes))])
         torch.testing.assert_close(ours, output, rtol=1e-5, atol=1e-5)
@@ -94,16 +59,11 @@ def test_a_single_value_in_each_process_is_enough() -> None:
     exchange = Exchange(2)
     norms = [PooledBatchNorm2d(3) for _ in range(2)]
     for each in norms:
-        SharedBatchNorm2d.adopt(each, exchange)
+        SharedBatchNorm2d.adopt(each, exchange.total)
     x = torch.randn(2, 3, 1, 1)
-    outputs: dict[int, Tensor] = {}
-
-    def work(rank: int) -> None:
-        outputs[rank] = norms[rank](x[rank : rank + 1])
-
-    in_threads(work, 2)
+    outputs = in_threads(lambda rank: norms[rank](x[rank : rank + 1]), 2)
     plain = nn.BatchNorm2d(3)
-    torch.testing.assert_close(torch.cat([outputs[0], outputs[1]]), plain(x))
+    torch.testing.assert_close(torch.cat(outputs), plain(x))
     torch.testing.assert_close(norms[1].running_var, plain.running_var)
 
 
@@ -111,7 +71,7 @@ def test_evaluation_and_the_saved_state_are_those_of_torch() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), BatchNormAct2d(4))
     plain(torch.randn(4, 3, 5, 5))
     ours = copy.deepcopy(plain)
-    SharedBatchNorm2d.adopt(ours, Exchange(2))  # would wait forever
+    SharedBatchNorm2d.adopt(ours, Exchange(2).total)  # would wait forever
     x = torch.randn(1, 3, 5, 5)
     torch.testing.assert_close(ours.eval()(x), plain.eval()(x))
     assert ours.state_dict().keys() == plain.state_dict().keys()

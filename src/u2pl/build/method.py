@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,18 @@ from u2pl.config.parts import MIXINGS, SUPERVISED_LOSSES, UNSUPERVISED_LOSSES, W
 from u2pl.config.schema import MethodConfig
 from u2pl.data.photometric import Photometric
 from u2pl.errors import InputError
-from u2pl.methods import U2PL, EmaTeacher, FixMatch, MeanTeacher, Schedule, StrongViews, Supervised, UniMatch, WeakU2PL
+from u2pl.methods import (
+    U2PL,
+    EmaTeacher,
+    FixMatch,
+    MeanTeacher,
+    ReliableShare,
+    Schedule,
+    StrongViews,
+    Supervised,
+    UniMatch,
+    WeakU2PL,
+)
 from u2pl.methods.base import Method
 from u2pl.methods.extras.alignment import AlignPseudoLabels
 from u2pl.methods.extras.class_weights import ClassWeightCorrection
@@ -38,10 +48,9 @@ from u2pl.pixels import (
 )
 from u2pl.pixels.cam import PixelAdaptiveRefinement
 from u2pl.pixels.contrast import Gather
-from u2pl.pixels.losses import rarity_weight
+from u2pl.pixels.losses import CrossEntropy, rarity_weight
 from u2pl.pixels.negative_keys import NegativeKeys
-
-Sum = Callable[[Tensor], Tensor]
+from u2pl.structures import Reduce
 
 
 def build_method(
@@ -52,7 +61,7 @@ def build_method(
     embedding_dim: int,
     class_share: Tensor | None = None,
     gather: Gather | None = None,
-    total: Sum | None = None,
+    total: Reduce | None = None,
     processes: int = 1,
 ) -> Method:
     """Build the method for a freshly built student.
@@ -63,30 +72,51 @@ def build_method(
         total: sums a tensor over all processes.
         processes: their number.
     """
-    supervised_loss = build_choice(method.supervised_loss, SUPERVISED_LOSSES, "method.supervised_loss")
+    average = None if total is None else average_of(total, processes)
+    shared = {"average": average, "total": total}
+    supervised_loss = build_choice(method.supervised_loss, SUPERVISED_LOSSES, "method.supervised_loss", shared)
     if method.name == "supervised":
         return Supervised(supervised_loss=supervised_loss)
     mix = build_strong_views(method, num_classes, total)
     if method.name in ("fixmatch", "unimatch"):
         consistency = FixMatch if method.name == "fixmatch" else UniMatch
-        return consistency(threshold=method.threshold, mix=mix, supervised_loss=supervised_loss)
+        return consistency(
+            threshold=method.threshold,
+            mix=mix,
+            supervised_loss=supervised_loss,
+            unsupervised_loss=CrossEntropy(average),
+            weighting=ReliableShare(average),
+        )
     contrast, prototypes = None, build_prototypes(method, num_classes, embedding_dim, total)
     if method.trains_embeddings:
         contrast = build_contrast(method, num_classes, embedding_dim, gather, processes, prototypes)
     parts: dict[str, Any] = {
         "mix": mix,
-        "reliability": Reliability(**dict(method.reliability)),
+        "reliability": Reliability(**dict(method.reliability), total=total),
         "schedule": Schedule(**dict(method.schedule)),
-        "weighting": build_choice(method.weighting, WEIGHTINGS, "method.weighting"),
+        "weighting": build_choice(method.weighting, WEIGHTINGS, "method.weighting", shared),
         "supervised_loss": supervised_loss,
-        "unsupervised_loss": build_choice(method.unsupervised_loss, UNSUPERVISED_LOSSES, "method.unsupervised_loss"),
+        "unsupervised_loss": build_choice(
+            method.unsupervised_loss, UNSUPERVISED_LOSSES, "method.unsupervised_loss", shared
+        ),
         "refiners": build_refiners(method, num_classes, class_share, prototypes, total),
     }
-    parts["further_losses"] = build_further_losses(method, num_classes, parts["weighting"], parts["unsupervised_loss"])
+    parts["further_losses"] = build_further_losses(
+        method, num_classes, parts["weighting"], parts["unsupervised_loss"], average
+    )
     teacher = EmaTeacher(network, **dict(method.teacher))
     if method.kind.uses_tags:
         return build_weak(method, teacher, contrast, parts)
     return MeanTeacher(teacher, **parts) if contrast is None else U2PL(teacher, contrast=contrast, **parts)
+
+
+def average_of(total: Reduce, processes: int) -> Reduce:
+    """A function that averages a tensor over processes, from one that sums it."""
+
+    def average(tensor: Tensor) -> Tensor:
+        return total(tensor) / processes
+
+    return average
 
 
 def build_weak(
@@ -99,7 +129,7 @@ def build_weak(
     return WeakU2PL(U2PL(teacher, contrast=contrast, **parts), seeding=seeding, seed_refiners=seed_refiners)
 
 
-def build_strong_views(method: MethodConfig, num_classes: int, total: Sum | None = None) -> StrongViews:
+def build_strong_views(method: MethodConfig, num_classes: int, total: Reduce | None = None) -> StrongViews:
     """How strong views are mixed. Raises InputError if the method cannot use the mixing."""
     name = method.mixing.name
     if name == "ael" and not method.kind.has_teacher:
@@ -119,7 +149,7 @@ def build_refiners(
     num_classes: int,
     class_share: Tensor | None,
     prototypes: Prototypes | None,
-    total: Sum | None,
+    total: Reduce | None,
 ) -> list[Refiner]:
     """The refiners of the teacher's output, in the order in which they apply."""
     refiners: list[Refiner] = []
@@ -137,16 +167,16 @@ def build_refiners(
 
 
 def build_further_losses(
-    method: MethodConfig, num_classes: int, weighting: Any, unsupervised_loss: Any
+    method: MethodConfig, num_classes: int, weighting: Any, unsupervised_loss: Any, average: Reduce | None = None
 ) -> list[FurtherLoss]:
     """Losses that are not in the paper."""
     losses: list[FurtherLoss] = []
     if method.kind.uses_tags:
-        losses.append(ClassificationLoss())
+        losses.append(ClassificationLoss(average))
     if method.feature_dropout:
         losses.append(FeatureDropoutLoss(weighting, unsupervised_loss))
     if method.loss_weights.negative > 0:
-        losses.append(NegativeLearningLoss(NegativeLearning(build_negative_keys(method, num_classes))))
+        losses.append(NegativeLearningLoss(NegativeLearning(build_negative_keys(method, num_classes), average)))
     return losses
 
 
@@ -162,7 +192,7 @@ def build_negative_keys(method: MethodConfig, num_classes: int) -> NegativeKeys:
 
 
 def build_prototypes(
-    method: MethodConfig, num_classes: int, embedding_dim: int, total: Sum | None = None
+    method: MethodConfig, num_classes: int, embedding_dim: int, total: Reduce | None = None
 ) -> Prototypes | None:
     """Running class centres for the positives or for denoising; None if neither uses them."""
     if not method.trains_embeddings or (method.prototypes is None and method.denoising is None):

@@ -24,7 +24,7 @@ from u2pl.pixels import (
     UnreliableContrast,
 )
 from u2pl.pixels.cam import PixelAdaptiveRefinement
-from u2pl.pixels.losses import BalancedCrossEntropy, OhemCrossEntropy, SymmetricCrossEntropy, cross_entropy
+from u2pl.pixels.losses import BalancedCrossEntropy, CrossEntropy, OhemCrossEntropy, SymmetricCrossEntropy
 from u2pl.pixels.negative_keys import NegativeKeys
 
 Parts = dict[str, Callable[..., Any]]  #: the parts that a section can build, by its ``name``
@@ -37,12 +37,12 @@ MIXINGS: Parts = {
     "none": NoMixing,
 }
 SUPERVISED_LOSSES: Parts = {
-    "cross_entropy": cross_entropy,
+    "cross_entropy": CrossEntropy,
     "ohem": OhemCrossEntropy,
     "balanced": BalancedCrossEntropy,
 }
 UNSUPERVISED_LOSSES: Parts = {
-    "cross_entropy": cross_entropy,
+    "cross_entropy": CrossEntropy,
     "balanced": BalancedCrossEntropy,
     "symmetric": SymmetricCrossEntropy,
 }

@@ -9,7 +9,7 @@ from u2pl.methods.base import Method, PixelLoss, supervised_losses
 from u2pl.methods.diagnosis import pseudo_label_counts
 from u2pl.methods.passes import Network, student_pass, teacher_pass
 from u2pl.methods.strong_views import StrongViews
-from u2pl.methods.weighting import ReliableShare
+from u2pl.methods.weighting import ReliableShare, Weighting
 from u2pl.pixels.losses import cross_entropy
 from u2pl.pixels.reliability import ConfidenceThreshold
 from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel, SegmentationOutput
@@ -25,6 +25,8 @@ class FixMatch(Method):
         threshold: smallest confidence of a pseudo-label that trains.
         mix: makes the strong views; default: CutMix.
         supervised_loss: L_s.
+        unsupervised_loss: L_u, before its weight.
+        weighting: weight of pseudo-labels; default: the share of reliable pixels.
     """
 
     semi_supervised = True
@@ -35,11 +37,13 @@ class FixMatch(Method):
         threshold: float = 0.95,
         mix: StrongViews | None = None,
         supervised_loss: PixelLoss = cross_entropy,
+        unsupervised_loss: PixelLoss = cross_entropy,
+        weighting: Weighting = ReliableShare(),
     ) -> None:
         super().__init__()
         self.reliability = ConfidenceThreshold(threshold)
         self.mix = StrongViews() if mix is None else mix
-        self.label_loss, self.weighting = supervised_loss, ReliableShare()
+        self.label_loss, self.pseudo_label_loss, self.weighting = supervised_loss, unsupervised_loss, weighting
 
     def forward(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Returns ``supervised``, ``unsupervised`` and, with an auxiliary head, ``auxiliary``."""
@@ -61,7 +65,7 @@ class FixMatch(Method):
     def unsupervised_loss(self, logits: Tensor, pseudo: PseudoLabel) -> Tensor:
         """Cross-entropy over reliable pixels, divided by the number of all valid ones: few pixels weigh little."""
         nothing = torch.full_like(pseudo.label, IGNORE_INDEX)
-        return self.weighting(cross_entropy, logits, pseudo, known=nothing, predicted=pseudo)
+        return self.weighting(self.pseudo_label_loss, logits, pseudo, known=nothing, predicted=pseudo)
 
     @torch.no_grad()
     def diagnose(self, student: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:

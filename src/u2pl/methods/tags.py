@@ -12,7 +12,7 @@ from u2pl.methods.parts import FurtherLoss, Refiner, Step
 from u2pl.methods.strong_views import MixedViews
 from u2pl.pixels.adaptive_mixing import class_pixels
 from u2pl.pixels.cam import multi_label_loss, tag_scores
-from u2pl.structures import IGNORE_INDEX, Batch, SegmentationOutput
+from u2pl.structures import IGNORE_INDEX, Batch, Reduce, SegmentationOutput
 
 _NEVER = -1e4  # a logit with probability zero in every precision; its product with zero is zero
 
@@ -35,9 +35,17 @@ class LimitToTags(Refiner):
 
 
 class ClassificationLoss(FurtherLoss):
-    """Adds ``classification``: the multi-label loss of all unmixed images by their tags, from the first step on."""
+    """Adds ``classification``: the multi-label loss of all unmixed images by their tags, from the first step on.
+
+    Args:
+        average: averages a tensor over processes, whose images then count together; None: there is one.
+    """
 
     in_warmup = True
+
+    def __init__(self, average: Reduce | None = None) -> None:
+        super().__init__()
+        self.average = average
 
     def forward(self, losses: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         """The losses with ``classification``. The tags of a labeled crop come from its label."""
@@ -49,7 +57,7 @@ class ClassificationLoss(FurtherLoss):
         valid = torch.ones_like(batch.label[-len(tags) :], dtype=torch.bool) if batch.valid is None else batch.valid
         scores = tag_scores(activation, torch.cat((label != IGNORE_INDEX, valid)))
         tags, tagged = torch.cat((present, tags)), torch.cat((present.any(dim=1), tagged))
-        return losses | {"classification": multi_label_loss(scores, tags[:, 1:], tagged)}
+        return losses | {"classification": multi_label_loss(scores, tags[:, 1:], tagged, self.average)}
 
 
 def tags_of(batch: Batch) -> tuple[Tensor, Tensor]:

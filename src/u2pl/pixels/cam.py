@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from annotated_types import Interval
 from torch import Tensor
 
-from u2pl.structures import IGNORE_INDEX
+from u2pl.pixels.losses import divisor
+from u2pl.structures import IGNORE_INDEX, Reduce
 
 _EPSILON = 1e-5
 
@@ -33,13 +34,14 @@ def tag_scores(activation: Tensor, valid: Tensor | None = None) -> Tensor:
     return (activation * share).sum(dim=(2, 3)) / share.sum(dim=(2, 3)).clamp(min=_EPSILON)
 
 
-def multi_label_loss(scores: Tensor, tags: Tensor, tagged: Tensor) -> Tensor:
+def multi_label_loss(scores: Tensor, tags: Tensor, tagged: Tensor, average: Reduce | None = None) -> Tensor:
     """Multi-label soft-margin loss of scores (B, K) and (B, K) bool tags.
 
-    The mean is over the images that are ``tagged`` (B,). Without one, the loss is zero.
+    The mean is over the images that are ``tagged`` (B,), in all processes if ``average`` averages a tensor over them.
+    Without one, the loss is zero.
     """
     loss = F.multilabel_soft_margin_loss(scores.float(), tags.float(), reduction="none")
-    return (loss * tagged).sum() / tagged.sum().clamp(min=1)
+    return (loss * tagged).sum() / divisor(tagged.sum(), average)
 
 
 def normalized_maps(activation: Tensor, tags: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from u2pl.pixels.losses import divisor
 from u2pl.pixels.negative_keys import NegativeKeys
+from u2pl.structures import Reduce
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +18,14 @@ class NegativeLearning:
 
     This is U2PL's idea applied to logits. The loss for complementary labels is from NLNL (Kim et al. 2019, arXiv
     1908.07387).
+
+    Args:
+        negative_keys: selects the negative classes of a pixel.
+        average: averages a tensor over processes, whose pixels then count together; None: there is one.
     """
 
     negative_keys: NegativeKeys = NegativeKeys()
+    average: Reduce | None = None
 
     def __call__(self, logits: Tensor, rank: Tensor, unreliable: Tensor) -> Tensor:
         """Scalar loss. Without an unreliable pixel it is zero, still connected to the graph.
@@ -29,7 +36,7 @@ class NegativeLearning:
             unreliable: (B, h, w) bool.
         """
         unlikely = self.negative_keys.unlikely(rank, unreliable)
-        return -log_complement(logits).where(unlikely, 0.0).sum() / unlikely.sum().clamp(min=1)
+        return -log_complement(logits).where(unlikely, 0.0).sum() / divisor(unlikely.sum(), self.average)
 
 
 def log_complement(logits: Tensor) -> Tensor:
