@@ -13,7 +13,7 @@ _TAIL = 300  # the end of a long message stays: it says what to do
 class InputError(Exception):
     """Bad input. The message is one line: the file or key, what is wrong, and the remedy.
 
-    Values that come from outside may be long or hold control characters; neither reaches the terminal.
+    Values that come from outside may be long: the message leaves out their middle.
     """
 
     def __init__(self, message: object = "") -> None:
@@ -32,11 +32,6 @@ def quoted(value: object) -> str:
 
 
 def _one_line(message: str) -> str:
-    """The message in one line of printable text, without the middle of what is very long."""
-    text = "".join(_shown(character) for character in " ".join(message.split()))
-    text = re.sub(rf"\S{{{_WORD},}}", lambda word: f"{word[0][:60]}...{word[0][-20:]}", text)
+    """The message in one line, without the middle of what is very long."""
+    text = re.sub(rf"\S{{{_WORD},}}", lambda word: f"{word[0][:60]}...{word[0][-20:]}", " ".join(message.split()))
     return text if len(text) <= _MESSAGE else f"{text[: _MESSAGE - _TAIL]} ... {text[-_TAIL:]}"
-
-
-def _shown(character: str) -> str:
-    return character if character.isprintable() else ascii(character)[1:-1]

@@ -120,12 +120,12 @@ def test_a_file_of_some_keys_keeps_the_other_defaults(tmp_path: Path) -> None:
         ("train.crop_size=[32, 32, 32]", ("train.crop_size: should have at most 2 items, not [32, 32, 32]",)),
         ("evaluation.scales=[]", ("evaluation.scales: should have at least 1 item, not []",)),
         ("network.std=[1, 1]", ("network.std: should have at least 3 items, not [1, 1]",)),
-        ("network.std=[1, 0, 1]", ("network.std: should be greater than 0, not 0",)),
+        ("network.std=[1, 0, 1]", ("network.std: should be greater than or equal to 0.001, not 0",)),
         ("train.steps=true", ("train.steps: ", "not True")),
         ("train.lr=yes", ("train.lr: ", "not True")),
         ("seed=true", ("seed: ", "not True")),
         ("method.strong_views.number=true", ("method.strong_views.number: ", "not True")),
-        ("train.scale_range=[2, 1]", ("train.scale_range: should be two positive numbers, the smaller first",)),
+        ("train.scale_range=[2, 1]", ("train.scale_range: should be two numbers from 0.01 to 100, the smaller first",)),
         ("train.scale_range=[0, 1]", ("train.scale_range",)),
         ("train.optimizer=adam", ("train.optimizer: should be 'sgd' or 'adamw', not 'adam'",)),
         ("data.classes=[1, 2]", ("data.classes: should be a valid string, not 1",)),
@@ -152,7 +152,7 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
     assert "binary.yaml" in error(source=tmp_path / "binary.yaml")
     (tmp_path / "odd.yaml").write_text("1: 2\n")
-    assert "unknown key 1" in error(source=tmp_path / "odd.yaml")
+    assert "line 1: the key 1 is not a name" in error(source=tmp_path / "odd.yaml")
     (tmp_path / "none.yaml").write_text("trian:\n")
     assert error(source=tmp_path / "none.yaml").startswith("unknown key trian")
 

@@ -62,7 +62,7 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path, text, words):
 def test_a_file_that_is_no_text(tmp_path):
     path = tmp_path / "m.csv"
     path.write_bytes("source,target\ncafé,x".encode("latin-1"))
-    with pytest.raises(InputError, match=r"m\.csv cannot be read; give a csv file in UTF-8"):
+    with pytest.raises(InputError, match=r"m\.csv, line 2: cannot be read .it is not text in UTF-8.; give a csv file"):
         read_mapping(path, SOURCE, TARGET)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 from u2pl.data.files import INVALID
-from u2pl.errors import InputError
+from u2pl.data.text import read_rows
+from u2pl.errors import InputError, quoted
 from u2pl.structures import IGNORE_INDEX
 
 #: 256 entries: mask value -> class index, IGNORE_INDEX, or INVALID.
@@ -44,7 +44,9 @@ def read_mapping(path: Path, source: Sequence[str], target: Sequence[str]) -> di
     for number, (name, meaning) in _rows(path):
         for value, known, whose in ((name, source, "source"), (meaning, target, "target")):
             if value not in known and (value or whose == "source"):
-                raise InputError(f"{path}, line {number}: {value!r} is no class of the {whose}{_hint(value, known)}")
+                raise InputError(
+                    f"{path}, line {number}: {quoted(value)} is no class of the {whose}{_hint(value, known)}"
+                )
         if name in lines and mapping.get(name, "") != meaning:
             raise InputError(f"{path}, line {number}: {name!r} has another target in line {lines[name]}; keep one")
         lines.setdefault(name, number)
@@ -70,14 +72,8 @@ def compose(first: Lookup | None, second: Lookup | None) -> Lookup | None:
 
 def _rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
     """Line number, source and target of each row."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"data.source.mapping: {path} cannot be read; give a csv file in UTF-8") from error
-    head = next((line for line in lines if line.strip()), "")
-    delimiter = max(",;\t", key=head.count)
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-    rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)]
+    give = "give a csv file in UTF-8 as data.source.mapping"
+    rows = read_rows(path, give=give, delimiter=lambda head: max(",;\t", key=head.count))
     names = [cell.lower() for cell in rows[0][1]] if rows else []
     missing = [column for column in COLUMNS if column not in names]
     if missing:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from u2pl.data.files import INVALID
-from u2pl.errors import InputError
+from u2pl.data.text import check_name, read_lines
+from u2pl.errors import InputError, quoted
 from u2pl.structures import IGNORE_INDEX
 
 Palette = tuple[tuple[int, int, int], ...]
@@ -14,20 +15,20 @@ Palette = tuple[tuple[int, int, int], ...]
 
 def read_classes(path: Path) -> tuple[str, ...]:
     """Read class names, one per line. BOM, CRLF and blank lines are allowed. Raises InputError naming the file."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read; write one class name per line in UTF-8") from error
-    names = tuple(line.strip() for line in lines if line.strip())
+    lines = list(enumerate(read_lines(path, give="write one class name per line in UTF-8"), start=1))
+    names = tuple(line for _, line in lines if line)
     if not names:
         raise InputError(f"{path} names no class; write one class name per line")
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{path} names the class {name!r} more than once; make the names unique")
+    if len(names) == 1 and any(mark in names[0] for mark in ",;\t"):
+        raise InputError(f"{path} has one line, {quoted(names[0])}; write one class name per line")
     if len(names) > IGNORE_INDEX:
         raise InputError(
             f"{path} names {len(names)} classes; at most {IGNORE_INDEX} are possible ({IGNORE_INDEX} is ignored)"
         )
+    for number, name in lines:
+        check_name(name, f"{path}, line {number}")
+        if name and names.count(name) > 1:
+            raise InputError(f"{path} names the class {name!r} more than once; make the names unique")
     return names
 
 
@@ -44,7 +45,7 @@ def keep(known: Sequence[str], kept: Sequence[str] | None) -> tuple[tuple[str, .
     lookup = [IGNORE_INDEX if value < len(known) else INVALID for value in range(IGNORE_INDEX)] + [IGNORE_INDEX]
     for index, name in enumerate(kept):
         if name not in known:
-            raise InputError(f"classes: {name!r} is not a class of this data set; known are {', '.join(known)}")
+            raise InputError(f"classes: {quoted(name)} is not a class of this data set; known are {', '.join(known)}")
         if list(kept).count(name) > 1:
             raise InputError(f"classes: {name!r} is named more than once; name each class once")
         lookup[list(known).index(name)] = index

@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from u2pl.data.files import FileSample
+from u2pl.data.text import read_lines
 from u2pl.errors import InputError
+from u2pl.paths import is_file, is_folder, usable
 
 #: None: all images with a mask; int: a count; float: a fraction in (0, 1]; a path: a split file; False: none, and no
 #: training mask is read (for a target domain).
@@ -33,10 +35,10 @@ def read_split(path: str | Path) -> list[str]:
     dropped. BOM, CRLF and blank lines are allowed. Raises InputError if the file is missing or empty.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"split file {path} cannot be read; give a text file with one image id per line") from error
-    ids = list(dict.fromkeys(_image_column(line.strip()) for line in lines if line.strip()))
+        lines = read_lines(Path(path), give="give a text file with one image id per line")
+    except InputError as error:
+        raise InputError(f"split file {error}") from error
+    ids = list(dict.fromkeys(_image_column(line) for line in lines if line))
     if not ids:
         raise InputError(f"split file {path} is empty; write one image id per line")
     return ids
@@ -102,15 +104,16 @@ class Pool:
 
     def find(self, path: str | Path) -> Path | None:
         """The split file that ``path`` refers to, or None."""
-        candidates = [Path(path).expanduser(), *(folder / path for folder in self.folders)]
-        return next((candidate for candidate in candidates if candidate.is_file()), None)
+        candidates = [usable(path), *(folder / path for folder in self.folders)]
+        return next((candidate for candidate in candidates if is_file(candidate)), None)
 
     def listed(self, path: str | Path, *, key: str, masks: bool) -> list[str]:
         """Names listed in a split file. Raises InputError for ids that are absent or ambiguous, and for images without
         a mask if ``masks`` is set."""
         file = self.find(path)
         if file is None:
-            raise InputError(f"{key}: there is no split file {path}; {_remedy(Path(path))}")
+            other = is_folder(usable(path)) and " (it is a folder)"
+            raise InputError(f"{key}: there is no split file {path}{other or ''}; {_remedy(Path(path))}")
         matches = {identifier: self.match(identifier, file) for identifier in read_split(file)}
         absent = [identifier for identifier, name in matches.items() if name is None]
         if absent:
@@ -210,4 +213,4 @@ def _strip_suffix(name: str) -> str:
 
 
 def _fingerprint(seed: int, name: str) -> bytes:
-    return hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
+    return hashlib.blake2b(f"{seed}/{name}".encode(errors="surrogateescape"), digest_size=8).digest()

@@ -5,7 +5,6 @@ They are read from a CSV file or from the ``Annotations`` of PASCAL VOC. For exp
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +15,11 @@ from xml.etree import ElementTree
 
 from u2pl.data.files import FileSample
 from u2pl.data.splits import Pool, some
-from u2pl.errors import InputError
+from u2pl.data.text import read_rows
+from u2pl.errors import InputError, quoted
+from u2pl.paths import is_folder, read_bytes, usable
 
+_LARGEST_ANNOTATION = 2**24  # bytes
 _HEADINGS = ("image", "images", "name", "file", "filename", "id")
 
 
@@ -42,8 +44,12 @@ def tagged(
     if str(tags) == "masks":
         return _of_masks(pool, names), ()
     source = _find(str(tags), pool)
-    if source.is_dir():
+    if is_folder(source):
         read = {name: read_annotation(path) for name in names if (path := source / f"{name}.xml").exists()}
+        if names and not read:
+            raise InputError(
+                f"data.tags: {source} holds no {names[0]}.xml and none of another image; give a folder of them"
+            )
         shown = {name: classes for name, classes in read.items() if classes}
     else:
         shown = read_csv(source, pool)
@@ -68,15 +74,8 @@ def read_csv(path: Path, pool: Pool) -> dict[str, frozenset[str]]:
     column. Columns are separated by ``,``, ``;`` or tabs. A header ``image,tags``, BOM, CRLF and blank lines are
     allowed. Several rows of an image add up. Raises InputError if the file cannot be read or names an absent image.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        first = re.search(r"[,;\t]", text)
-        rows = list(csv.reader(text.splitlines(), delimiter=first[0] if first else ","))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"data.tags: {path} cannot be read; give a csv in UTF-8 with the columns image,tags"
-        ) from error
-    rows = [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
+    give = "give a csv in UTF-8 with the columns image,tags as data.tags"
+    rows = [cells for _, cells in read_rows(path, give=give, delimiter=_delimiter)]
     if rows and rows[0][0].lower() in _HEADINGS:
         del rows[0]
     if not rows:
@@ -99,13 +98,27 @@ def read_csv(path: Path, pool: Pool) -> dict[str, frozenset[str]]:
     return shown
 
 
+def _delimiter(head: str) -> str:
+    first = re.search(r"[,;\t]", head)
+    return first[0] if first else ","
+
+
+class _Annotation(ElementTree.TreeBuilder):
+    """Refuses entities, which make gigabytes of text out of a few lines. Annotations have none."""
+
+    def doctype(self, name: str, public: str | None, system: str | None) -> None:
+        raise ValueError("it has a DOCTYPE")
+
+
 def read_annotation(path: Path) -> frozenset[str]:
     """Class names of the objects in a PASCAL VOC annotation. Raises InputError naming the file."""
+    data = read_bytes(path, give="replace or remove the file", largest=_LARGEST_ANNOTATION)
     try:
-        names = ElementTree.parse(path).getroot().iterfind("object/name")
-    except (OSError, ElementTree.ParseError) as error:
-        raise InputError(f"data.tags: {path} cannot be read; replace or remove the file") from error
-    return frozenset((name.text or "").strip() for name in names) - {""}
+        root = ElementTree.fromstring(data, ElementTree.XMLParser(target=_Annotation()))
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        why = "it has a DOCTYPE" if type(error) is ValueError else "it is no XML"
+        raise InputError(f"data.tags: {path} cannot be read ({why}); replace or remove the file") from error
+    return frozenset((name.text or "").strip() for name in root.iterfind("object/name")) - {""}
 
 
 def _of_masks(pool: Pool, names: Sequence[str]) -> list[FileSample]:
@@ -117,7 +130,7 @@ def _of_masks(pool: Pool, names: Sequence[str]) -> list[FileSample]:
 
 def _find(tags: str, pool: Pool) -> Path:
     """The file or folder that ``data.tags`` refers to."""
-    places = [pool.root / "Annotations"] if tags == "xml" else [Path(tags).expanduser(), pool.root / tags]
+    places = [pool.root / "Annotations"] if tags == "xml" else [usable(tags, "data.tags:"), pool.root / tags]
     found = next((place for place in places if place.exists()), None)
     if found is None:
         raise InputError(f"data.tags: there is no {places[-1]}; give a csv with the columns image,tags, xml, or masks")
@@ -128,7 +141,7 @@ def _find(tags: str, pool: Pool) -> Path:
 
 def _refuse_unknown(classes: frozenset[str], known: Sequence[str], source: Path, image: str) -> None:
     for name in sorted(classes - set(known)):
-        raise InputError(f"data.tags: {source} tags {image} with {name!r}, {no_class(name, known)}")
+        raise InputError(f"data.tags: {source} tags {image} with {quoted(name)}, {no_class(name, known)}")
 
 
 def no_class(name: str, known: Sequence[str]) -> str:
