@@ -21,6 +21,7 @@ from u2pl.data.source import DataSource
 from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
 from u2pl.engine.diagnose import Diagnosis
 from u2pl.errors import InputError
+from u2pl.paths import is_file, usable
 from u2pl.structures import Batch
 
 _DIAGNOSIS_STREAM = 5  # keeps its batches apart from those of training
@@ -89,8 +90,8 @@ def _part(options: dict[str, Any], section: str, seed: int) -> DataSource:
 
 def _find_mapping(path: str, *roots: str | None) -> Path:
     """The mapping file, by its path from the working directory or from either data set."""
-    places = [Path(path).expanduser(), *(Path(root).expanduser() / path for root in roots if root is not None)]
-    found = next((place for place in places if place.is_file()), None)
+    places = [usable(path), *(usable(root) / path for root in roots if root is not None)]
+    found = next((place for place in places if is_file(place)), None)
     if found is None:
         raise InputError(
             f"data.source.mapping: there is no file {path}; write a csv with the header source,target and a line "

@@ -53,7 +53,7 @@ Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator
 
 def _possible(value: Any) -> Any:
     if isinstance(value, str) and (why := unusable(value)):
-        raise ValueError(f"the path of a file or folder; this one {why}")
+        raise ValueError(f"a path that can exist (this one {why})")
     return value
 
 

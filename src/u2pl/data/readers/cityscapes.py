@@ -11,6 +11,7 @@ from u2pl.data.files import INVALID, FileSample
 from u2pl.data.source import DataSource
 from u2pl.data.splits import Labeled, Pool, refuse_overlap
 from u2pl.errors import InputError
+from u2pl.paths import usable
 from u2pl.structures import IGNORE_INDEX
 
 CLASSES = (
@@ -59,7 +60,7 @@ def cityscapes(
 
     Raises InputError naming the file or key if the data set cannot be used.
     """
-    root = Path(root).expanduser()
+    root = usable(root, "root:")
     images = sorted((root / "leftImg8bit").glob(f"*/*/*{_ENDING}.png"))
     if not images:
         raise InputError(f"{root / 'leftImg8bit'} holds no <set>/<city>/*{_ENDING}.png; correct the root")

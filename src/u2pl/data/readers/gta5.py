@@ -11,6 +11,7 @@ from u2pl.data.readers.cityscapes import CLASSES, LABEL_ID_LOOKUP
 from u2pl.data.readers.synthetic import read_synthetic
 from u2pl.data.source import DataSource
 from u2pl.data.splits import Labeled
+from u2pl.paths import usable
 from u2pl.structures import IGNORE_INDEX
 
 _LICENCE_PLATE = 34  # label id here; Cityscapes has -1, stored as 255
@@ -50,7 +51,7 @@ def gta5(
         return FileSample(name, image, mask, num_classes, compose(_LOOKUP, lookup), scale)
 
     return read_synthetic(
-        root=Path(root).expanduser(),
+        root=usable(root, "root:"),
         images="images",
         masks="labels",
         sample=sample,

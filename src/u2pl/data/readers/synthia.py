@@ -18,6 +18,7 @@ from u2pl.data.readers.synthetic import read_synthetic
 from u2pl.data.source import DataSource
 from u2pl.data.splits import Labeled
 from u2pl.errors import InputError
+from u2pl.paths import usable
 from u2pl.structures import IGNORE_INDEX
 
 _ABSENT = ("terrain", "truck", "train")  # in no image
@@ -88,7 +89,7 @@ def synthia(
     def sample(name: str, image: Path, mask: Path | None, num_classes: int, lookup: Lookup | None) -> FileSample:
         return SynthiaSample(name, image, mask, num_classes, compose(_LOOKUP, lookup), scale)
 
-    root = Path(root).expanduser()
+    root = usable(root, "root:")
     if (root / "GT" / "COLOR").is_dir() and not (root / "GT" / "LABELS").is_dir():
         raise InputError(f"{root / 'GT'} holds COLOR but not LABELS; the masks are those of GT/LABELS")
     return read_synthetic(
