@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
 
 from u2pl.data.files import FileSample
 from u2pl.data.splits import IMAGE_SUFFIXES, is_image
@@ -18,6 +17,7 @@ from u2pl.engine.machine import make_fabric
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
 from u2pl.report.pictures import overlay, save_image, save_mask
+from u2pl.report.printing import track
 
 
 def predict_files(
@@ -44,12 +44,11 @@ def predict_files(
         device = make_fabric(accelerator="auto", devices=1, nodes=1, precision="fp32").device
     predictor = Predictor.load(run, weights=weights, device=device)
     samples = [FileSample(stem, path, None, len(predictor.classes)) for stem, path in targets.items()]
-    hidden = not console.is_terminal
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         read = threads.map(_decode, samples)
-        for _ in track(read, "reading", total=len(samples), console=console, disable=hidden):
+        for _ in track(read, "reading", total=len(samples), console=console):
             pass
-    for sample in track(samples, "predicting", console=console, disable=hidden):
+    for sample in track(samples, "predicting", total=len(samples), console=console):
         stem, image = sample.name, sample.image()
         prediction = predictor(image)
         mask_path, overlay_path = _written(stem, out)

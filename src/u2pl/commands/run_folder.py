@@ -22,7 +22,9 @@ _PICTURES = 6
 
 
 def check_folder(out: Path, config: Config, *, resume: bool) -> None:
-    """Raise InputError if the folder holds a run that should not, or cannot, be resumed."""
+    """Raise InputError if the folder holds a run that should not, or cannot, be resumed, or cannot hold a run."""
+    if any("\ud800" <= character <= "\udfff" for character in str(out)):  # TensorBoard writes no such folder
+        raise InputError(f"--out {out}: its name is not UTF-8; choose another")
     saved = out / "config.yaml"
     if saved.exists():
         if not resume:

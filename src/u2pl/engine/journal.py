@@ -9,6 +9,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from u2pl.engine.checkpoint import write_text_atomically
+from u2pl.printable import printable
 
 
 class Journal:
@@ -31,7 +32,7 @@ class Journal:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         for name, value in metrics.items():
             if value is not None:
-                self.writer.add_scalar(name, value, step)
+                self.writer.add_scalar(printable(name), value, step)
 
     def close(self) -> None:
         """Flush the curves."""

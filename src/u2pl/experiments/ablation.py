@@ -75,7 +75,7 @@ def plan_ablation(
         chosen = []
         for seed in dict.fromkeys(seeds or (planner.shared.seed,)):
             trial = planner.trial((name, str(seed)), overrides, seed=seed, baseline=name == REFERENCE)
-            content = trial.config.model_dump_json(exclude={"train": {"epochs"}})  # the steps contain them
+            content = str(trial.config.model_dump(exclude={"train": {"epochs"}}))  # the steps contain them
             chosen.append(known.setdefault(content, trial))
         return tuple(chosen)
 

@@ -126,7 +126,7 @@ class Planner:
         return config, tuple(replace(choice, detail="") for choice in choices if set(choice.values) <= set(self.alike))
 
     def _source(self, config: Config) -> DataSource:
-        key = f"{config.data.model_dump_json()} {config.seed}"
+        key = f"{config.data.model_dump()} {config.seed}"
         if key not in self._sources:
             self._sources[key] = build_source(config.data, seed=config.seed)
         return self._sources[key]

@@ -80,7 +80,7 @@ def save_panels(path: Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[s
 
 def _fitting(draw: ImageDraw.ImageDraw, title: str, width: int) -> str:
     """The beginning of a title that fits above its column, in the characters that every font has."""
-    shown = printable(title).encode("ascii", "backslashreplace").decode("ascii")
+    shown = printable(title).encode("ascii", "backslashreplace").decode("ascii")[:width]
     while shown and draw.textlength(shown) > width:
         shown = shown[:-1]
     return shown
