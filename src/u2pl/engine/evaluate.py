@@ -82,5 +82,5 @@ def confusion_matrix(num_classes: int) -> MulticlassConfusionMatrix:
 
 def summed(fabric: Fabric, matrix: MulticlassConfusionMatrix) -> Tensor:
     """(C, C) counts, summed over all processes."""
-    total = matrix.compute() if matrix.update_called else matrix.confmat
-    return fabric.all_reduce(total, reduce_op="sum")  # type: ignore[return-value]
+    # Of a single class, the metric's own `compute` makes a matrix without dimensions.
+    return fabric.all_reduce(matrix.confmat, reduce_op="sum")  # type: ignore[return-value]
