@@ -11,13 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.build import build_inference, build_network
+from u2pl.build.description import checked_description
 from u2pl.config.schema import Config
 from u2pl.data.classes import Palette
+from u2pl.data.image_files import ImageReader
 from u2pl.data.readers.pascal_voc import voc_palette
-from u2pl.engine.checkpoint import load_weights, read_description
+from u2pl.engine.checkpoint import fits, load_weights, read_description
 from u2pl.engine.inference import Inference, Whole
 from u2pl.errors import InputError
 from u2pl.networks.image_classifier import ImageClassifier
+from u2pl.paths import is_file
 
 #: Suffix of a file of weights. A run is a folder.
 WEIGHTS_SUFFIX = ".safetensors"
@@ -45,6 +48,7 @@ class Predictor:
         scale: images are resized by this factor before they enter the network, as in training.
         inference: how the network processes the resized image; see :func:`u2pl.engine.inference.inference`.
         image_prior: the classifier of the image prior, to build another inference with.
+        reader: how image files become RGB, as in training.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Predictor:
         lookup: tuple[int, ...] | None = None,
         inference: Inference = Whole,
         image_prior: ImageClassifier | None = None,
+        reader: ImageReader = ImageReader(),
     ) -> None:
         self.network = network.eval()
         self.classes = classes
@@ -65,6 +70,7 @@ class Predictor:
         self.lookup = lookup
         self.inference = inference
         self.image_prior = image_prior
+        self.reader = reader
 
     @classmethod
     def from_run(cls, run: Path | str, *, weights: str = "last", device: str | torch.device = "cpu") -> Predictor:
@@ -74,8 +80,13 @@ class Predictor:
         """
         if weights not in ("last", "best"):
             raise InputError(f"--weights {weights}: should be last or best")
-        path = Path(run) / f"{weights}.safetensors"
-        if not path.exists():
+        path = Path(run) / f"{weights}{WEIGHTS_SUFFIX}"
+        if not is_file(path):
+            if weights == "best" and is_file(Path(run) / f"last{WEIGHTS_SUFFIX}"):
+                raise InputError(
+                    f"--weights best: {run} has only its last weights, for it had no validation set, or no validation "
+                    "yet; use --weights last"
+                )
             raise InputError(f"{path} is missing; give a run folder made by `u2pl train` that has saved its weights")
         return cls.from_file(path, device=device)
 
@@ -94,6 +105,7 @@ class Predictor:
             lookup=tuple(description["lookup"]) if description.get("lookup") else None,
             inference=inference,
             image_prior=image_prior,
+            reader=ImageReader(**{key: tuple(value) for key, value in description.get("images", {}).items()}),
         )
 
     @classmethod
@@ -139,10 +151,12 @@ def _read(
     path: Path, device: str | torch.device
 ) -> tuple[nn.Module, ImageClassifier | None, Inference, dict[str, Any]]:
     """The network and the classifier of the image prior, both on the device, the inference and the description."""
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"{path} is missing; give a {WEIGHTS_SUFFIX} file that `u2pl train` or `import-weights` wrote")
-    description = read_description(path)
+    description = checked_description(read_description(path), path)
     try:
+        if not fits(path, lambda: network_of(description)):
+            raise ValueError("tensors of other shapes")
         network, image_prior = network_of(description), None
         state = load_weights(path, network, beside=IMAGE_PRIOR)
         if state:

@@ -59,25 +59,11 @@ def test_image_is_rgb_uint8_as_stored(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
 def test_images_of_other_modes_become_rgb(tmp_path, mode):
-    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     Image.new("RGB", (5, 4), (204, 204, 204)).convert(mode).save(path)
     image = FileSample("a", path, None, 2).image()
     assert image.shape == (3, 4, 5)
     assert (image.float() - 204).abs().max() <= 1
-
-
-def test_sixteen_bit_image_is_refused(tmp_path):
-    Image.fromarray(np.full((4, 4), 3000, dtype=np.uint16)).save(tmp_path / "deep.png")
-    refused(FileSample("a", tmp_path / "deep.png", None, 2).image, "deep.png", "8 bit")
-
-
-def test_exif_orientation_is_not_applied(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees
-    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
-    sample = FileSample("a", tmp_path / "a.jpg", None, 2)
-    assert sample.image().shape == (3, 4, 6)
-    assert sample.image_size() == (4, 6)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
@@ -239,3 +225,27 @@ def test_cached_sample_knows_its_size_from_the_header(tmp_path):
     sample = CachedSample(sample_of(tmp_path, Image.fromarray(VALUES)))
     assert sample.image_size() == (3, 4)
     assert sample._image is None
+
+
+@pytest.mark.parametrize("factor", [2, 3, 0.5])
+def test_masks_of_another_size_are_refused_or_resized_by_the_nearest_pixel(tmp_path, factor):
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 3, (6, 8), dtype=np.uint8)
+    height, width = round(6 * factor), round(8 * factor)
+    Image.fromarray(small).save(tmp_path / "m.png")
+    Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(tmp_path / "a.png")
+    refused(
+        FileSample("a", tmp_path / "a.png", tmp_path / "m.png", 3).mask,
+        f"8x6 but its image a.png is {width}x{height}",
+        "set data.resize_masks=true",
+    )
+    mask = FileSample("a", tmp_path / "a.png", tmp_path / "m.png", 3, resize_mask=True).mask()
+    for y in range(height):
+        for x in range(width):
+            assert mask[y, x] == small[int((y + 0.5) / factor), int((x + 0.5) / factor)]
+
+
+def test_a_mask_of_another_shape_is_no_smaller_copy(tmp_path):
+    Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / "m.png")
+    Image.fromarray(np.zeros((6, 12, 3), np.uint8)).save(tmp_path / "a.png")
+    refused(FileSample("a", tmp_path / "a.png", tmp_path / "m.png", 3).mask, "give both the same size")

@@ -45,6 +45,17 @@ def test_torchvision_state_dict_loads(encoder: ResNetEncoder, resnet18: dict, su
     assert_loaded(encoder, resnet18)
 
 
+def test_weights_of_a_gray_encoder_see_gray_images_as_before(
+    encoder: ResNetEncoder, resnet18: dict, tmp_path: Path
+) -> None:
+    gray = {**resnet18, "conv1.weight": resnet18["conv1.weight"].sum(dim=1, keepdim=True)}
+    torch.save(gray, tmp_path / "gray.pt")
+    load_encoder_weights(encoder, tmp_path / "gray.pt")
+    image = torch.rand(1, 1, 16, 16)
+    expected = torch.nn.functional.conv2d(image, gray["conv1.weight"], stride=2, padding=3)
+    assert torch.allclose(encoder.conv1(image.expand(-1, 3, -1, -1)), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("wrapper", ["module.", "encoder.", "module.encoder.", "module.backbone."])
 def test_wrappers_are_peeled_off(encoder: ResNetEncoder, resnet18: dict, wrapper: str, tmp_path: Path) -> None:
     wrapped = {wrapper + key: value for key, value in resnet18.items()}

@@ -43,7 +43,8 @@ def predict_files(
     if device is None:
         device = make_fabric(accelerator="auto", devices=1, nodes=1, precision="fp32").device
     predictor = Predictor.load(run, weights=weights, device=device)
-    samples = [FileSample(stem, path, None, len(predictor.classes)) for stem, path in targets.items()]
+    count, reader = len(predictor.classes), predictor.reader
+    samples = [FileSample(stem, path, None, count, reader=reader) for stem, path in targets.items()]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         read = threads.map(_decode, samples)
         for _ in track(read, "reading", total=len(samples), console=console):

@@ -72,6 +72,7 @@ def network_description(config: Config, source: DataSource) -> dict[str, Any]:
         "palette": [list(colour) for colour in source.palette],
         "lookup": None if source.lookup is None else list(source.lookup),
         "scale": config.data.val_scale,
+        "images": config.data.validated.model_dump(include={"bands", "value_range"}, exclude_none=True),
         "method": config.method.name,
         "contrast": config.method.contrast is not None,
         "network": config.network.model_dump(exclude={"pretrained", "weights"}, exclude_none=True),

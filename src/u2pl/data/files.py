@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,37 +12,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from u2pl.data.mask_values import MaskValues, listing, packed, value_name
-from u2pl.data.source import DataSource, HasHeader, Sample
+from u2pl.data.image_files import ImageReader, one_line, stored, upright
+from u2pl.data.mask_files import mask_size, read_mask, resized
+from u2pl.data.mask_values import MaskValues
+from u2pl.data.source import DataSource, HasHeader, HasNotes, Sample
 from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX
 
 #: Lookup entry of a raw value that masks of this data set must not contain.
 INVALID = -1
 
-_SINGLE_CHANNEL = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B")
-_COLOURS = ("RGB", "RGBA", "LA", "PA")
-# Pillow stretches 2- and 4-bit gray to 0..255; division by the step restores the class indices.
-_GRAY_STEP = {"L;2": 85, "L;4": 17}
-# Errors that Pillow's decoders raise on damaged files.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    IndexError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+_SAME_SHAPE = 0.02  # relative difference of two aspect ratios that rounding explains
 
 
 @dataclass(frozen=True)
 class FileSample:
     """An image on disk and its mask, if it has one.
 
-    The EXIF orientation is *not* applied: a mask is aligned with the stored pixels, and its PNG usually has no
-    orientation.
+    Images are read upright, as viewers show them, and masks are drawn on upright images. A mask that only fits the
+    pixels as they are stored is turned with them.
     """
 
     name: str
@@ -59,23 +45,32 @@ class FileSample:
     values: MaskValues | None = None
     #: Classes that the image is known to show; None: unknown.
     tags: frozenset[int] | None = None
+    #: How the image file becomes RGB.
+    reader: ImageReader = ImageReader()
+    #: Resize a mask of another size to the size of its image, by the nearest pixel.
+    resize_mask: bool = False
 
     @property
     def has_mask(self) -> bool:
         return self.mask_path is not None
 
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the mask should know, one line each; headers are read. Raises the errors of :meth:`mask`."""
+        if self.mask_path is None or stored(self.image_path).orientation == 1:
+            return ()
+        with one_line("mask", self.mask_path):
+            size = mask_size(self.mask_path)
+        if self._fits_stored_pixels(size):
+            return (f"mask {self.mask_path} is drawn on the photograph as it is stored; it is turned upright with it",)
+        return ()
+
     def image(self) -> Tensor:
         """(3, H, W) uint8 RGB. Raises InputError naming the file if it cannot be read."""
-        try:
-            with Image.open(self.image_path) as file:
-                if file.mode.startswith(("I", "F")):
-                    raise InputError(f"image {self.image_path} is {file.mode}; convert it to 8 bits per channel")
-                image = file.convert("RGB")
-        except _DAMAGE as error:
-            raise InputError(_unreadable("image", self.image_path, error)) from error
+        pixels = self.reader.read(self.image_path)
         if self.scale != 1.0:
-            image = image.resize(self._scaled(image.size), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+            size = self._scaled((pixels.shape[1], pixels.shape[0]))
+            pixels = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+        return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def mask(self) -> Tensor:
         """(H, W) uint8 class indices; 255 is ignored.
@@ -101,15 +96,8 @@ class FileSample:
 
     def image_size(self) -> tuple[int, int]:
         """(H, W) of :meth:`image`, read from the file's header only. Raises InputError naming the file."""
-        width, height = self._scaled(self._stored_size())
+        height, width = self._scaled(stored(self.image_path).size)
         return height, width
-
-    def _stored_size(self) -> tuple[int, int]:
-        try:
-            with Image.open(self.image_path) as file:
-                return file.size
-        except _DAMAGE as error:
-            raise InputError(_unreadable("image", self.image_path, error)) from error
 
     def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
         first, second = size
@@ -119,41 +107,32 @@ class FileSample:
         """(H, W) raw values, before the lookup."""
         if self.mask_path is None:
             raise InputError(f"image {self.image_path} has no mask; add one or use the image as unlabeled")
-        try:
+        with one_line("mask", self.mask_path):
             values = self._decoded_mask(self.mask_path)
-        except _DAMAGE as error:
-            raise InputError(_unreadable("mask", self.mask_path, error)) from error
-        stored = self._stored_size()
-        if values.shape != stored[::-1]:
-            raise InputError(
-                f"mask {self.mask_path} is {values.shape[1]}x{values.shape[0]} but its image {self.image_path.name} is "
-                f"{stored[0]}x{stored[1]} (width x height); give both the same size"
-            )
-        return values
+        header = stored(self.image_path)
+        height, width = values.shape
+        if (height, width) == header.size:
+            return values
+        if self._fits_stored_pixels((height, width)):
+            return upright(values, header.orientation)
+        if self.resize_mask:
+            return resized(values, header.size)
+        rows, columns = header.size
+        alike = abs(height * columns / (width * rows) - 1) < _SAME_SHAPE
+        remedy = "set data.resize_masks=true to resize masks" if alike else "give both the same size"
+        raise InputError(
+            f"mask {self.mask_path} is {width}x{height} but its image {self.image_path.name} is {columns}x{rows} "
+            f"(width x height); {remedy}"
+        )
+
+    def _fits_stored_pixels(self, size: tuple[int, int]) -> bool:
+        """Whether a mask of (H, W) ``size`` fits the image before it is turned upright, but not after."""
+        header = stored(self.image_path)
+        return size != header.size and size == (header.height, header.width)
 
     def _decoded_mask(self, path: Path) -> npt.NDArray[Any]:
         """(H, W) values as stored in the file."""
-        with Image.open(path) as file:
-            if self.values is not None and self.values.colours:
-                return packed(np.array(file.convert("RGB")))
-            if file.mode in _COLOURS:
-                return self._gray(np.array(file.convert("RGB")), path)
-            if file.mode not in _SINGLE_CHANNEL:
-                raise InputError(f"mask {path} is {file.mode}; save it as png with class numbers or colours")
-            raw_mode = file.tile[0][3] if file.tile else None
-            values = np.array(file)
-        step = _GRAY_STEP.get(raw_mode, 1) if isinstance(raw_mode, str) else 1
-        return values // step if step > 1 else values
-
-    def _gray(self, colours: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[np.uint8]:
-        """(H, W) values of an RGB mask whose channels are equal. Raises InputError for one with colours."""
-        if (colours == colours[..., :1]).all():
-            return colours[..., 0]
-        found, counts = np.unique(packed(colours), return_counts=True)
-        raise InputError(
-            f"mask {path} holds colours: {listing(found, counts, colours=True)}; set data.mask_values, such as "
-            f"data.mask_values={value_name(int(found[0]), True)}:CLASS,{value_name(int(found[-1]), True)}:OTHER"
-        )
+        return read_mask(path, colours=self.values is not None and self.values.colours)
 
     def _classes(self, raw: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """Raw values (H, W) -> class indices (H, W) uint8."""
@@ -222,6 +201,10 @@ class CachedSample:
         height, width = self.image().shape[-2:]
         return height, width
 
+    def notes(self) -> tuple[str, ...]:
+        """Notes of the wrapped sample."""
+        return self.sample.notes() if isinstance(self.sample, HasNotes) else ()
+
     def __reduce__(self) -> tuple[type[CachedSample], tuple[Sample]]:
         return CachedSample, (self.sample,)
 
@@ -232,9 +215,3 @@ def cached(source: DataSource) -> DataSource:
         [CachedSample(s) for s in part] for part in (source.labeled, source.unlabeled, source.val)
     )
     return replace(source, labeled=labeled, unlabeled=unlabeled, val=val)
-
-
-def _unreadable(kind: str, path: Path, error: BaseException) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f"{kind} {path} is missing; restore it or take it off the list"
-    return f"{kind} {path} cannot be read ({type(error).__name__}); replace or remove the file"

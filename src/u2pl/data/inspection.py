@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from u2pl.data.source import DataSource, HasHeader, Sample
+from u2pl.data.source import DataSource, HasHeader, HasNotes, Sample
 from u2pl.data.splits import some
 from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX
@@ -126,7 +126,13 @@ def _told(tally: _Tally, source: DataSource, *, weak: bool) -> Inspection:
     classes, counted = source.classes, tally.counts["labeled"]
     readable = source.labeled and not any("mask" in error for error in tally.errors)
     absent = tuple(name for index, name in enumerate(classes) if counted[index] == 0) if readable else ()
-    tally.warnings += [f"class {name!r} is in no labeled mask; label an image that shows it" for name in absent]
+    if absent and source.few_classes:
+        tally.warnings.append(
+            f"{len(absent)} of {len(classes)} classes are in no labeled mask ({', '.join(absent[:_SHOWN])}"
+            f"{', ...' if len(absent) > _SHOWN else ''}); {source.few_classes}"
+        )
+    else:
+        tally.warnings += [f"class {name!r} is in no labeled mask; label an image that shows it" for name in absent]
     tagged = _count_tags(source) if weak else {}
     tally.warnings += [f"no image is tagged with {name!r}; tag one" for name, count in tagged.items() if count == 0]
     sizes = {kind: _extremes(each) for kind, each in tally.sizes.items()}
@@ -147,21 +153,21 @@ def _told(tally: _Tally, source: DataSource, *, weak: bool) -> Inspection:
         tagged=tagged,
         sizes=sizes,
         errors=tuple(_summed(tally.errors)),
-        warnings=tuple(dict.fromkeys(tally.warnings)),
+        warnings=tuple(_summed(tally.warnings)),
     )
 
 
-def _summed(errors: Sequence[str]) -> list[str]:
-    """Errors without repetition; of many that differ only in their files, the first and how many more there are."""
+def _summed(problems: Sequence[str]) -> list[str]:
+    """Problems without repetition; of many that differ only in their files, the first and how many more there are."""
     alike: dict[str, list[str]] = {}
-    for error in dict.fromkeys(errors):
-        alike.setdefault(_FILE.sub("...", error), []).append(error)
+    for problem in dict.fromkeys(problems):
+        alike.setdefault(_FILE.sub("...", problem), []).append(problem)
     lines = []
     for group in alike.values():
         shown = group if len(group) <= _SHOWN else group[:1]
         lines += shown
         if len(group) > len(shown):
-            lines.append(f"{len(group) - 1} more files have the same problem")
+            lines.append(f"{len(group) - 1} more files: the same")
     return lines
 
 
@@ -230,6 +236,7 @@ def _read(kind: str, sample: Sample, *, thorough: bool) -> _Reading:
     if kind != "unlabeled":
         try:
             mask = sample.mask()
+            warnings += sample.notes() if isinstance(sample, HasNotes) else ()
             if size is not None and tuple(mask.shape) != size:
                 errors.append(
                     f"mask of {sample.name} is {tuple(mask.shape)} but its image is {size}; give both one size"

@@ -21,6 +21,7 @@ from u2pl.structures import IGNORE_INDEX
 IGNORED = "ignore"
 _EXAMPLE = "0:background,255:crack or #804080:road,#000000:ignore"
 _COLOUR = re.compile(r"#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")
+_LABELMAP_COLOUR = re.compile(r"([0-9]{1,3})\s*,\s*([0-9]{1,3})\s*,\s*([0-9]{1,3})")
 _GRAY = re.compile(r"[0-9]{1,5}")
 _LARGEST = 65_535  # of a gray value, 16 bits
 _LISTED = 10  # values that an error lists
@@ -81,6 +82,31 @@ def mask_values(text: str, folders: Sequence[Path] = (), known: Sequence[str] | 
     where = "data.mask_values" if path is None else str(path)
     pairs = _short(text, where) if path is None else _from_csv(path)
     return _numbered(pairs, where, known)
+
+
+def read_labelmap(path: Path, *, ignored: str) -> MaskValues:
+    """Read the classes and colours of a ``labelmap.txt``: a line ``name:r,g,b:parts:actions`` for each class.
+
+    Lines that begin with # are comments. ``ignored`` is a further colour that does not train. Raises InputError that
+    names the file and the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} cannot be read; give a text file in UTF-8 with lines such as crack:128,0,0::"
+        ) from error
+    pairs = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            name, _, rest = line.partition(":")
+            colour = _LABELMAP_COLOUR.fullmatch(rest.partition(":")[0].strip())
+            if not name.strip() or colour is None or any(int(part) > 255 for part in colour.groups()):
+                raise InputError(f"{path}, line {number}: {line.strip()!r} is not name:r,g,b:: with numbers to 255")
+            pairs.append(("#" + "".join(f"{int(part):02x}" for part in colour.groups()), name.strip()))
+    if ignored not in dict(pairs):
+        pairs.append((ignored, IGNORED))
+    return _numbered(pairs, str(path), None)
 
 
 def packed(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

@@ -43,6 +43,14 @@ class HasHeader(Protocol):
         """(H, W) of the image. Raises :class:`~u2pl.errors.InputError` naming the file if it cannot be read."""
 
 
+@runtime_checkable
+class HasNotes(Protocol):
+    """A sample that may have something to say about its files."""
+
+    def notes(self) -> tuple[str, ...]:
+        """One line each. Raises :class:`~u2pl.errors.InputError` naming a file that cannot be read."""
+
+
 def image_size(sample: Sample) -> tuple[int, int]:
     """(H, W) of the image, which is decoded unless the sample is a :class:`HasHeader`."""
     if isinstance(sample, HasHeader):
@@ -61,4 +69,6 @@ class DataSource:
     val: Sequence[Sample]  #: validation reads their masks; may be empty
     palette: tuple[tuple[int, int, int], ...] = field(default=())  #: RGB per class; empty: a default palette is used
     notes: tuple[str, ...] = ()  #: notes of the reader on problems and omissions, one line each
+    #: What to do if masks show few of the classes, for layouts whose classes are given.
+    few_classes: str = ""
     lookup: tuple[int, ...] | None = None  #: raw mask value -> class index or 255; None: masks hold class indices

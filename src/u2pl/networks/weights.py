@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from u2pl.errors import InputError
 from u2pl.networks.tensor_file import first_sentence, mismatch, read_tensor_file
 from u2pl.networks.transformers import published_layout
+from u2pl.paths import usable
 
 #: Prefixes that training scripts add to the encoder's own names.
 _WRAPPERS = ("module.", "encoder.", "backbone.", "model.")
@@ -38,7 +39,7 @@ def load_encoder_weights(encoder: nn.Module, path: Path | str) -> dict[str, Tens
     Raises:
         InputError: one line that names ``network.weights`` and the file, if it is unreadable or fits another network.
     """
-    return _copy_into(encoder, _read(Path(path)), source=f"network.weights: {path}")
+    return _copy_into(encoder, _read(usable(path, "network.weights:")), source=f"network.weights: {path}")
 
 
 def fetch_resnet_weights(encoder: nn.Module, name: str) -> dict[str, Tensor]:
@@ -142,6 +143,8 @@ def _copy_into(encoder: nn.Module, state: Mapping[str, Tensor], *, source: str) 
         if value is None:
             if not key.endswith("num_batches_tracked"):  # absent from old checkpoints, and not used here
                 missing.append(key)
+        elif _is_gray(value, tensor):
+            matched[key] = value.expand_as(tensor) / 3  # gray images have three equal channels
         elif value.shape != tensor.shape:
             misshapen.append(f"{name} is {tuple(value.shape)}, not {tuple(tensor.shape)}")
         else:
@@ -157,6 +160,11 @@ def _copy_into(encoder: nn.Module, state: Mapping[str, Tensor], *, source: str) 
         )
     nn.Module.load_state_dict(encoder, matched, strict=False)  # MiT's own method has no `strict`
     return dict(given.values())
+
+
+def _is_gray(value: Tensor, wanted: Tensor) -> bool:
+    """Whether a first convolution is of an encoder of gray images, where one of RGB images is wanted."""
+    return wanted.dim() == 4 and wanted.shape[1] == 3 and value.shape == (len(wanted), 1, *wanted.shape[2:])
 
 
 def _unwrap(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:

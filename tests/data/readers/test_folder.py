@@ -113,7 +113,8 @@ def test_notes_name_what_is_left_aside(write_folder, write_image, write_mask):
     source = folder(root=root, val="val")
     notes = "\n".join(source.notes)
     assert len(source.notes) == 3
-    assert "orphan.png has no image" in notes
+    assert "1 of 6 masks" in notes
+    assert "belong to no image (train/orphan.png) and are not used" in notes
     assert "g.png has no mask" in notes
     assert "test: its 1 images train" in notes
     assert "val/g" not in names(source.labeled) + names(source.unlabeled) + names(source.val)

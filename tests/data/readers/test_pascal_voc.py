@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from u2pl.data.inspection import inspect
 from u2pl.data.readers.pascal_voc import CLASSES, pascal_voc, voc_palette
 from u2pl.errors import InputError
 
@@ -140,3 +141,48 @@ def test_real_palette(real_data):
     with Image.open(path) as file:
         stored = file.getpalette()
     assert [value for colour in voc_palette(21) for value in colour] == stored[:63]
+
+
+LABELMAP = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nroad [paved]:128,0,0::\n\nspall:0,128,0::\n"
+
+
+@pytest.fixture
+def own(devkit):
+    """Masks of the colours of LABELMAP, as a palette png, as RGB, and with a border."""
+    colours = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0], [224, 224, 192]], np.uint8)
+    for index, path in enumerate(sorted((devkit / "SegmentationClass").glob("*.png"))):
+        labels = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16) % 4
+        picture = Image.fromarray(colours[labels])
+        if index == 0:
+            picture = Image.fromarray(labels)
+            picture.putpalette(colours.tobytes())
+        picture.save(path)
+    return devkit
+
+
+def test_own_classes_by_their_colours(own):
+    (own / "labelmap.txt").write_text(LABELMAP)
+    source = pascal_voc(root=own)
+    assert source.classes == ("background", "road [paved]", "spall")
+    assert source.palette == ((0, 0, 0), (128, 0, 0), (0, 128, 0))
+    for sample in source.labeled:
+        assert sample.mask()[0, :4].tolist() == [0, 1, 2, 255]
+    kept = pascal_voc(root=own, classes=["background", "spall"])
+    assert kept.labeled[0].mask()[0, :4].tolist() == [0, 255, 1, 255]
+
+
+def test_own_classes_by_their_numbers(devkit):
+    (devkit / "classes.txt").write_text("\n".join(f"c{number}" for number in range(12)))
+    assert pascal_voc(root=devkit).classes[9] == "c9"
+
+
+def test_few_of_the_classes_of_voc_are_told_with_the_remedy(devkit):
+    warnings = inspect(pascal_voc(root=devkit), semi_supervised=True).warnings
+    assert any("17 of 21 classes are in no labeled mask" in each and "classes.txt" in each for each in warnings)
+
+
+@pytest.mark.parametrize("line", ["crack", "crack:1,2", "crack:1,2,300::", ":1,2,3::", "crack:a,b,c"])
+def test_lines_of_a_labelmap_that_name_no_colour(own, line):
+    (own / "labelmap.txt").write_text(f"background:0,0,0::\n{line}\n")
+    with pytest.raises(InputError, match=r"labelmap\.txt, line 2: .* is not name:r,g,b::"):
+        pascal_voc(root=own)

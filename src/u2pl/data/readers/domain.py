@@ -11,7 +11,7 @@ from torch import Tensor
 
 from u2pl.data.class_mapping import Lookup, by_name, compose, to_lookup
 from u2pl.data.classes import keep
-from u2pl.data.source import DataSource, Sample, image_size
+from u2pl.data.source import DataSource, HasNotes, Sample, image_size
 from u2pl.errors import InputError
 
 
@@ -38,6 +38,10 @@ class DomainSample:
     def image(self) -> Tensor:
         """(3, H, W) uint8 RGB, as the sample reads it."""
         return self.sample.image()
+
+    def notes(self) -> tuple[str, ...]:
+        """Notes of the sample."""
+        return self.sample.notes() if isinstance(self.sample, HasNotes) else ()
 
     def mask(self) -> Tensor:
         """(H, W) uint8 indices of the common classes; 255 is ignored. Raises the InputError of the sample."""

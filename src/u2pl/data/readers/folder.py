@@ -1,7 +1,7 @@
 """A folder of images and masks: the layout for your own data.
 
     root/images/**/name.jpg      jpg, jpeg, png, tif, tiff, bmp or webp, in upper or lower case
-    root/masks/**/name.png       class indices, 255 = ignored; same relative path as the image
+    root/masks/**/name.png       class indices, 255 = ignored; same relative path as the image; png, tif, gif or bmp
     root/classes.txt             one class name per line (optional)
 
 An image without a mask is unlabeled. With ``val="val"`` the images under ``images/val`` are for validation. Images in
@@ -13,16 +13,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from u2pl.data.classes import keep, read_classes
 from u2pl.data.files import FileSample
+from u2pl.data.image_files import ImageReader
+from u2pl.data.mask_values import MaskValues, refuse_binary, refuse_numbers
 from u2pl.data.mask_values import mask_values as read_mask_values
-from u2pl.data.mask_values import refuse_binary, refuse_numbers
+from u2pl.data.pairing import SAME_NAME, Masks
 from u2pl.data.source import DataSource
-from u2pl.data.splits import IMAGE_SUFFIXES, Labeled, Pool, refuse_overlap
+from u2pl.data.splits import Labeled, Pool, is_image, refuse_overlap
 from u2pl.data.tags import tagged
 from u2pl.data.walking import files_below, skipped_notes
 from u2pl.errors import InputError
+from u2pl.paths import usable
 from u2pl.structures import IGNORE_INDEX
 
 
@@ -33,6 +37,10 @@ def folder(
     val: str | Path | None = None,
     classes: Sequence[str] | None = None,
     mask_values: str | None = None,
+    mask_pattern: str = SAME_NAME,
+    resize_masks: bool = False,
+    bands: Sequence[int] | None = None,
+    value_range: Sequence[float] | None = None,
     tags: str | Path | None = None,
     scale: float = 1.0,
     seed: int = 0,
@@ -48,34 +56,29 @@ def folder(
         classes: names of the classes to keep; pixels of the others are ignored.
         mask_values: classes of gray values or colours in the masks, see
             :func:`u2pl.data.mask_values.mask_values`; None: values are class indices.
+        mask_pattern: name of a mask without its ending, such as ``{stem}_mask``; see
+            :class:`u2pl.data.pairing.Masks`.
+        resize_masks: resize a mask of another size to the size of its image, by the nearest pixel.
+        bands, value_range: see :class:`u2pl.data.image_files.ImageReader`.
         tags: tags of the unlabeled images, see :func:`u2pl.data.tags.tagged`. With tags, no labeled image is needed,
             and ``labeled`` may be 0.
         scale: factor by which images and masks are resized when read.
 
     Raises InputError naming the file or key if the data set cannot be used.
     """
-    root = Path(root).expanduser()
-    paths, left_out = _files(root / "images", IMAGE_SUFFIXES)
-    masks, _ = _files(root / "masks", (".png",), required=False)
-    if not paths:
-        raise InputError(f"{root / 'images'} holds no image; put jpg or png files there")
-    by_stem = {_stem(path, root / "masks"): path for path in masks}
+    root = usable(root, "root:")
+    paths, left_out = _images(root / "images")
+    masks = Masks(root / "masks", mask_pattern)
+    by_image = {path: mask for path in paths if (mask := masks.of(path, root / "images")) is not None}
+    unused = masks.unused(paths, root / "images")
     labeled = False if tags is not None and labeled == 0 else labeled
-    values = None
-    if mask_values is not None:
-        listed = read_classes(root / "classes.txt") if (root / "classes.txt").exists() else None
-        values = read_mask_values(mask_values, (root,), listed)
-    if labeled is False and values is None and not (root / "classes.txt").exists():
-        raise InputError(f"{root / 'classes.txt'} is missing; no training mask is read here, so name the classes there")
-    known = _class_names(root, paths, by_stem) if values is None else values.classes
-    if values is None and len(known) == 2 and labeled is not False:
-        raw = (FileSample(stem, by_stem[stem], by_stem[stem], len(known)) for stem in by_stem)
-        refuse_binary(raw, root / "masks", known[1])
+    values = _values(root, mask_values)
+    known = values.classes if values is not None else _class_names(root, by_image, read=labeled is not False)
     names, lookup = keep(known, classes)
+    options: dict[str, Any] = {"reader": _reader(bands, value_range), "resize_mask": resize_masks, "values": values}
     samples = [
-        FileSample(stem, path, by_stem.get(stem), len(names), lookup, scale, values)
+        FileSample(_stem(path, root / "images"), path, by_image.get(path), len(names), lookup, scale, **options)
         for path in paths
-        for stem in [_stem(path, root / "images")]
     ]
     pool = Pool(samples, root=root, folders=(root,), image_folder="images")
     val_names, without_mask = _validation(pool, val)
@@ -91,47 +94,65 @@ def folder(
         labeled=pool.pick(labeled_names),
         unlabeled=unlabeled,
         val=pool.pick(val_names),
-        notes=(*left_out, *_notes(pool, by_stem, train, without_mask), *notes),
+        notes=(*left_out, *unused, *_notes(pool, train, without_mask), *notes),
         lookup=lookup,
         palette=values.palette() if values is not None and lookup is None else (),
     )
 
 
-def _files(folder: Path, suffixes: tuple[str, ...], *, required: bool = True) -> tuple[list[Path], list[str]]:
-    """The files below a folder with one of the suffixes, without hidden files, and notes about what is left out."""
+def _images(folder: Path) -> tuple[list[Path], list[str]]:
+    """The images below a folder, and notes about folders that are left out."""
     if not folder.is_dir():
-        if not required:
-            return [], []
         raise InputError(f"{folder} is not a folder; expected images in images/ and masks in masks/ below root")
-
-    def wanted(path: Path) -> bool:
-        return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-
-    files, skipped = files_below(folder, wanted)
-    return files, skipped_notes(skipped, wanted)
+    files, skipped = files_below(folder, is_image)
+    if not files:
+        raise InputError(f"{folder} holds no image; put jpg or png files there")
+    return files, skipped_notes(skipped, is_image)
 
 
 def _stem(path: Path, folder: Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
-def _class_names(root: Path, paths: list[Path], masks: dict[str, Path]) -> tuple[str, ...]:
-    """Names from classes.txt, or class_0, class_1, ... up to the largest index in any mask that has an image."""
-    file = root / "classes.txt"
-    if file.exists():
-        return read_classes(file)
-    stems = [(path, _stem(path, root / "images")) for path in paths]
+def _reader(bands: Sequence[int] | None, value_range: Sequence[float] | None) -> ImageReader:
+    return ImageReader(
+        bands=None if bands is None else tuple(bands),
+        value_range=None if value_range is None else (value_range[0], value_range[1]),
+    )
+
+
+def _values(root: Path, mask_values: str | None) -> MaskValues | None:
+    """What the values of masks mean; None: they are class indices."""
+    if mask_values is None:
+        return None
+    listed = read_classes(root / "classes.txt") if (root / "classes.txt").exists() else None
+    return read_mask_values(mask_values, (root,), listed)
+
+
+def _class_names(root: Path, masks: dict[Path, Path], *, read: bool) -> tuple[str, ...]:
+    """Names from classes.txt, or class_0, class_1, ... up to the largest index in any mask that has an image.
+
+    ``read``: whether masks may be read. Raises InputError if masks hold no class indices.
+    """
+    file, folder = root / "classes.txt", root / "masks"
     # With 255 classes every value is a valid class, so no mask is rejected yet.
-    samples = [FileSample(stem, path, masks[stem], IGNORE_INDEX) for path, stem in stems if stem in masks]
+    samples = [FileSample(image.stem, mask, mask, IGNORE_INDEX) for image, mask in masks.items()]
+    if file.exists():
+        known = read_classes(file)
+        if len(known) == 2 and read:
+            refuse_binary(samples, folder, known[1])
+        return known
+    if not read:
+        raise InputError(f"{file} is missing; no training mask is read here, so name the classes there")
     with ThreadPoolExecutor() as threads:
         values = frozenset().union(*threads.map(FileSample.raw_values, samples))
-    refuse_binary(samples, root / "masks")
-    refuse_numbers(values, root / "masks")
+    refuse_binary(samples, folder)
+    refuse_numbers(values, folder)
     values -= {IGNORE_INDEX}
     if not values:
         raise InputError(
-            f"{root} has no labeled image; add masks for at least one training image to {root / 'masks'}, or tags and "
-            "the names of the classes in classes.txt"
+            f"{root} has no labeled image; add masks for at least one training image to {folder}, or tags and the "
+            "names of the classes in classes.txt"
         )
     return tuple(f"class_{index}" for index in range(max(values) + 1))
 
@@ -158,9 +179,8 @@ def _validation(pool: Pool, val: str | Path | None) -> tuple[list[str], list[str
     return with_mask, [name for name in inside if not pool.samples[name].has_mask]
 
 
-def _notes(pool: Pool, masks: dict[str, Path], train: list[str], without_mask: list[str]) -> tuple[str, ...]:
-    notes = [f"mask {path} has no image; it is not used" for stem, path in masks.items() if stem not in pool.samples]
-    notes += [f"validation image {pool.samples[name].image_path} has no mask; it is not used" for name in without_mask]
+def _notes(pool: Pool, train: list[str], without_mask: list[str]) -> tuple[str, ...]:
+    notes = [f"validation image {pool.samples[name].image_path} has no mask; it is not used" for name in without_mask]
     for held_out in ("val", "test"):
         count = sum(name.startswith(f"{held_out}/") for name in train)
         if count:

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from u2pl.data.classes import Palette, keep
+from u2pl.data.classes import Palette, keep, read_classes
 from u2pl.data.files import FileSample
+from u2pl.data.mask_values import MaskValues, read_labelmap
 from u2pl.data.source import DataSource
 from u2pl.data.splits import IMAGE_SUFFIXES, Labeled, Pool, refuse_overlap
 from u2pl.data.tags import tagged
 from u2pl.errors import InputError
+from u2pl.paths import usable
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
+
+_BORDER = "#e0e0c0"  # the colour of VOC's palette for 255, ignored pixels
+_OWN_CLASSES = "if your classes are not VOC's, name them in {home}/classes.txt, one a line, or labelmap.txt"
 
 
 def pascal_voc(
@@ -31,6 +36,9 @@ def pascal_voc(
 ) -> DataSource:
     """Read VOC 2012; ``root`` is VOCdevkit, VOCdevkit/VOC2012, or a folder with the latter's layout.
 
+    The classes are VOC's, unless ``labelmap.txt`` (a line ``name:r,g,b::`` for each class, as CVAT writes it) or
+    ``classes.txt`` (a name a line) lies in the folder of ``JPEGImages``.
+
     Split files are found by their path, relative to the root, or in ``ImageSets/Segmentation``. Masks are read from
     ``SegmentationClassAug`` if that folder exists, otherwise from ``SegmentationClass``.
 
@@ -45,11 +53,13 @@ def pascal_voc(
 
     Raises InputError naming the file or key if the data set cannot be used.
     """
-    home = _home(Path(root).expanduser())
+    home = _home(usable(root, "root:"))
     labeled = False if tags is not None and labeled == 0 else labeled
     lists = home / "ImageSets" / "Segmentation"
-    names, lookup = keep(CLASSES, classes)
-    pool = Pool(_samples(home, len(names), lookup, scale), root=home, folders=(home, lists), image_folder="JPEGImages")
+    known, values = _own_classes(home)
+    names, lookup = keep(known, classes)
+    samples = _samples(home, len(names), lookup, scale, values)
+    pool = Pool(samples, root=home, folders=(home, lists), image_folder="JPEGImages")
     drawn = not isinstance(labeled, (str, Path))
     needs_train = drawn or (unlabeled is None and (lists / "train.txt").exists())
     needs_masks = drawn and labeled is not False and tags is None
@@ -65,14 +75,15 @@ def pascal_voc(
         unlabeled_names = [name for name in dict.fromkeys([*train, *extra]) if name not in taken]
     else:
         unlabeled_names = pool.listed(unlabeled, key="unlabeled", masks=False)
-    unlabeled_samples, notes = tagged(pool, unlabeled_names, tags, known=CLASSES, kept=names)
+    unlabeled_samples, notes = tagged(pool, unlabeled_names, tags, known=known, kept=names)
     return DataSource(
         classes=names,
         labeled=pool.pick(labeled_names),
         unlabeled=unlabeled_samples,
         val=pool.pick(val_names),
-        palette=tuple(voc_palette(len(CLASSES))[CLASSES.index(name)] for name in names),
+        palette=_palette(known, values, names),
         notes=notes,
+        few_classes="" if known != CLASSES else _OWN_CLASSES.format(home=home),
         lookup=lookup,
     )
 
@@ -92,9 +103,27 @@ def _home(root: Path) -> Path:
     raise InputError(f"{root} has no folder JPEGImages; give the folder VOCdevkit or VOC2012 as root")
 
 
-def _samples(home: Path, num_classes: int, lookup: tuple[int, ...] | None, scale: float) -> list[FileSample]:
+def _own_classes(home: Path) -> tuple[tuple[str, ...], MaskValues | None]:
+    """The names of the classes, and what the colours of masks mean; None: masks hold class indices."""
+    if (home / "labelmap.txt").exists():
+        values = read_labelmap(home / "labelmap.txt", ignored=_BORDER)
+        return values.classes, values
+    if (home / "classes.txt").exists():
+        return read_classes(home / "classes.txt"), None
+    return CLASSES, None
+
+
+def _palette(known: Sequence[str], values: MaskValues | None, names: Sequence[str]) -> Palette:
+    """The colours of the named classes."""
+    colours = voc_palette(len(known)) if values is None else values.palette()
+    return tuple(colours[list(known).index(name)] for name in names) if colours else ()
+
+
+def _samples(
+    home: Path, num_classes: int, lookup: tuple[int, ...] | None, scale: float, values: MaskValues | None
+) -> list[FileSample]:
     augmented = home / "SegmentationClassAug"
     folder = augmented if augmented.is_dir() else home / "SegmentationClass"
     masks = {path.stem: path for path in folder.glob("*.png")}
     images = sorted(path for path in (home / "JPEGImages").iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    return [FileSample(path.stem, path, masks.get(path.stem), num_classes, lookup, scale) for path in images]
+    return [FileSample(path.stem, path, masks.get(path.stem), num_classes, lookup, scale, values) for path in images]

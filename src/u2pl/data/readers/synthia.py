@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from u2pl.data.class_mapping import Lookup, compose
+from u2pl.data.deep_png import is_deep_png, read_deep_png
 from u2pl.data.files import INVALID, FileSample
+from u2pl.data.image_files import opened
 from u2pl.data.readers.cityscapes import CLASSES as CITYSCAPES
 from u2pl.data.readers.synthetic import read_synthetic
 from u2pl.data.source import DataSource
@@ -35,30 +35,15 @@ _LOOKUP: Lookup = (
     IGNORE_INDEX,
 )
 
-#: Raw modes with which the decoder of a 16-bit PNG keeps the high byte, and the low byte, of each channel.
-_HIGH_AND_LOW = {"RGB;16B": ("RGB;16B", "RGB;16L"), "RGBA;16B": ("RGBA;16B", "RGBA;16L")}
-
 
 @dataclass(frozen=True)
 class SynthiaSample(FileSample):
     """An image with a 16-bit mask of several channels: the first holds class ids, the second instance ids."""
 
     def _decoded_mask(self, path: Path) -> npt.NDArray[Any]:
-        with Image.open(path) as file:
-            raw_mode = file.tile[0][3] if file.tile else None
-        if raw_mode not in _HIGH_AND_LOW:
-            return super()._decoded_mask(path)
-        high, low = (_first_channel(path, mode) for mode in _HIGH_AND_LOW[str(raw_mode)])
-        return high.astype(np.int64) * 256 + low
-
-
-def _first_channel(path: Path, raw_mode: str) -> npt.NDArray[np.uint8]:
-    """(H, W). Pillow has no images of 3 x 16 bits and keeps one byte of each value; ``raw_mode`` chooses which."""
-    with Image.open(path) as file:
-        tiles: list[Any] = file.tile
-        for index, tile in enumerate(tiles):  # plain tuples before Pillow 11
-            tiles[index] = tile._replace(args=raw_mode) if hasattr(tile, "_replace") else (*tile[:3], raw_mode)
-        return np.array(file)[..., 0]
+        with opened(path) as file:
+            deep = is_deep_png(file)
+        return read_deep_png(path)[..., 0] if deep else super()._decoded_mask(path)
 
 
 def synthia(
