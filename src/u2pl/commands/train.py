@@ -37,7 +37,7 @@ from u2pl.data.inspection import Inspection, verify
 from u2pl.data.source import DataSource
 from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.fit import Run, Watcher, fit
-from u2pl.engine.machine import make_fabric, share_keys, share_sums
+from u2pl.engine.machine import make_fabric, share_batch_norm, share_keys, sum_over_processes
 from u2pl.engine.memory import require_memory
 from u2pl.errors import InputError
 from u2pl.predictor import IMAGE_PRIOR
@@ -96,7 +96,7 @@ def train(
             embedding_dim=config.network.embedding_dim,
             class_share=class_share,
             gather=share_keys(fabric) if processes > 1 else None,
-            total=share_sums(fabric) if processes > 1 else None,
+            total=sum_over_processes if processes > 1 else None,
             processes=processes,
         )
     fabric.launch()  # other processes begin here, so only the first one reports bad input
@@ -116,6 +116,8 @@ def train(
         "priors": None if prior is None else prior.unlabeled,
     }
     classifier = None if prior is None else prior.classifier
+    if processes > 1 and config.train.sync_batch_norm:
+        network = share_batch_norm(network, fabric.device)
     student, optimizer = fabric.setup(network, optimizer)
     with out_of_memory_is_bad_input():
         scores = fit(

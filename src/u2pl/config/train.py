@@ -72,6 +72,8 @@ class TrainConfig(Section):
     """number of devices per machine, with one process each"""
     nodes: int = Field(1, gt=0, le=65_536)
     """number of machines"""
+    sync_batch_norm: bool = True
+    """with several processes, batch normalisation uses the images of all of them; false: each uses its own"""
     eval_every: Auto[Count] = 0
     """steps between validations; 0: only after the last step"""
     save_every: Count = 200

@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities import rank_zero_only
-from torch import Tensor
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, distributed, nn
 
 from u2pl.errors import InputError
+from u2pl.networks.shared_batch_norm import SharedBatchNorm2d
 
 _PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
 
@@ -34,13 +37,15 @@ def make_fabric(*, accelerator: str, devices: int, nodes: int, precision: str) -
     for name in ("lightning_fabric", "lightning_fabric.utilities.rank_zero", "lightning_fabric.utilities.distributed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*all_gather is deprecated.*")  # Fabric itself calls it
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers.*deprecated.*")  # its successor is too new
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Fabric(
             accelerator=accelerator,
             devices=devices,
             num_nodes=nodes,
-            strategy="ddp" if devices * nodes > 1 else "auto",
+            # Every step ends with equal buffers in all processes, so no forward pass has to send them.
+            strategy=DDPStrategy(broadcast_buffers=False) if devices * nodes > 1 else "auto",
             precision=chosen,
         )
 
@@ -83,10 +88,20 @@ def share_keys(fabric: Fabric) -> Callable[[Tensor, Tensor], tuple[Tensor, Tenso
     return gather
 
 
-def share_sums(fabric: Fabric) -> Callable[[Tensor], Tensor]:
-    """A function that sums a tensor over all processes."""
-
-    def total(tensor: Tensor) -> Tensor:
-        return fabric.all_reduce(tensor, reduce_op="sum")  # type: ignore[return-value]
-
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """The sum of the tensors of all processes. Unlike Fabric's, it has no barrier, for which the host would wait."""
+    total = tensor.detach().clone(memory_format=torch.contiguous_format)
+    if distributed.is_initialized():
+        distributed.all_reduce(total)
     return total
+
+
+def share_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network with batch normalisation over the images of all processes. Its tensors stay the same objects.
+
+    On CUDA it is torch's :class:`torch.nn.SyncBatchNorm`, which other devices do not have.
+    """
+    if device.type == "cuda":
+        return convert_sync_batchnorm(network)  # like torch's function, but layers with an activation keep it
+    SharedBatchNorm2d.adopt(network, sum_over_processes)
+    return network
