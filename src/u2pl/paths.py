@@ -63,6 +63,7 @@ def argument(option: str) -> Callable[[str], Path]:
             raise InputError(f"{option}: {quoted(str(text))} {why}; give another path")
         return Path(text)
 
+    parse.__name__ = "path"  # in --help
     return parse
 
 
@@ -81,6 +82,7 @@ def output(option: str = "--out") -> Callable[[str], Path]:
                 raise InputError(f"{option} {path}: cannot write there, {above} is a file; give another folder")
         return path
 
+    parse_output.__name__ = "path"
     return parse_output
 
 

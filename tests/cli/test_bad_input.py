@@ -59,7 +59,7 @@ def refuse(result: Any, *fragments: str) -> None:
             "method.contrast.keys_per_step=1000",
             ("method.contrast.keys_per_step", "method.contrast.bank_size", "lower it"),
         ),
-        ("train.crop_size=100000", ("train.crop_size", "100000x100000", "lower train.crop_size")),
+        ("train.crop_size=60000", ("train.crop_size", "60000x60000", "lower train.crop_size")),
         ("data.root=null", ("data.root", "is needed")),
         ("data.root=/nowhere/at/all", ("/nowhere/at/all", "not a folder")),
         ("data.height=64", ("data.height", "not used with data.name=folder", "leave it out")),

@@ -97,14 +97,14 @@ def test_full_size_masks_with_the_network_at_the_scale_it_was_trained_at(u2pl: C
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("evaluation.scales=[1.0,0]", "evaluation.scales: should be greater than 0, not 0"),
-        ("evaluation.scales=[-0.5]", "evaluation.scales: should be greater than 0, not -0.5"),
+        ("evaluation.scales=[1.0,0]", "evaluation.scales: should be greater than or equal to 0.01, not 0"),
+        ("evaluation.scales=[-0.5]", "evaluation.scales: should be greater than or equal to 0.01, not -0.5"),
         ("evaluation.scales=[9]", "evaluation.scales: should be less than or equal to 4, not 9"),
         ("evaluation.scales=[.inf]", "evaluation.scales"),
         ("evaluation.scales=[]", "evaluation.scales"),
         ("evaluation.scales=2", "evaluation.scales: should be a valid list, not 2"),
         ("evaluation.window=8", "evaluation.window: should be greater than or equal to 16, not 8"),
-        ("evaluation.overlap=1", "evaluation.overlap: should be less than 1, not 1"),
+        ("evaluation.overlap=1", "evaluation.overlap: should be less than or equal to 0.95, not 1"),
         ("evaluation.overlap=-0.1", "evaluation.overlap: should be greater than or equal to 0"),
         ("evaluation.protocol=tiled", "evaluation.protocol: should be 'whole' or 'sliding', not 'tiled'"),
         ("evaluation.windows=32", "unknown key evaluation.windows (did you mean window?)"),

@@ -85,7 +85,9 @@ def test_weights_that_do_not_say_are_of_whole_images(run: tuple[Path, Any]) -> N
     assert Predictor.from_file(old).inference(network) == Tagged(network)
     load_weights(old, network)
     save_weights(old, network, {**description, "evaluation": {"protocol": "tiled"}})
-    with pytest.raises(InputError, match=r"old\.safetensors holds weights that do not fit its description"):
+    with pytest.raises(
+        InputError, match=r"old\.safetensors has a description that cannot be used \(evaluation\.protocol"
+    ):
         Predictor.from_file(old)
 
 

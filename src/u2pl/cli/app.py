@@ -13,7 +13,8 @@ from rich.console import Console
 
 from u2pl.cli.arguments import ConfigArgument, Overrides
 from u2pl.cli.experiments import ablate, compare
-from u2pl.errors import InputError
+from u2pl.errors import InputError, quoted
+from u2pl.paths import argument, output
 from u2pl.report.printing import Styled, accept_all_text, complain, say, show
 
 app = typer.Typer(
@@ -26,7 +27,9 @@ splits = typer.Typer(help="Split files, which list the labeled images: fetch the
 app.add_typer(splits, name="splits", no_args_is_help=True)
 console = Console()
 
-RunArgument = Annotated[Path, typer.Argument(help="A run folder made by `u2pl train`, or a .safetensors file.")]
+RunArgument = Annotated[
+    Path, typer.Argument(parser=argument("RUN"), help="A run folder made by `u2pl train`, or a .safetensors file.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print the full reasons of each choice.")]
 Weights = Annotated[str, typer.Option(help="`last` (end of training) or `best` (highest validation mIoU).")]
 
@@ -36,7 +39,9 @@ def demo(
     setting: Annotated[
         str, typer.Option(help="`semi`: few labels; `domain`: labels of another domain; `weak`: image-level tags.")
     ] = "semi",
-    out: Annotated[Path | None, typer.Option(help="Folder of the results. Default: runs/demo[-SETTING].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=output(), help="Folder of the results. Default: runs/demo[-SETTING].")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps of each run; fewer is faster and worse.")] = None,
     seed: Annotated[int, typer.Option(help="Chooses the scenes, the initial weights and every random draw.")] = 0,
 ) -> None:
@@ -50,7 +55,9 @@ def demo(
 def train(
     config: ConfigArgument,
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder. Default: runs/CONFIG-METHOD-SEED.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=output(), help="Run folder. Default: runs/CONFIG-METHOD-SEED.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the stopped run in --out.")] = False,
     verbose: Verbose = False,
 ) -> None:
@@ -80,8 +87,13 @@ def train(
 def evaluate(
     run: RunArgument,
     overrides: Overrides = None,
-    images: Annotated[Path | None, typer.Option(help="Score these images instead of the run's validation set.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Masks of --images, matched by name without suffix.")] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(parser=argument("--images"), help="Score these images instead of the run's validation set."),
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(parser=argument("--masks"), help="Masks of --images, matched by name without suffix.")
+    ] = None,
     weights: Weights = "last",
     as_json: Annotated[bool, typer.Option("--json", help="Print only one JSON object.")] = False,
 ) -> None:
@@ -99,8 +111,10 @@ def evaluate(
 @app.command()
 def predict(
     run: RunArgument,
-    inputs: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    out: Annotated[Path, typer.Option(help="Folder for STEM.png (class indices) and STEM_overlay.jpg.")],
+    inputs: Annotated[list[Path], typer.Argument(parser=argument("INPUTS"), help="Images, or folders of images.")],
+    out: Annotated[
+        Path, typer.Option(parser=output(), help="Folder for STEM.png (class indices) and STEM_overlay.jpg.")
+    ],
     weights: Weights = "last",
 ) -> None:
     """Segment images: write index masks at the original size, and overlays."""
@@ -125,8 +139,13 @@ app.command()(ablate)
 
 @app.command("import-weights")
 def import_weights(
-    released: Annotated[Path, typer.Argument(help="A checkpoint saved by the code released with the paper.")],
-    out: Annotated[Path, typer.Option(help="File to write, FILE.safetensors, for `u2pl predict` and `evaluate`.")],
+    released: Annotated[
+        Path,
+        typer.Argument(parser=argument("RELEASED"), help="A checkpoint saved by the code released with the paper."),
+    ],
+    out: Annotated[
+        Path, typer.Option(parser=output(), help="File to write, FILE.safetensors, for `u2pl predict` and `evaluate`.")
+    ],
     classes: Annotated[int | None, typer.Option(help="Expected number of classes; others are an error.")] = None,
     network: Annotated[
         str | None, typer.Option(help="`teacher` or `student`. Default: the teacher if it exists.")
@@ -146,7 +165,7 @@ def presets(name: Annotated[str | None, typer.Argument(help="Print the YAML of t
 
     if name is not None:
         if name not in preset_names():
-            raise InputError(f"no preset {name!r} (known: {', '.join(preset_names())})")
+            raise InputError(f"no preset {quoted(name)} (known: {', '.join(preset_names())})")
         sys.stdout.write(preset_text(name))
         return
     for each in preset_names():
@@ -174,7 +193,7 @@ def keys(
 def fetch_splits(
     name: Annotated[str, typer.Argument(help="pascal (VOC 2012, classic and blender) or cityscapes.")],
     out: Annotated[
-        Path, typer.Option(help="Folder for NAME/val.txt, NAME/COUNT/labeled.txt and unlabeled.txt.")
+        Path, typer.Option(parser=output(), help="Folder for NAME/val.txt, NAME/COUNT/labeled.txt and unlabeled.txt.")
     ] = Path("splits"),
     url: Annotated[str | None, typer.Option(help="Another server: files are at URL/NAME/COUNT/labeled.txt.")] = None,
 ) -> None:
@@ -190,7 +209,9 @@ def draw_splits(
     labeled: Annotated[str, typer.Option(help="Number of labeled images, such as 46, or several: 23,46,92.")],
     overrides: Overrides = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the draw. Default: the configuration's.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for COUNT/labeled.txt. Default: splits/CONFIG.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=output(), help="Folder for COUNT/labeled.txt. Default: splits/CONFIG.")
+    ] = None,
 ) -> None:
     """Draw split files from the labeled images of a data set. They cover every class that fits, rare ones first."""
     from u2pl.commands.splits import draw_splits, read_counts

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from u2pl.cli.arguments import ConfigArgument, Overrides
+from u2pl.paths import output
 from u2pl.report.printing import say
 
 console = Console()
@@ -31,7 +32,9 @@ def compare(
     ] = None,
     seeds: Seeds = None,
     all_labels: Annotated[bool, typer.Option("--all-labels", help="Also train `supervised` on all labels.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of all runs. Default: runs/compare-CONFIG.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=output(), help="Folder of all runs. Default: runs/compare-CONFIG.")
+    ] = None,
     keep_checkpoints: Keep = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -66,7 +69,9 @@ def ablate(
     ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Train every combination, not one change at a time.")] = False,
     seeds: Seeds = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of all runs. Default: runs/ablate-CONFIG.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=output(), help="Folder of all runs. Default: runs/ablate-CONFIG.")
+    ] = None,
     keep_checkpoints: Keep = False,
     dry_run: DryRun = False,
 ) -> None:

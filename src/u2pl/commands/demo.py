@@ -20,7 +20,7 @@ from u2pl.data.classes import Palette
 from u2pl.data.source import DataSource, Sample
 from u2pl.engine.checkpoint import write_text_atomically
 from u2pl.engine.evaluate import Scores
-from u2pl.errors import InputError
+from u2pl.errors import InputError, quoted
 from u2pl.pixels import partition
 from u2pl.predictor import Prediction, Predictor
 from u2pl.report.pictures import coloured, heat, overlay, save_panels, trust
@@ -105,12 +105,14 @@ def run_demo(
 def setting_of(name: str) -> Setting:
     """A setting by name. Raises InputError if there is none."""
     if name not in SETTINGS:
-        raise InputError(f"--setting: there is no {name!r}; give {', '.join(SETTINGS)}")
+        raise InputError(f"--setting: there is no {quoted(name)}; give {', '.join(SETTINGS)}")
     return SETTINGS[name]
 
 
 def demo_config(setting: Setting, column: str, *, steps: int | None = None, seed: int = 0) -> Config:
     """The configuration of a column."""
+    if steps is not None and steps < 1:
+        raise InputError(f"--steps {steps}: is no number of steps; give 1 or more")
     length = [f"train.steps={steps}"] if steps is not None else []
     return load_config(setting.preset, [*setting.columns[column], f"seed={seed}", *length])
 

@@ -17,8 +17,9 @@ import yaml
 
 from u2pl.build import build_source
 from u2pl.config.schema import Config
-from u2pl.errors import InputError
+from u2pl.errors import InputError, quoted
 
+_LARGEST = 2**24  # bytes of a list
 _TIMEOUT = 20  # seconds to wait for the server
 
 
@@ -62,7 +63,7 @@ def fetch_splits(name: str, out: Path, *, url: str | None = None, known: Mapping
     """
     known = published_splits() if known is None else known
     if name not in known:
-        raise InputError(f"there are no published splits of {name!r} (known: {', '.join(known)})")
+        raise InputError(f"there are no published splits of {quoted(name)} (known: {', '.join(known)})")
     published = known[name]
     address = f"{(url or published.url).rstrip('/')}/{name}"
     files = {file: _download(f"{address}/{file}") for file in published.counts()}
@@ -119,7 +120,9 @@ def read_counts(text: str) -> list[int]:
     try:
         return [int(count) for count in text.split(",")]
     except ValueError as error:
-        raise InputError(f"--labeled {text}: should be counts with commas between them, such as 46,92") from error
+        raise InputError(
+            f"--labeled {quoted(text)}: should be counts with commas between them, such as 46,92"
+        ) from error
 
 
 def _lines(content: bytes) -> list[str]:
@@ -130,7 +133,9 @@ def _lines(content: bytes) -> list[str]:
 def _download(address: str) -> bytes:
     try:
         with urlopen(address, timeout=_TIMEOUT) as answer:
-            content: bytes = answer.read()
+            content: bytes = answer.read(_LARGEST + 1)
+            if len(content) > _LARGEST:
+                raise InputError(f"{address} is larger than any published list; name another server with --url")
             return content
     except HTTPError as error:
         why = f"the server answers {error.code} {error.reason}"

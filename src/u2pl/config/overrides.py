@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from u2pl.config.choosing import without_leftovers
 from u2pl.config.former import refuse_former, upgraded
 from u2pl.config.reading import read
-from u2pl.config.schema import Config, section_in
+from u2pl.config.schema import Config, all_keys, section_in
 from u2pl.config.strict_yaml import StrictYamlError, load
 from u2pl.config.words import nearest
 from u2pl.errors import InputError, quoted
@@ -113,6 +113,12 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
     return value
 
 
+def _elsewhere(key: Sequence[str]) -> str:
+    """Where a key without its section belongs: `root` -> `data.root`."""
+    whole = [name for name, _ in all_keys() if len(key) == 1 and name.endswith(f".{key[0]}")]
+    return f" (did you mean {' or '.join(whole[:3])}?)" if whole else ""
+
+
 def _explain(error: ValidationError) -> str:
     errors = error.errors()
     same_key = [each for each in errors if each["loc"][:2] == errors[0]["loc"][:2]]
@@ -130,7 +136,7 @@ def _explain(error: ValidationError) -> str:
         fields = inner.model_fields
     name = ".".join(key)
     if first["type"] in ("extra_forbidden", "invalid_key"):
-        return f"unknown key {name}{nearest(key[-1], list(fields))}"
+        return f"unknown key {name}{_elsewhere(key) or nearest(key[-1], list(fields))}"
     if inner is not None:
         return (
             f"{name}: should be a section with keys such as {name}.{next(iter(fields))}, not {quoted(first['input'])}"

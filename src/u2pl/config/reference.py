@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from u2pl.config.choosing import users
 from u2pl.config.fields import AUTO, Section
 from u2pl.config.schema import SourceConfig, all_keys, may_be_auto, section_in
 from u2pl.config.words import nearest
-from u2pl.errors import InputError
+from u2pl.errors import InputError, quoted
 
 #: Keys that most runs set. All others are for research.
 EVERYDAY = frozenset(
@@ -59,7 +60,9 @@ def keys(section: str | None = None) -> list[Key]:
     chosen = [key for key in found if key.name == section or key.name.startswith(f"{section}.")]
     if not chosen:
         names = {key.name.rpartition(".")[0] for key in found} | {key.name for key in found}
-        raise InputError(f"there is no section or key {section!r}{nearest(section, sorted(names - {''}))}")
+        near = nearest(section, sorted(names - {""})) if get_close_matches(section, names, n=1) else ""
+        near = near or f" (sections: {', '.join(dict.fromkeys(key.name.partition('.')[0] for key in found))})"
+        raise InputError(f"there is no section or key {quoted(section)}{near}")
     return chosen
 
 

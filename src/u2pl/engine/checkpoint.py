@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,43 @@ from torch import Tensor, nn
 from u2pl.errors import InputError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` make a file next to ``path``, then move it there. A kill leaves the old file or the new one."""
+def write_atomically(
+    path: Path, write: Callable[[Path], object], *, before: Callable[[], object] = lambda: None
+) -> None:
+    """Let ``write`` make a file next to ``path``, then move it there. A kill leaves the old file or the new one.
+
+    ``before`` is called when the new file is complete, just before it takes its place. Raises InputError naming the
+    file if it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
         write(partial)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
+        before()
         os.replace(partial, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}); free space there, or choose another folder"
+        ) from error
     finally:
-        partial.unlink(missing_ok=True)  # a full disk leaves a part of it
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)  # a full disk leaves a part of it
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make new names in a folder survive a power failure, on systems that can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -35,26 +63,6 @@ def write_text_atomically(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
     write_atomically(path, write)
-
-
-def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Save ``state`` (objects with a ``state_dict``, and plain values) for :func:`load_state`."""
-    plain = {name: value.state_dict() if hasattr(value, "state_dict") else value for name, value in state.items()}
-    write_atomically(path, lambda partial: torch.save(plain, partial))
-
-
-def load_state(path: Path, state: dict[str, Any]) -> None:
-    """Restore a file of :func:`save_state` into the same objects and values. Raises InputError for another file."""
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        for name, value in state.items():
-            if hasattr(value, "load_state_dict"):
-                value.load_state_dict(saved[name])
-            else:
-                state[name] = saved[name]
-    except Exception as error:  # unpickling a damaged file can raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} cannot be resumed from ({reason}); remove it to start this run anew") from error
 
 
 def save_weights(
@@ -82,10 +90,25 @@ def read_description(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             return json.loads(file.metadata()["u2pl"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} holds no trained network of u2pl; give what `u2pl train` or `u2pl import-weights` wrote"
         ) from error
+
+
+def fits(path: Path, build: Callable[[], nn.Module]) -> bool:
+    """Whether a file of :func:`save_weights` has every tensor of the network, in its shape.
+
+    The network is built without memory for its tensors, so that a description cannot ask for more than the file has.
+    """
+    try:
+        with torch.device("meta"):
+            wanted = {name: list(tensor.shape) for name, tensor in build().state_dict().items()}
+    except (NotImplementedError, RuntimeError):  # a network that computes while it is built
+        return True
+    with safe_open(path, framework="pt") as file:
+        known = set(file.keys())
+        return all(name in known and file.get_slice(name).get_shape() == shape for name, shape in wanted.items())
 
 
 def load_weights(path: Path, network: nn.Module, *, beside: str = "") -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from u2pl.errors import InputError
+from u2pl.paths import is_file, is_folder
 
 # Training scripts also save scores as numpy scalars. Those of numpy 1 name a module that numpy 2 has moved. The entries
 # below can only create numbers: an object scalar needs a data type that is not listed.
@@ -31,8 +32,9 @@ def read_tensor_file(path: Path, *, source: str) -> object:
     Raises:
         InputError: one line that begins with ``source``, if the file is missing or holds anything else.
     """
-    if not path.is_file():
-        raise InputError(f"{source} {'is a folder' if path.is_dir() else 'is missing'}; give a file of weights")
+    if not is_file(path):
+        what = "is a folder" if is_folder(path) else "is missing, or no regular file"
+        raise InputError(f"{source} {what}; give a file of weights")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
