@@ -113,8 +113,8 @@ def test_choices_are_told_once(shared: list[str], tmp_path: Path) -> None:
     assert rows.count(["train.steps", "1200", "24 passes over 7 images; 1200 to 4000"]) == 1
     assert [row[0] for row in rows].count("train.steps") == 1
     assert [row for row in rows if row[0] == "method.schedule.warmup"] == [
-        ["method.schedule.warmup", "0.4", "2 labels for 3 classes are few"],
-        ["method.schedule.warmup", "0.25", "4 labels for 3 classes are not few"],
+        ["method.schedule.warmup", "0.4", "2 labels", "2 labels for 3 classes are few"],
+        ["method.schedule.warmup", "0.25", "4 labels", "4 labels for 3 classes are not few"],
     ]
     reasons = [tuple(row) for row in rows if len(row) > 2]
     assert len(reasons) == len(set(reasons))
