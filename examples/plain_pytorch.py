@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from u2pl import U2PL, EmaTeacher, Schedule, UnreliableContrast, deeplabv3plus
-from u2pl.data.batches import Batches, Evaluation, loader
+from u2pl.data.batches import Batches, Evaluation
+from u2pl.data.loading import loader
 from u2pl.data.scenes.reader import scenes
 from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
 

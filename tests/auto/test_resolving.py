@@ -66,7 +66,7 @@ def photos(write_folder: Callable[..., Path]) -> Path:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings of a moment: eight steps of a tiny network."""
     torch.set_num_threads(1)
-    monkeypatch.setattr("u2pl.commands.train.build_network", build_tiny)
+    monkeypatch.setattr("u2pl.commands.checks.build_network", build_tiny)
     monkeypatch.setattr("u2pl.predictor.build_network", build_tiny)
     monkeypatch.setattr(machine, "CPU", machine.CPU._replace(fewest=8, most=8))
 

@@ -14,8 +14,9 @@ from torchvision.models import resnet18
 
 from tiny_run import KillAt, KilledError
 from u2pl.build import build_image_prior, build_network, build_source, check_image_prior, image_prior_parameters
+from u2pl.commands.checks import fabric_of
 from u2pl.commands.evaluate import score_run
-from u2pl.commands.train import fabric_of, train
+from u2pl.commands.train import train
 from u2pl.config.overrides import load_config
 from u2pl.config.schema import Config
 from u2pl.errors import InputError

@@ -16,8 +16,8 @@ from u2pl.build import (
     build_seeding,
     build_source,
 )
+from u2pl.commands.checks import check_source
 from u2pl.commands.run_folder import network_description
-from u2pl.commands.train import check_source
 from u2pl.config.overrides import load_config
 from u2pl.config.schema import Config
 from u2pl.errors import InputError

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from u2pl.data.batches import Batches, Evaluation, loader, step_seed
+from u2pl.data.batches import Batches, Evaluation, step_seed
+from u2pl.data.loading import loader
 from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
 from u2pl.errors import InputError
 from u2pl.structures import Batch

@@ -65,7 +65,7 @@ def all_options() -> tuple[str, ...]:
 def tiny_train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """``tiny_train(out, *overrides, resume=..., watchers=...)``: the command, with the tiny network."""
 
-    monkeypatch.setattr("u2pl.commands.train.build_network", build_tiny)
+    monkeypatch.setattr("u2pl.commands.checks.build_network", build_tiny)
     # The pictures of a run are made from its saved weights.
     monkeypatch.setattr("u2pl.predictor.build_network", build_tiny)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import pickle
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,8 @@ from torch import nn
 from torch.optim import SGD
 
 from u2pl.engine.checkpoint import (
-    load_state,
     load_weights,
     read_description,
-    save_state,
     save_weights,
     write_atomically,
 )
@@ -53,9 +50,9 @@ def test_a_write_that_fails_halfway_leaves_the_old_file(tmp_path: Path) -> None:
 
     def fail(partial: Path) -> None:
         partial.write_text("half of the ne")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"last\.ckpt cannot be written \(No space left on device\); free space"):
         write_atomically(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -63,78 +60,6 @@ def test_a_write_that_fails_halfway_leaves_the_old_file(tmp_path: Path) -> None:
     write_atomically(path, lambda partial: partial.write_text("new") and None)
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
     assert path.read_text() == "new"
-
-
-def test_a_failed_first_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(value: Any, partial: Path) -> None:
-        partial.write_bytes(b"half")
-        raise RuntimeError("killed")
-
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(RuntimeError, match="killed"):
-        save_state(tmp_path / "last.ckpt", {"step": 1})
-    assert not (tmp_path / "last.ckpt").exists()
-
-
-def test_state_comes_back_into_the_same_objects(tmp_path: Path) -> None:
-    saved, other = trained(0), trained(1)
-    save_state(tmp_path / "last.ckpt", saved)
-    load_state(tmp_path / "last.ckpt", other)
-    for name, tensor in saved["student"].state_dict().items():
-        assert torch.equal(other["student"].state_dict()[name], tensor)
-    momenta = [
-        [entry["momentum_buffer"] for entry in each["optimizer"].state_dict()["state"].values()]
-        for each in (saved, other)
-    ]
-    assert momenta[0]
-    assert all(torch.equal(a, b) for a, b in zip(*momenta, strict=True))
-    assert (other["step"], other["best"]) == (7, 12.5)
-
-
-def _truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-200])
-
-
-def _empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def _text(path: Path) -> None:
-    path.write_text("not a checkpoint\n")
-
-
-def _list(path: Path) -> None:
-    torch.save([1, 2], path)
-
-
-def _lacking(path: Path) -> None:
-    torch.save({"student": trained()["student"].state_dict()}, path)
-
-
-def _other_network(path: Path) -> None:
-    torch.save({**trained(), "student": nn.Linear(2, 2).state_dict(), "optimizer": {}}, path)
-
-
-@pytest.mark.parametrize("damage", [_truncate, _empty, _text, _list, _lacking, _other_network])
-def test_a_damaged_or_foreign_file_is_refused_in_one_line(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    path = tmp_path / "last.ckpt"
-    save_state(path, trained())
-    damage(path)
-    with pytest.raises(InputError, match="cannot be resumed from") as caught:
-        load_state(path, trained(1))
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_no_code_of_a_checkpoint_runs(tmp_path: Path) -> None:
-    path, made = tmp_path / "last.ckpt", tmp_path / "made"
-    torch.save({**dict.fromkeys(trained()), "step": Trap(made)}, path)
-    with pytest.raises(InputError):
-        load_state(path, trained())
-    path.write_bytes(pickle.dumps(Trap(made), protocol=2))
-    with pytest.raises(InputError):
-        load_state(path, trained())
-    assert not made.exists()
 
 
 DESCRIPTION = {"classes": ["sky", "röad"], "palette": [[1, 2, 3]], "scale": 0.5, "network": {"multi_grid": [1, 2, 4]}}

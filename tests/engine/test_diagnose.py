@@ -282,11 +282,12 @@ import torch
 sys.path.insert(0, sys.argv[1])
 from tiny_run import TinyNetwork
 
+import u2pl.commands.checks
 import u2pl.commands.train
 from u2pl.config.overrides import load_config
 
 torch.set_num_threads(1)
-u2pl.commands.train.build_network = lambda config, num_classes: TinyNetwork(num_classes=num_classes)
+u2pl.commands.checks.build_network = lambda config, num_classes: TinyNetwork(num_classes=num_classes)
 u2pl.commands.train.save_pictures = lambda *parts: None
 u2pl.commands.train.train(load_config("scenes", sys.argv[3:]), Path(sys.argv[2]))
 """

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from u2pl.engine.evaluate import Scores
-from u2pl.engine.fit import Meter, is_due
+from u2pl.engine.fit import is_due
 from u2pl.errors import InputError
 from u2pl.methods.base import Method
 from u2pl.structures import Batch
@@ -50,45 +51,33 @@ def test_due_every_so_often_and_after_the_last_step(every: int, expected: list[i
     assert [done for done in range(1, 6) if is_due(done, every, 5)] == expected
 
 
-def test_meter_reads_means_and_starts_over() -> None:
-    meter = Meter()
-    meter.add({"a": torch.tensor(1.0)})
-    meter.add({"a": torch.tensor(3.0), "b": torch.tensor(5.0)})
-    read = meter.read(1)
-    assert read.pop("steps_per_second") > 0
-    assert read == {"loss/a": 2.0, "loss/b": 5.0}  # b was there once, and its mean is of that one time
-    meter.add({"a": torch.tensor(7.0)})
-    assert meter.read(2)["loss/a"] == 7.0
-
-
-def test_meter_holds_no_graph() -> None:
-    meter = Meter()
-    meter.add({"a": torch.tensor(1.0, requires_grad=True)})
-    assert not meter.sums["a"].requires_grad
-
-
-def test_meter_goes_on_where_it_was() -> None:
-    meter, other = Meter(), Meter()
-    meter.add({"a": torch.tensor(1.0)})
-    other.load_state_dict(meter.state_dict())
-    other.add({"a": torch.tensor(4.0)})
-    assert other.read(2)["loss/a"] == 2.5
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_is_an_input_error(value: float) -> None:
-    meter = Meter()
-    meter.add({"a": torch.tensor(1.0), "b": torch.tensor(value)})
-    with pytest.raises(InputError, match=r"not finite at step 6.*lower train\.lr"):
-        meter.read(6)
-
-
 @pytest.mark.parametrize("due", ["save_every", "eval_every", "log_every"])
 def test_training_that_diverges_stops_and_saves_nothing_of_it(tmp_path: Path, tiny_train: Train, due: str) -> None:
-    every = {"save_every": 0, "eval_every": 0, "log_every": 100, due: 4}
-    with pytest.raises(InputError, match=r"not finite at step 3: training diverged; lower train\.lr"):
-        tiny_train(tmp_path, "train.lr=1e30", *(f"train.{key}={value}" for key, value in every.items()))
+    every = {"save_every": 0, "eval_every": 0, "log_every": 100, due: 5}
+    overrides = (f"train.{key}={value}" for key, value in every.items())
+    with pytest.raises(InputError, match=r"^training diverged: .* not finite at step [0-4]; lower train\.lr$"):
+        tiny_train(tmp_path, "train.lr=1e6", "train.momentum=0.99", *overrides)
     assert not list(tmp_path.glob("*.ckpt")) + list(tmp_path.glob("*.safetensors"))
+
+
+def test_weights_that_are_not_finite_do_not_replace_good_ones(
+    tmp_path: Path, tiny_train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The losses of a step are finite, and its update is what breaks the weights."""
+
+    def breaking(student: nn.Module) -> None:
+        steps.append(len(steps))
+        if len(steps) == 5:
+            next(student.parameters()).data[0] = math.inf
+
+    steps: list[int] = []
+    monkeypatch.setattr(Method, "after_step", lambda self, student: breaking(student))
+    told = r"^training diverged: the weights are not finite at step 4; .* keeps the weights of step 4; lower train\.lr$"
+    with pytest.raises(InputError, match=told):
+        tiny_train(tmp_path, "method.name=supervised", "train.save_every=1", "train.eval_every=1")
+    for name in ("last", "best"):
+        assert all(value.isfinite().all() for value in load_file(tmp_path / f"{name}.safetensors").values())
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["step"] == 4
 
 
 def test_watchers_and_journal_are_told_when_due(tmp_path: Path, tiny_train: Train) -> None:

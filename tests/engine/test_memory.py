@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from u2pl.commands.train import out_of_memory_is_bad_input
+from u2pl.commands.remedies import out_of_memory_is_bad_input
 from u2pl.engine import memory
 from u2pl.engine.memory import activation_bytes, require_memory
 from u2pl.errors import InputError

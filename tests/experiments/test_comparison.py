@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-import u2pl.commands.train
+import u2pl.commands.checks
 from u2pl.commands.train import train
 from u2pl.config.overrides import load_config
 from u2pl.engine.evaluate import Scores
@@ -213,7 +213,7 @@ def test_a_run_that_fails_does_not_keep_the_others(tiny_compare: Compare, tmp_pa
 def test_a_run_leaves_nothing_in_memory(tiny_compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[weakref.ref[Any]] = []
     alive: list[int] = []
-    build = u2pl.commands.train.build_network
+    build = u2pl.commands.checks.build_network
 
     def watched(config: Any, num_classes: int) -> Any:
         alive.append(sum(network() is not None for network in built))
@@ -221,7 +221,7 @@ def test_a_run_leaves_nothing_in_memory(tiny_compare: Compare, tmp_path: Path, m
         built.append(weakref.ref(network))
         return network
 
-    monkeypatch.setattr("u2pl.commands.train.build_network", watched)
+    monkeypatch.setattr("u2pl.commands.checks.build_network", watched)
     monkeypatch.setattr("u2pl.experiments.running._free_memory", free_memory)
     tiny_compare(tmp_path, methods=["supervised", "u2pl"])
     assert len(built) == 4  # both to be looked at, then both to be trained

@@ -124,7 +124,7 @@ def build_golden(config: Any, num_classes: int) -> nn.Module:
 def golden_network() -> Iterator[None]:
     """All runs within train the network of :mod:`golden_network`."""
     with (
-        mock.patch("u2pl.commands.train.build_network", build_golden),
+        mock.patch("u2pl.commands.checks.build_network", build_golden),
         mock.patch("u2pl.predictor.build_network", build_golden),
     ):
         yield

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from u2pl.config.part import accepted
 from u2pl.config.schema import Config, DataConfig, MethodConfig, SourceConfig, TargetConfig
-from u2pl.data.batches import Batches, loader, step_seed
+from u2pl.data.batches import Batches, step_seed
 from u2pl.data.class_mapping import read_mapping
 from u2pl.data.files import cached
+from u2pl.data.loading import loader
 from u2pl.data.rare_classes import RareClassSampling, pixel_counts
 from u2pl.data.readers import READERS
 from u2pl.data.readers.domain import domain
@@ -31,7 +32,7 @@ _MANY = 2000  # from this number of masks on, progress is reported
 
 def build_source(data: DataConfig, *, seed: int) -> DataSource:
     """The data set. Raises InputError for a key that its reader does not use, and for errors of the reader."""
-    apart = {"cache", "workers", "rare_class_sampling"}
+    apart = {"cache", "workers", "timeout", "rare_class_sampling"}
     options = {key: value for key, value in data if key not in apart and value is not None}
     if data.name == "domain":
         source = read_domains(**accepted(read_domains, options, "data.name=domain", "data"), seed=seed)
@@ -157,7 +158,7 @@ def build_batches(
         priors=priors,
         truth=config.method.diagnose and config.method.trains_embeddings,  # true classes of the keys in the bank
     )
-    return lambda start: loader(batches, start=start, workers=config.data.workers)
+    return lambda start: loader(batches, start=start, workers=config.data.workers, timeout=config.data.timeout)
 
 
 def build_diagnosis(
@@ -182,7 +183,8 @@ def build_diagnosis(
         priors=priors,
         truth=True,
     )
-    return Diagnosis(classes=source.classes, batches=lambda: loader(batches, workers=config.data.workers))
+    workers, timeout = config.data.workers, config.data.timeout
+    return Diagnosis(classes=source.classes, batches=lambda: loader(batches, workers=workers, timeout=timeout))
 
 
 def _in_common(config: Config, source: DataSource, rare_classes: RareClassSampling | None) -> dict[str, Any]:

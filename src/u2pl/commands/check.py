@@ -8,8 +8,8 @@ from rich.console import Console
 
 from u2pl.auto.resolving import resolved
 from u2pl.build import build_negative_keys, build_source, check_image_prior
+from u2pl.commands.checks import fabric_of
 from u2pl.commands.overview import print_choices, print_overview
-from u2pl.commands.train import fabric_of
 from u2pl.config.overrides import load_config
 from u2pl.data.inspection import inspect
 from u2pl.report.printing import progress_bar, say

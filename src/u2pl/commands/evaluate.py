@@ -12,11 +12,12 @@ import torch
 
 from u2pl.build import build_inference, build_seeding, build_source
 from u2pl.build.description import checked_description
-from u2pl.commands.train import fabric_of
+from u2pl.commands.checks import fabric_of
 from u2pl.config.overrides import load_config, load_saved
 from u2pl.config.schema import Config
-from u2pl.data.batches import Evaluation, loader
+from u2pl.data.batches import Evaluation
 from u2pl.data.files import FileSample
+from u2pl.data.loading import loader
 from u2pl.data.mask_values import MaskValues, mask_values, refuse_binary
 from u2pl.data.pairing import SAME_NAME, Masks
 from u2pl.data.source import Sample

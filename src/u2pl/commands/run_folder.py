@@ -2,40 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from u2pl.auto.choices import Choice
 from u2pl.auto.resolving import LOADING
 from u2pl.config.overrides import load_saved
 from u2pl.config.schema import Config
+from u2pl.data.fingerprint import difference
 from u2pl.data.source import DataSource
 from u2pl.engine.checkpoint import write_atomically, write_text_atomically
+from u2pl.engine.resume import CHECKPOINTS, has_state, saved_value
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
 from u2pl.report.diagnosis_plot import plot_diagnosis
 from u2pl.report.pictures import coloured, overlay, save_panels
 
 _PICTURES = 6
+_LOCK = ".lock"
+#: What a training writes beside its configuration.
+_OWN_FILES = (
+    *("last.safetensors", "best.safetensors", *CHECKPOINTS),
+    *("metrics.jsonl", "choices.txt", "events.out.tfevents.*"),
+)
+#: Keys that say where the data lie.
+_PLACES = ("data.root", "data.source.root", "data.target.root")
 
 
 def check_folder(out: Path, config: Config, *, resume: bool) -> None:
-    """Raise InputError if the folder holds a run that should not, or cannot, be resumed, or cannot hold a run."""
-    if any("\ud800" <= character <= "\udfff" for character in str(out)):  # TensorBoard writes no such folder
-        raise InputError(f"--out {out}: its name is not UTF-8; choose another")
+    """Raise InputError if the folder holds a run that should not, or cannot, be resumed, or files of others."""
     saved = out / "config.yaml"
-    if saved.exists():
-        if not resume:
-            raise InputError(f"{out} already holds a run; add --resume to go on with it or choose another --out")
-        before, now = dict(_keys(load_saved(saved).model_dump())), dict(_keys(config.model_dump()))
-        for key in [*now, *(key for key in before if key not in now)]:
-            if before.get(key) != now.get(key) and key not in LOADING:
-                raise InputError(
-                    f"{key}: is {now.get(key)!r} now but {before.get(key)!r} in {saved}; "
-                    "a run resumes with the configuration it began with"
-                )
+    if not saved.exists():
+        for name in _OWN_FILES:
+            if next(out.glob(name), None) is not None:
+                raise InputError(f"--out {out}: holds {name}, but is no run folder; choose another --out")
+        return
+    if not resume:
+        raise InputError(f"{out} already holds a run; add --resume to go on with it or choose another --out")
+    if not has_state(out) and (out / "last.safetensors").exists():
+        raise InputError(
+            f"{out} holds the weights of a run, but no {CHECKPOINTS[0]} to go on from; `u2pl evaluate {out}` scores "
+            "them, another --out trains anew"
+        )
+    before, now = dict(_keys(load_saved(saved).model_dump())), dict(_keys(config.model_dump()))
+    for key in [*now, *(key for key in before if key not in now)]:
+        if before.get(key) != now.get(key) and key not in (*LOADING, *_PLACES):
+            raise InputError(
+                f"{key}: is {now.get(key)!r} now but {before.get(key)!r} in {saved}; "
+                "a run resumes with the configuration it began with"
+            )
+
+
+def check_data(out: Path, config: Config, data: Mapping[str, Any]) -> None:
+    """Raise InputError if the data of a run that goes on are not those with which it began.
+
+    A folder of data may have moved. Checkpoints of earlier versions do not say what the data were; then it may not.
+    """
+    saved = out / "config.yaml"
+    if not saved.exists():
+        return
+    before = saved_value(out, "data")
+    moved = [key for key in _PLACES if load_saved(saved).value(key) != config.value(key)]
+    if before is None and moved and has_state(out):
+        raise InputError(f"{moved[0]}: differs from {saved}, and this run of an earlier version does not name its data")
+    changed = None if before is None else difference(before, data)
+    if changed is not None:
+        raise InputError(f"{out}: {changed}; a run goes on with the data it began with, so choose another --out")
+    if moved:
+        write_text_atomically(saved, config.to_yaml())
+
+
+@contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Make the folder, and keep other processes from training into it. A folder that stays empty is removed.
+
+    Raises InputError if it cannot be made, or if another process trains into it.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot write there ({error.strerror})") from error
+    lock = FileLock(out / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"{out}: another process trains into this folder; wait for it, or choose another --out"
+        ) from error
+    except (OSError, NotImplementedError):  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):
+            if [path.name for path in out.iterdir()] == [_LOCK]:
+                (out / _LOCK).unlink()
+                out.rmdir()
 
 
 def _keys(sections: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -49,20 +117,15 @@ def _keys(sections: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]
 
 
 def make_folder(out: Path, config: Config, choices: Sequence[Choice] = ()) -> None:
-    """Make the run folder with the configuration, unless it exists. Raises InputError if that fails.
+    """Write the configuration into the run folder, unless it is there. Raises InputError if that fails.
 
     ``choices`` and their full reasons go into ``choices.txt``.
     """
     saved = out / "config.yaml"
-    if saved.exists():
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    if not saved.exists():
+        write_text_atomically(saved, config.to_yaml())
         if choices:
             write_text_atomically(out / "choices.txt", "".join(f"{choice}\n" for choice in choices))
-        write_text_atomically(saved, config.to_yaml())
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot write there ({error.strerror})") from error
 
 
 def network_description(config: Config, source: DataSource) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class DataKeys(Section):
     mask_values: Annotated[str | None, Field(max_length=65_536)] = None
     """classes of mask values or colours: a csv file, `0:background,255:crack` or `#804080:road,#000000:ignore`"""
     mask_pattern: str | None = None
-    """name of a mask without its ending, from the `{stem}` or `{name}` of its image, such as `{stem}_mask`; null: `{stem}`"""
+    """name of a mask without its ending, from the `{stem}` or `{name}` of its image: `{stem}_mask`; null: `{stem}`"""
     resize_masks: bool | None = None
     """resize masks of another size to their images, by the nearest pixel; null: such a mask is an error"""
     bands: (
@@ -114,6 +114,8 @@ class DataConfig(DataKeys):
     """keep decoded images in memory"""
     workers: Auto[Annotated[int, Field(ge=0, le=256)]] = 1
     """number of loader processes; 0: load in the training process"""
+    timeout: Annotated[int, Field(ge=1, le=86_400)] = 300
+    """seconds to wait for images from a loader process, before the run ends with an error"""
 
     @property
     def validated(self) -> DataKeys:

@@ -48,7 +48,7 @@ class TrainConfig(Section):
     """also jitter brightness, contrast, saturation and hue of labeled images"""
     optimizer: Auto[Literal["sgd", "adamw"]] = "sgd"
     """the optimiser: `sgd` or `adamw`"""
-    lr: Auto[Annotated[float, Field(ge=1e-12, le=100)]] = 0.01
+    lr: Auto[Annotated[float, Field(ge=1e-12, le=1e6)]] = 0.01
     """learning rate of the encoder"""
     head_lr_factor: Auto[Annotated[float, Field(ge=1e-6, le=1e6)]] = 1.0
     """factor of `train.lr` for the heads"""

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from u2pl.data.rare_classes import MIN_SHARE, RareClassSampling
 from u2pl.data.source import Sample
 from u2pl.data.transforms import to_float
 from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX, Batch
-
-T_co = TypeVar("T_co", covariant=True)
 
 # The random streams of a step; each has its own seed.
 _LABELED, _UNLABELED, _TRANSFORMS = range(3)
@@ -171,38 +168,6 @@ class Evaluation(Dataset["tuple[Tensor, Tensor] | InputError"]):
             return error
 
 
-class Items(Protocol[T_co]):
-    """The data sets above, which :func:`loader` reads."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> T_co | InputError: ...
-
-
-def loader(
-    dataset: Items[T_co], *, start: int = 0, stride: int = 1, workers: int = 0, pin_memory: bool = False
-) -> Iterator[T_co]:
-    """Yield items ``start, start + stride, ...`` in order, prefetched by ``workers`` processes.
-
-    Raises InputError, in this process, if an item is one.
-    """
-    source: Any = dataset
-    loading = DataLoader(
-        source,
-        batch_size=None,
-        sampler=range(start, len(dataset), stride),
-        num_workers=workers,
-        pin_memory=pin_memory,
-        collate_fn=_as_is,
-        # A loader draws a base seed when it starts; this must not advance the global generator.
-        generator=torch.Generator(),
-    )
-    for item in loading:
-        if isinstance(item, InputError):
-            raise item
-        yield item
-
-
 def _stack(rows: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
     return [torch.stack(column) for column in zip(*rows, strict=True)]
 
@@ -221,7 +186,3 @@ def _tags(samples: Sequence[Sample], num_classes: int) -> tuple[Tensor, Tensor]:
 
 def _permutation(count: int, seed: int) -> list[int]:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-
-
-def _as_is(item: Any) -> Any:
-    return item

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +16,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from u2pl.data.batches import step_seed
-from u2pl.engine.checkpoint import load_state, save_state, save_weights
+from u2pl.engine.checkpoint import save_weights
 from u2pl.engine.diagnose import Diagnosis, diagnose
 from u2pl.engine.evaluate import Scores
 from u2pl.engine.journal import Journal
-from u2pl.errors import InputError
+from u2pl.engine.machine import mean_over_processes
+from u2pl.engine.meter import Meter, diverged
+from u2pl.engine.resume import load_state, save_state
+from u2pl.engine.stopping import Deferred, Stopped
 from u2pl.methods.base import Method
 from u2pl.structures import Batch
 
@@ -51,6 +54,8 @@ class Run:
     save_every: int = 0
     log_every: int = 10
     watchers: list[Watcher] = field(default_factory=list)
+    data: Mapping[str, Any] = field(default_factory=dict)  #: what the data are, saved with the state
+    say: Callable[[str], None] = lambda line: None  #: called with lines of text
 
 
 def fit(
@@ -73,14 +78,19 @@ def fit(
         batches: the batches from a step on. Each depends only on its step, so they have no state to resume.
         score: evaluates a network on the validation set; None without one.
         diagnosis: data of the diagnosis at every evaluation; None: no diagnosis.
-        resume: continue from ``last.ckpt`` in the run's folder, if it exists.
+        resume: continue from the last checkpoint in the run's folder, if there is one.
+
+    Raises InputError if training diverges, and :class:`~u2pl.engine.stopping.Stopped` after a signal, when the step is
+    finished and saved.
     """
     state: dict[str, Any] = {"student": student, "method": method, "optimizer": optimizer, "scheduler": scheduler}
-    meter = Meter()
-    state |= {"meter": meter, "precision": fabric._precision, "step": 0, "best": -1.0}
-    if resume and (run.folder / "last.ckpt").exists():
-        load_state(run.folder / "last.ckpt", state)
+    meter = Meter(mean_over_processes if fabric.world_size > 1 else None)
+    state |= {"meter": meter, "precision": fabric._precision, "step": 0, "best": -1.0, "data": dict(run.data)}
+    note = load_state(run.folder, state) if resume else None
+    if note is not None and fabric.is_global_zero:
+        run.say(note)
     start = state["step"]
+    saved = start or None
     journal = Journal(run.folder, step=start) if fabric.is_global_zero else None
     scores: dict[str, Scores] = {}
     for watcher in run.watchers:
@@ -88,79 +98,73 @@ def fit(
     student.train()
     method.train()
 
-    for step, batch in enumerate(batches(start) if start < run.steps else (), start=start):
-        torch.manual_seed(step_seed(run.seed, _STEP_STREAM, step, fabric.global_rank))
-        with fabric.autocast():
-            losses = method(student, fabric.to_device(batch), step / run.steps)
-        fabric.backward(sum(run.loss_weights.get(name, 1.0) * loss for name, loss in losses.items()))
-        optimizer.step()
-        optimizer.zero_grad()
-        scheduler.step()
-        share_buffers(fabric, student)
-        method.after_step(student)
-        meter.add(losses)
+    with Deferred() as signals, closing_of(journal):
+        for step, batch in enumerate(batches(start) if start < run.steps else (), start=start):
+            torch.manual_seed(step_seed(run.seed, _STEP_STREAM, step, fabric.global_rank))
+            with fabric.autocast():
+                losses = method(student, fabric.to_device(batch), step / run.steps)
+            fabric.backward(sum(run.loss_weights.get(name, 1.0) * loss for name, loss in losses.items()))
+            meter.add(losses, step=step, weights=run.loss_weights, gradient=gradient_norm(fabric, student))
+            optimizer.step()
+            optimizer.zero_grad()
+            scheduler.step()
+            share_buffers(fabric, student)
+            method.after_step(student)
 
-        done = state["step"] = step + 1
-        if is_due(done, run.log_every, run.steps):
-            report_losses(run, done, meter.read(step), optimizer, journal)
-        if is_due(done, run.eval_every, run.steps) and score is not None:
-            meter.check(step)
-            scores = score_candidates(fabric, run, state, score, journal)
-            meter.since = time.perf_counter()  # the speed counts training only
-        if is_due(done, run.eval_every, run.steps) and diagnosis is not None:
-            report_diagnosis(fabric, run, state, diagnosis, journal)
-            meter.since = time.perf_counter()
-        if is_due(done, run.save_every, run.steps):
-            meter.check(step)
-            save(fabric, run, state)
+            done = state["step"] = step + 1
+            logs, evaluates, saves = (
+                is_due(done, every, run.steps) for every in (run.log_every, run.eval_every, run.save_every)
+            )
+            stop = signals.agreed(fabric, now=logs)
+            if logs or evaluates or saves or stop:
+                meter.share()
+                diverged(meter, tensors_of(state), step=done, saved=saved, folder=run.folder)
+            if logs:
+                report_losses(run, done, meter.read(), optimizer, journal)
+            if evaluates and score is not None and not stop:
+                scores = score_candidates(fabric, run, state, score, journal)
+                meter.since = time.perf_counter()  # the speed counts training only
+            if evaluates and diagnosis is not None and not stop:
+                report_diagnosis(fabric, run, state, diagnosis, journal)
+                meter.since = time.perf_counter()
+            if saves or stop:
+                save(fabric, run, state, journal)
+                saved = done
+            if stop:
+                raise Stopped(stop, done)
 
     if start >= run.steps and score is not None:  # a finished run was resumed: only score it
         scores = {name: score(network) for name, network in candidates(state).items()}
-    if journal is not None:
-        journal.close()
     return scores
+
+
+def gradient_norm(fabric: Fabric, student: nn.Module) -> Tensor | None:
+    """The norm of the gradient; None with a loss scaler, which skips steps whose gradient is not finite."""
+    if getattr(fabric._precision, "scaler", None) is not None:
+        return None
+    return torch.nn.utils.get_total_norm([one.grad for one in student.parameters() if one.grad is not None])
+
+
+def tensors_of(state: Mapping[str, Any]) -> Iterator[Tensor]:
+    """The weights and statistics of all networks."""
+    for network in candidates(state).values():
+        yield from network.parameters()
+        yield from network.buffers()
+
+
+@contextmanager
+def closing_of(journal: Journal | None) -> Iterator[None]:
+    """Close the journal at the end, whatever happens."""
+    try:
+        yield
+    finally:
+        if journal is not None:
+            journal.close()
 
 
 def is_due(done: int, every: int, steps: int) -> bool:
     """Whether an action is due that runs every ``every`` steps and always after the last one."""
     return done == steps or (every > 0 and done % every == 0)
-
-
-class Meter:
-    """Mean losses and speed since the last reading. Losses stay on the device until they are read."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}  # a step may lack a loss
-        self.steps, self.since = 0, time.perf_counter()
-
-    def add(self, losses: Mapping[str, Tensor]) -> None:
-        """Add the losses of one step."""
-        for name, loss in losses.items():
-            self.sums[name] = self.sums.get(name, 0) + loss.detach()
-            self.counts[name] = self.counts.get(name, 0) + 1
-        self.steps += 1
-
-    def read(self, step: int) -> dict[str, float]:
-        """Means by name and ``steps_per_second``. Starts over. Raises InputError if training has diverged."""
-        self.check(step)
-        means = {f"loss/{name}": (total / self.counts[name]).item() for name, total in self.sums.items()}
-        means["steps_per_second"] = self.steps / (time.perf_counter() - self.since)
-        self.__init__()  # type: ignore[misc]
-        return means
-
-    def check(self, step: int) -> None:
-        """Raise InputError if training has diverged: its weights are not worth saving."""
-        if not all(math.isfinite(total.item()) for total in self.sums.values()):
-            raise InputError(f"the loss is not finite at step {step}: training diverged; lower train.lr")
-
-    def state_dict(self) -> dict[str, Any]:
-        """The sums that are not read yet, so that a resumed run reports the same means."""
-        return {"sums": self.sums, "counts": self.counts}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
-        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
 
 
 def report_losses(run: Run, done: int, losses: dict[str, float], optimizer: Optimizer, journal: Journal | None) -> None:
@@ -224,12 +228,13 @@ def unwrapped(student: nn.Module) -> nn.Module:
     return getattr(student, "module", student)
 
 
-def save(fabric: Fabric, run: Run, state: Mapping[str, Any]) -> None:
+def save(fabric: Fabric, run: Run, state: Mapping[str, Any], journal: Journal | None) -> None:
     """Write ``last.safetensors``, the model to use, and ``last.ckpt``, everything needed to resume."""
-    if fabric.is_global_zero:
+    if journal is not None:
+        journal.sync()  # the checkpoint must not be ahead of it
         network = list(candidates(state).values())[-1]
         save_weights(run.folder / "last.safetensors", network, run.description, beside=run.beside)
-        save_state(run.folder / "last.ckpt", state)
+        save_state(run.folder, state)
     fabric.barrier()
 
 

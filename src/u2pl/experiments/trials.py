@@ -22,8 +22,8 @@ from u2pl.build import (
     build_source,
     image_prior_parameters,
 )
+from u2pl.commands.checks import checked_network, fabric_of
 from u2pl.commands.run_folder import check_folder
-from u2pl.commands.train import checked_network, fabric_of
 from u2pl.config.overrides import load_config
 from u2pl.config.schema import Config
 from u2pl.data.inspection import structure_errors

@@ -1,0 +1,24 @@
+"""Errors of the machine during a command -> one line with the keys that help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from u2pl.errors import InputError
+
+STEP = "lower train.batch_size or train.crop_size"
+WHOLE_IMAGES = "set evaluation.protocol=sliding, or a smaller evaluation.window"
+
+
+@contextmanager
+def out_of_memory_is_bad_input(remedy: str = STEP) -> Iterator[None]:
+    """Turn torch's out-of-memory errors into an InputError that names the ``remedy``."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch uses RuntimeError for many errors
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
+            raise
+        raise InputError(f"out of memory: {remedy}") from error

@@ -1,0 +1,112 @@
+"""Loader processes: items read ahead, within the shared memory that the machine has."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch.utils.data import DataLoader
+
+from u2pl.errors import InputError
+
+T_co = TypeVar("T_co", covariant=True)
+
+#: Seconds to wait for an item. A network drive may sleep for a minute; a lost item never comes.
+TIMEOUT = 300
+_SHARED = "/dev/shm"  # where loader processes put items, on Linux
+_AHEAD = 3  # items of each process at a time: two ready and one in work
+_USABLE = 0.8  # of the free shared memory
+
+
+class Items(Protocol[T_co]):
+    """A data set whose items may be errors."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> T_co | InputError: ...
+
+
+def loader(
+    dataset: Items[T_co],
+    *,
+    start: int = 0,
+    stride: int = 1,
+    workers: int = 0,
+    timeout: int = TIMEOUT,
+    pin_memory: bool = False,
+) -> Iterator[T_co]:
+    """Yield items ``start, start + stride, ...`` in order, prefetched by ``workers`` processes.
+
+    Raises InputError, in this process, if an item is one, if no item comes within ``timeout`` seconds, and if a loader
+    process dies.
+    """
+    source: Any = dataset
+    loading = DataLoader(
+        source,
+        batch_size=None,
+        sampler=range(start, len(dataset), stride),
+        num_workers=workers,
+        timeout=timeout if workers else 0,
+        pin_memory=pin_memory,
+        collate_fn=_as_is,
+        # A loader draws a base seed when it starts; this must not advance the global generator.
+        generator=torch.Generator(),
+    )
+    items = iter(loading)
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            raise _lost(error, timeout) from error
+        if isinstance(item, InputError):
+            raise item
+        yield item
+
+
+def fitting_workers(workers: int, item_bytes: int, processes: int = 1) -> int:
+    """At most ``workers`` loader processes, so many that their items fit into the free shared memory.
+
+    Args:
+        item_bytes: size of the largest item.
+        processes: that each have as many loader processes on this machine.
+    """
+    free = free_shared_memory()
+    if free is None:
+        return workers
+    return max(0, min(workers, int(_USABLE * free) // max(1, _AHEAD * item_bytes * processes)))
+
+
+def free_shared_memory() -> int | None:
+    """Free shared memory in bytes; None where loader processes do not depend on it."""
+    try:
+        state = os.statvfs(_SHARED)
+    except (AttributeError, OSError):
+        return None
+    return state.f_bavail * state.f_frsize
+
+
+def _lost(error: RuntimeError, timeout: int) -> Exception:
+    """What to say about an item that does not come. Other errors stay what they are."""
+    text = str(error)
+    if "timed out" in text:
+        return InputError(
+            f"data.workers: no images came for {timeout} s; a loader process is stuck, the disk is slow (raise "
+            f"data.timeout), or {_SHARED} is full; data.workers=0 loads without other processes"
+        )
+    if "exited unexpectedly" in text or "killed by signal" in text or "shared memory" in text:
+        process = re.search(r"pid\(s\) ([\d, ]+)|pid (\d+)", text)
+        named = f" {(process[1] or process[2]).strip()}" if process else ""
+        return InputError(
+            f"data.workers: loader process{named} died, mostly for want of memory; set a lower data.workers, or "
+            "data.cache=false; a training goes on with --resume"
+        )
+    return error
+
+
+def _as_is(item: Any) -> Any:
+    return item
