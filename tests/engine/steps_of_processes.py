@@ -1,24 +1,27 @@
-"""A script: the first steps of a method on a fixed batch, which the processes divide. It saves what they come to.
+"""A script: one step of several methods on a fixed batch, which the processes divide. It saves what they come to.
 
-python steps_of_processes.py OUT DEVICES [overrides]
+    python steps_of_processes.py OUT DEVICES CASES
+
+CASES is a JSON object: the overrides of each case.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from lightning_fabric import Fabric
 
 from u2pl.build import build_method, build_network, build_optimizer
 from u2pl.config.overrides import load_config
 from u2pl.engine.machine import make_fabric, share_batch_norm, share_keys, sum_over_processes
 from u2pl.structures import IGNORE_INDEX, Batch
 
-CLASSES, IMAGES, SIDE, STEPS = 10, 4, 64, 3
+CLASSES, IMAGES, SIDE = 10, 4, 64
 
 
 def whole_batch() -> Batch:
@@ -43,9 +46,9 @@ def settled(network: Any) -> Any:
     return network
 
 
-def main(out: Path, devices: int, overrides: list[str]) -> None:
-    config = load_config("scenes", [*overrides, "train.precision=fp32"])
-    fabric = make_fabric(accelerator="cpu", devices=devices, nodes=1, precision="fp32")
+def step(fabric: Fabric, overrides: list[str]) -> dict[str, Any]:
+    """Losses, gradients and running statistics of the first step."""
+    config, processes = load_config("scenes", overrides), fabric.world_size
     torch.manual_seed(0)
     network = settled(build_network(config, CLASSES))
     optimizer = build_optimizer(config.train, network)
@@ -54,33 +57,32 @@ def main(out: Path, devices: int, overrides: list[str]) -> None:
         network,
         num_classes=CLASSES,
         embedding_dim=config.network.embedding_dim,
-        gather=share_keys(fabric) if devices > 1 else None,
-        total=sum_over_processes if devices > 1 else None,
-        processes=devices,
+        gather=share_keys(fabric) if processes > 1 else None,
+        total=sum_over_processes if processes > 1 else None,
+        processes=processes,
     )
-    fabric.launch()
-    if devices > 1 and config.train.sync_batch_norm:
+    if processes > 1 and config.train.sync_batch_norm:
         network = share_batch_norm(network, fabric.device)
-    student, optimizer = fabric.setup(network, optimizer)
+    student, _ = fabric.setup(network, optimizer)
     student.train()
-    method.train()
-    mine = slice(fabric.global_rank * IMAGES // devices, (fabric.global_rank + 1) * IMAGES // devices)
+    mine = slice(fabric.global_rank * IMAGES // processes, (fabric.global_rank + 1) * IMAGES // processes)
     whole = whole_batch()
     values = {name: getattr(whole, name) for name in ("image", "label", "weak", "strong", "valid")}
-    batch = replace(whole, **{name: value[mine] for name, value in values.items()})
-    kept: dict[str, Any] = {"steps": []}
-    for step in range(STEPS):
-        losses = method(student, batch, step / STEPS)
-        fabric.backward(sum(losses.values()))
-        gradients = {name: each.grad.clone() for name, each in network.named_parameters() if each.grad is not None}
-        means: dict[str, Tensor] = {name: sum_over_processes(loss) / devices for name, loss in losses.items()}
-        kept["steps"].append({"losses": means, "gradients": gradients})
-        optimizer.step()
-        optimizer.zero_grad()
-        method.after_step(network)
-    kept["state"] = network.state_dict()
+    losses = method.train()(student, replace(whole, **{name: value[mine] for name, value in values.items()}), 0.0)
+    fabric.backward(sum(losses.values()))
+    return {
+        "losses": {name: sum_over_processes(loss).item() / processes for name, loss in losses.items()},
+        "gradients": {name: each.grad.clone() for name, each in network.named_parameters() if each.grad is not None},
+        "statistics": {name: each.clone() for name, each in network.named_buffers() if "running" in name},
+    }
+
+
+def main(out: Path, devices: int, cases: dict[str, list[str]]) -> None:
+    fabric = make_fabric(accelerator="cpu", devices=devices, nodes=1, precision="fp32")
+    fabric.launch()
+    kept = {name: step(fabric, overrides) for name, overrides in cases.items()}
     torch.save(kept, out / f"{devices}-{fabric.global_rank}.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    main(Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))

@@ -68,7 +68,8 @@ def diagnose(
         with fabric.autocast():
             losses = method(student, first, progress)
         weighted = {name: loss_weights.get(name, 1.0) * loss for name, loss in losses.items()}
-        norms = gradient_norms(weighted, list(student.parameters()), mean=lambda one: all_reduce(fabric, one, "mean"))
+        trained = [each for each in student.parameters() if each.requires_grad]
+        norms = gradient_norms(weighted, trained, mean=lambda one: all_reduce(fabric, one, "mean"))
     return values | gradient_shares(norms)
 
 

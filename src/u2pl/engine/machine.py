@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,13 @@ def make_fabric(*, accelerator: str, devices: int, nodes: int, precision: str) -
     """
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise InputError("train.accelerator: no CUDA device here; use train.accelerator=auto")
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise InputError("train.accelerator: no MPS device here; use train.accelerator=auto")
+    if distributed.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) != devices * nodes:
+        raise InputError(
+            f"train.devices: torchrun has started {os.environ['WORLD_SIZE']} processes, but train.devices={devices} "
+            f"and train.nodes={nodes}; set them to its --nproc-per-node and --nnodes"
+        )
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not _has_accelerator())
     if on_cpu and precision == "fp16":
         raise InputError("train.precision: fp16 needs a GPU; use bf16 or fp32")
@@ -72,7 +80,9 @@ def precision_of(fabric: Fabric) -> str:
 
 def is_main_process() -> bool:
     """Whether this is the main process. The other processes of a distributed run print nothing."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+    # Before Fabric starts, nothing but the environment tells the machines apart.
+    first_machine = os.environ.get("NODE_RANK", "0") in ("", "0")
+    return getattr(rank_zero_only, "rank", 0) == 0 and first_machine
 
 
 def share_keys(fabric: Fabric) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -94,6 +104,12 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     if distributed.is_initialized():
         distributed.all_reduce(total)
     return total
+
+
+def mean_over_processes(tensor: Tensor) -> Tensor:
+    """The average of the tensors of all processes."""
+    total = sum_over_processes(tensor)
+    return total / distributed.get_world_size() if distributed.is_initialized() else total
 
 
 def share_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
