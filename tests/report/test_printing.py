@@ -18,8 +18,14 @@ from u2pl.report.printing import Styled, TextTable, accept_all_text, complain, p
 
 SOURCE = Path(u2pl.__file__).parent
 PRINTER = "report/printing.py"
-#: Output that is no line of text: a JSON object, the documentation page, the file of a preset.
-RAW = {("cli/app.py", "evaluate"), ("cli/app.py", "keys"), ("cli/app.py", "presets")}
+#: Output that is no line of text: a JSON object, the documentation page, the file of a preset. The last one is a
+#: line without names, from a thread that ends the process.
+RAW = {
+    ("cli/app.py", "evaluate", "sys.stdout"),
+    ("cli/app.py", "keys", "sys.stdout"),
+    ("cli/app.py", "presets", "sys.stdout"),
+    ("engine/launching.py", "run", "sys.stderr"),
+}
 STYLES = "bold|b|italic|i|dim|underline|strike|reverse|blink|red|green|yellow|blue|magenta|cyan|white|black|link"
 MARKUP = re.compile(rf"\[/?({STYLES})\b[^\]]*\]|\[/\]")
 RICH = {"rich.console", "rich"}  # of these, only the console may be imported
@@ -61,7 +67,7 @@ def violations(code: str, file: str) -> list[str]:
                 what = ast.unparse(node)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and MARKUP.search(node.value):
             what = repr(node.value)
-        if what and not (what == "sys.stdout" and (file, function) in RAW):
+        if what and (file, function, what) not in RAW:
             found.append(f"{file}:{getattr(node, 'lineno', 0)} {what}")
         for child in ast.iter_child_nodes(node):
             visit(child, function)
