@@ -100,3 +100,28 @@ def test_only_memory_that_runs_out_is_told_as_such() -> None:
     for kind in (NotImplementedError, RecursionError, RuntimeError):
         with pytest.raises(kind, match="another"), out_of_memory_is_bad_input():
             raise kind("another reason")
+
+
+def test_a_batch_with_one_value_per_channel_is_refused() -> None:
+    network = deeplabv3plus(num_classes=3, output_stride=16, channels=8, embedding_dim=None)
+    with pytest.raises(InputError, match=r"^train\.batch_size: a batch of 1 with crops of 16x16 has one value"):
+        memory.require_values(network, images=1, height=16, width=16)
+    memory.require_values(network, images=2, height=16, width=16)
+    memory.require_values(network, images=1, height=32, width=16)
+
+
+def test_weights_and_contrast_that_cannot_fit_name_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "total_memory", lambda device: 2**34)
+    device = torch.device("cpu")
+    with pytest.raises(InputError, match=r"^network\.channels: the network needs at least"):
+        memory.require_weights(lambda: deeplabv3plus(num_classes=3, channels=20_000), device)
+    memory.require_weights(lambda: deeplabv3plus(num_classes=3, channels=8), device)
+    memory.require_weights(lambda: smp_network(num_classes=3, architecture="Segformer", encoder="mit_b0"), device)
+    sizes = {"classes": 21, "dim": 256, "anchors": 50, "negatives": 256, "keys": 30_000}
+    memory.require_contrast(device, **sizes)
+    for changes, key in (
+        ({"anchors": 65_536, "negatives": 65_536}, "anchors"),
+        ({"keys": 10**9}, "bank_size"),
+    ):
+        with pytest.raises(InputError, match=rf"^method\.contrast\.{key}: the contrast needs"):
+            memory.require_contrast(device, **{**sizes, **changes})

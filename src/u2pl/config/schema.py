@@ -28,6 +28,8 @@ __all__ = [
     "section_in",
 ]
 
+LARGEST_SEED = 2**63 - 1
+
 
 class Config(Section):
     """The configuration of a whole run."""
@@ -37,7 +39,7 @@ class Config(Section):
     method: MethodConfig = MethodConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    seed: int = Field(0, ge=0, le=2**63 - 1)
+    seed: int = Field(0, ge=0, le=LARGEST_SEED)
     """seed of the choice of labels, the initial weights and every random draw"""
 
     def to_yaml(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from u2pl.errors import InputError
+from u2pl.data.text import check_name, read_lines, read_rows
+from u2pl.errors import InputError, quoted
+from u2pl.paths import is_file
 from u2pl.structures import IGNORE_INDEX
 
 #: The name of the class of values that do not train and are not evaluated.
@@ -74,7 +75,7 @@ def mask_values(text: str, folders: Sequence[Path] = (), known: Sequence[str] | 
     is wrong.
     """
     places = [Path(os.path.expanduser(text)), *(folder / text for folder in folders)]
-    path = next((place for place in places if _is_file(place)), None)
+    path = next((place for place in places if is_file(place)), None)
     if path is None and ":" not in text:
         raise InputError(
             f"data.mask_values: there is no file {text}; give a csv file with the header value,class, or {_EXAMPLE}"
@@ -90,19 +91,16 @@ def read_labelmap(path: Path, *, ignored: str) -> MaskValues:
     Lines that begin with # are comments. ``ignored`` is a further colour that does not train. Raises InputError that
     names the file and the line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} cannot be read; give a text file in UTF-8 with lines such as crack:128,0,0::"
-        ) from error
+    lines = read_lines(path, give="give a text file in UTF-8 with lines such as crack:128,0,0::")
     pairs = []
     for number, line in enumerate(lines, start=1):
         if line.strip() and not line.lstrip().startswith("#"):
             name, _, rest = line.partition(":")
             colour = _LABELMAP_COLOUR.fullmatch(rest.partition(":")[0].strip())
             if not name.strip() or colour is None or any(int(part) > 255 for part in colour.groups()):
-                raise InputError(f"{path}, line {number}: {line.strip()!r} is not name:r,g,b:: with numbers to 255")
+                raise InputError(
+                    f"{path}, line {number}: {quoted(line.strip())} is not name:r,g,b:: with numbers to 255"
+                )
             pairs.append(("#" + "".join(f"{int(part):02x}" for part in colour.groups()), name.strip()))
     if ignored not in dict(pairs):
         pairs.append((ignored, IGNORED))
@@ -157,35 +155,26 @@ def value_name(value: int, colours: bool) -> str:
     return f"#{value:06x}" if colours else str(value)
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # the short form may be longer than a name can be
-        return False
-
-
 def _short(text: str, where: str) -> list[tuple[str, str]]:
     """``0:background,255:crack`` -> values with the names of their classes."""
     pairs = []
     for item in text.split(","):
         value, colon, name = item.partition(":")
         if not colon or not name.strip():
-            raise InputError(f"{where}: {item.strip()!r} is not VALUE:CLASS; write {_EXAMPLE}")
+            raise InputError(f"{where}: {quoted(item.strip())} is not VALUE:CLASS; write {_EXAMPLE}")
         pairs.append((value.strip(), name.strip()))
     return pairs
 
 
 def _from_csv(path: Path) -> list[tuple[str, str]]:
     """Rows of a csv file -> values with the names of their classes."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            read = csv.DictReader(file, restval="")
-            rows = [{str(key).strip().lower(): str(value).strip() for key, value in row.items()} for row in read]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read; give a csv file in UTF-8 with the header value,class") from error
+    give = "give a csv file in UTF-8 with the header value,class"
+    (_, head), *below = read_rows(path, give=give, delimiter=lambda line: max(",;\t", key=line.count)) or [(1, [])]
+    names = [cell.lower() for cell in head]
+    rows = [(number, dict(zip(names, [*cells, *[""] * len(names)], strict=False))) for number, cells in below]
     if not rows:
         raise InputError(f"{path} lists no value; write a line for each value below the header value,class")
-    return [(_value_of(row, path, number), _name_of(row, path, number)) for number, row in enumerate(rows, start=2)]
+    return [(_value_of(row, path, number), _name_of(row, path, number)) for number, row in rows]
 
 
 def _name_of(row: Mapping[str, str], path: Path, number: int) -> str:
@@ -213,9 +202,11 @@ def _value_of(row: Mapping[str, str], path: Path, number: int) -> str:
 def _numbered(pairs: Sequence[tuple[str, str]], where: str, known: Sequence[str] | None) -> MaskValues:
     """Values with names -> values with numbers."""
     names = list(dict.fromkeys(name for _, name in pairs if name != IGNORED))
+    for name in names:
+        check_name(name, where)
     if known is not None:
         for name in (name for name in names if name not in known):
-            raise InputError(f"{where}: {name!r} is not in classes.txt; use one of {', '.join(known)}")
+            raise InputError(f"{where}: {quoted(name)} is not in classes.txt; use one of {', '.join(known)}")
         names = list(known)
     if len(names) < 2:
         raise InputError(f"{where}: names fewer than two classes; write {_EXAMPLE}")
@@ -228,7 +219,7 @@ def _numbered(pairs: Sequence[tuple[str, str]], where: str, known: Sequence[str]
         kinds.add(colour is not None)
         if colour is None and not (_GRAY.fullmatch(text) and int(text) <= _LARGEST):
             raise InputError(
-                f"{where}: {text!r} is no value; write a gray value such as 38, or a colour such as #804080"
+                f"{where}: {quoted(text)} is no value; write a gray value such as 38, or a colour such as #804080"
             )
         value = int(text) if colour is None else int(text[1:], 16)
         index = IGNORE_INDEX if name == IGNORED else names.index(name)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
+from u2pl.config.schema import LARGEST_SEED
 from u2pl.config.strict_yaml import StrictYamlError, load
 from u2pl.errors import InputError, quoted
 
+_DIGITS = 100  # of a number that is read at all
 _OPENING, _CLOSING, _QUOTES = "[{(", "]})", "'\""
 
 
@@ -42,8 +44,10 @@ def parse_seeds(text: str | None) -> list[int]:
     """``0,1,2`` -> numbers."""
     items = parse_list("--seeds", text)
     for item in items:
-        if not item.isdecimal():
-            raise InputError(f"--seeds {text}: {quoted(item)} is no seed; write numbers of 0 or more, such as 0,1,2")
+        if not item.isdecimal() or len(item) > _DIGITS or int(item) > LARGEST_SEED:
+            raise InputError(
+                f"--seeds: {quoted(item)} is no seed; write numbers from 0 to {LARGEST_SEED}, such as 0,1,2"
+            )
     return list(dict.fromkeys(map(int, items)))
 
 
