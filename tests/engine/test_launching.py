@@ -161,6 +161,20 @@ def test_when_a_process_is_killed_the_others_end(
     assert first.returncode == (-signal.SIGKILL if lost == 0 else 2)
 
 
+def test_a_stop_from_the_keyboard_is_told_once(tmp_path: Path, tiny_overrides: tuple[str, ...], runs: Runs) -> None:
+    """A terminal sends its signal to all processes."""
+    out = tmp_path / "run"
+    first = runs.start(BIN / "u2pl", "train", "scenes", *tiny_overrides, *ENDLESS, "train.devices=2", "--out", out)
+    until(lambda: steps(out) >= 2 or first.poll() is not None, "training does not begin")
+    for number in runs.alive():
+        os.kill(number, signal.SIGINT)
+    errors = first.communicate(timeout=60)[1]
+    assert first.returncode == 128 + signal.SIGINT
+    assert errors.count("\n") == 1, errors
+    assert "--resume" in errors
+    assert runs.none_is_left(within=5)
+
+
 def test_training_that_diverges_is_told_once(tmp_path: Path, tiny_overrides: tuple[str, ...], runs: Runs) -> None:
     command = (BIN / "u2pl", "train", "scenes", *tiny_overrides, *SHORT, "train.devices=2", "train.lr=100")
     more = ("train.head_lr_factor=1000000", "train.steps=6", "train.lr_warmup=0", "train.momentum=0")

@@ -25,7 +25,7 @@ from u2pl.build import (
     build_scheduler,
     build_source,
 )
-from u2pl.commands.checks import check_source, checked_network, fabric_of, with_fitting_workers
+from u2pl.commands.checks import check_source, checked_network, crop_sides, fabric_of, with_fitting_workers
 from u2pl.commands.overview import print_overview
 from u2pl.commands.remedies import WHOLE_IMAGES, out_of_memory_is_bad_input
 from u2pl.commands.run_folder import (
@@ -46,6 +46,7 @@ from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.fit import Run, Watcher, fit
 from u2pl.engine.launching import ending_together, launch
 from u2pl.engine.machine import is_main_process, share_batch_norm, share_keys, sum_over_processes
+from u2pl.engine.unreached import freeze_unreached
 from u2pl.predictor import IMAGE_PRIOR
 from u2pl.report.printing import print_line
 
@@ -125,8 +126,7 @@ def train(
             "priors": None if prior is None else prior.unlabeled,
         }
         classifier = None if prior is None else prior.classifier
-        if processes > 1 and config.train.sync_batch_norm:
-            network = share_batch_norm(network, fabric.device)
+        network = network if processes == 1 else for_processes(config, network, fabric)
         student, optimizer = fabric.setup(network, optimizer)
         with out_of_memory_is_bad_input():
             scores = fit(
@@ -146,6 +146,16 @@ def train(
         if fabric.is_global_zero and config.method.diagnose:
             save_diagnosis(out, source)
     return Trained(out, source, scores)
+
+
+def for_processes(config: Config, network: nn.Module, fabric: Fabric) -> nn.Module:
+    """The network as several processes train it: with shared batch normalisation, and no weight that gets no gradient.
+
+    Its tensors stay the same objects.
+    """
+    height, width = crop_sides(config)
+    freeze_unreached(network, height=height, width=width)
+    return share_batch_norm(network, fabric.device) if config.train.sync_batch_norm else network
 
 
 def _silent(line: str) -> None:
