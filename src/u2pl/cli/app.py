@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from u2pl.cli.arguments import ConfigArgument, Overrides
 from u2pl.cli.experiments import ablate, compare
+from u2pl.engine.stopping import Stopped, stop_on_signals
 from u2pl.errors import InputError, quoted
 from u2pl.paths import argument, output
 from u2pl.report.printing import Styled, accept_all_text, complain, say, show
@@ -62,6 +64,7 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train a model into a run folder."""
+    from u2pl.commands.run_folder import resume_note
     from u2pl.commands.train import train as run_training
     from u2pl.config.overrides import load_config
     from u2pl.engine.machine import is_main_process
@@ -70,6 +73,9 @@ def train(
     console.quiet = not is_main_process()
     settings = load_config(config, overrides or ())
     folder = out or Path("runs") / f"{Path(config).stem}-{settings.method.name}-{settings.seed}"
+    note = resume_note(folder) if resume else None
+    if note is not None:
+        say(console, note)
     with ProgressBar(console, title=settings.method.name) as bar:
         trained = run_training(
             settings,
@@ -232,13 +238,25 @@ def _finish(folder: Path, scores: dict) -> None:  # type: ignore[type-arg]
 
 
 def main() -> None:
-    """Entry point. Bad input gives one line on stderr and exit code 2."""
+    """Entry point. Bad input gives one line on stderr and exit code 2; a signal gives one, and 128 + its number."""
     accept_all_text()
+    stop_on_signals()
     try:
         app()
     except InputError as error:
         complain(f"u2pl: {error}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        complain("u2pl: stopped; `train --resume`, or the same `compare` or `ablate`, goes on from the last save")
-        sys.exit(130)
+    except Stopped as stopped:
+        complain(f"u2pl: {stopped}{_how_to_go_on(stopped)}")
+        sys.exit(128 + stopped.number)
+
+
+def _how_to_go_on(stopped: Stopped) -> str:
+    """The command that goes on after a stop, if something was saved."""
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command not in ("train", "compare", "ablate", "demo"):
+        return ""
+    line = shlex.join(["u2pl", *sys.argv[1:]])
+    line += " --resume" if command == "train" and "--resume" not in sys.argv else ""
+    saved = "" if stopped.step is None else f" after step {stopped.step}, which is saved"
+    return f"{saved}; to go on: {line}"

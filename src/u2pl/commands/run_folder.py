@@ -58,6 +58,13 @@ def check_folder(out: Path, config: Config, *, resume: bool) -> None:
             )
 
 
+def resume_note(out: Path) -> str | None:
+    """A line for who wants to resume a run that has saved nothing; None if there is something to go on from."""
+    if not (out / "config.yaml").exists():
+        return f"there is no run in {out} yet: a new one begins"
+    return None if has_state(out) else f"the run in {out} has saved nothing yet: it begins anew"
+
+
 def check_data(out: Path, config: Config, data: Mapping[str, Any]) -> None:
     """Raise InputError if the data of a run that goes on are not those with which it began.
 
