@@ -129,7 +129,7 @@ def test_a_file_of_some_keys_keeps_the_other_defaults(tmp_path: Path) -> None:
         ("train.scale_range=[0, 1]", ("train.scale_range",)),
         ("train.optimizer=adam", ("train.optimizer: should be 'sgd' or 'adamw', not 'adam'",)),
         ("data.classes=[1, 2]", ("data.classes: should be a valid string, not 1",)),
-        ("data.scale=0", ("data.scale: should be greater than 0, not 0",)),
+        ("data.scale=0", ("data.scale: should be greater than or equal to 0.01, not 0",)),
         ("method.schedule.warmup=2", ("method.schedule.warmup: should be less than or equal to 1, not 2",)),
         ("train=5", ("train: ",)),
         ("seed=-1", ("seed: should be greater than or equal to 0",)),
@@ -161,3 +161,22 @@ def test_a_section_without_a_key_sets_nothing(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("base: scenes\ntrain:\n  # steps: 5\ndata:\n")
     assert load_config(tmp_path / "mine.yaml") == load_config("scenes")
     assert load_config(tmp_path / "mine.yaml", ["train.steps=5"]).train.steps == 5
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("root=x", "unknown key root (did you mean data.root?)"),
+        ("data.scale=1e-12", "data.scale: should be greater than or equal to 0.01"),
+        ("network.dropout=1", "network.dropout: should be less than 1"),
+        ("train.crop_size=99999999999999999999", "train.crop_size: should be less than or equal to 65536"),
+        ("data.root=" + "a" * 5000, "data.root: should be a path that can exist (this one is too long"),
+        ("data.root=''", "data.root: should be a path that can exist (this one is empty)"),
+        ("seed=" + "9" * 5000, "seed: should be a smaller number"),
+        ("data.classes=" + "a," * 300, "data.classes: should have at most 255 items"),
+    ],
+)
+def test_values_that_cannot_be_meant(override: str, words: str) -> None:
+    told = error(override)
+    assert told.startswith(words)
+    assert len(told) < 300

@@ -103,7 +103,7 @@ def test_only_memory_that_runs_out_is_told_as_such() -> None:
 
 
 def test_a_batch_with_one_value_per_channel_is_refused() -> None:
-    network = deeplabv3plus(num_classes=3, output_stride=16, channels=8, embedding_dim=None)
+    network = deeplabv3plus(num_classes=3, encoder="resnet18", output_stride=16, channels=8)
     with pytest.raises(InputError, match=r"^train\.batch_size: a batch of 1 with crops of 16x16 has one value"):
         memory.require_values(network, images=1, height=16, width=16)
     memory.require_values(network, images=2, height=16, width=16)

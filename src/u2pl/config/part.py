@@ -141,9 +141,9 @@ def _is_plain(kind: Any) -> bool:
 
 def _as_list(kind: Any) -> Any:
     """The type of an argument in a file, where a sequence is a list."""
-    return (
-        Annotated[list[get_args(kind)[0]], Field(min_length=1, max_length=32)] if get_origin(kind) is Sequence else kind
-    )  # type: ignore[misc]
+    if get_origin(kind) is not Sequence:
+        return kind
+    return Annotated[list[get_args(kind)[0]], Field(min_length=1, max_length=32)]  # type: ignore[misc]
 
 
 def _default(value: Any) -> Any:

@@ -7,7 +7,7 @@ second of two keys without a word, expands aliases without a limit, and raises m
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -45,8 +45,8 @@ def load(text: str) -> Any:
 class _Loader(yaml.SafeLoader):
     """SafeLoader without aliases, tags, dates, merge keys and repeated keys."""
 
-    yaml_constructors: dict[Any, Any] = {}
-    yaml_implicit_resolvers: dict[Any, Any] = {}
+    yaml_constructors: ClassVar[dict[Any, Any]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:

@@ -46,7 +46,7 @@ def parse_seeds(text: str | None) -> list[int]:
     for item in items:
         if not item.isdecimal() or len(item) > _DIGITS or int(item) > LARGEST_SEED:
             raise InputError(
-                f"--seeds: {quoted(item)} is no seed; write numbers from 0 to {LARGEST_SEED}, such as 0,1,2"
+                f"--seeds {quoted(text)}: {quoted(item)} is no seed; write numbers to {LARGEST_SEED}, such as 0,1,2"
             )
     return list(dict.fromkeys(map(int, items)))
 
