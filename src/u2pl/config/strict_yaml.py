@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader without aliases, tags, dates, merge keys and repeated keys."""
 
     yaml_constructors: ClassVar[dict[Any, Any]] = {}
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
+    yaml_implicit_resolvers: dict[Any, Any] = {}
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
