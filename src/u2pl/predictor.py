@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,18 @@ from torch import Tensor, nn
 
 from u2pl.build import build_inference, build_network
 from u2pl.build.description import checked_description
+from u2pl.config.overrides import load_config
 from u2pl.config.schema import Config
 from u2pl.data.classes import Palette
 from u2pl.data.image_files import ImageReader
 from u2pl.data.readers.pascal_voc import voc_palette
 from u2pl.engine.checkpoint import fits, load_weights, read_description
-from u2pl.engine.inference import Inference, Whole
+from u2pl.engine.inference import SMALL, Inference, MultiScale, Softmax, Whole, inference
+from u2pl.engine.memory import whole_pixels
+from u2pl.engine.strips import labels_by_strips
 from u2pl.errors import InputError
 from u2pl.networks.image_classifier import ImageClassifier
+from u2pl.networks.image_encoder import SIDE
 from u2pl.paths import is_file
 
 #: Suffix of a file of weights. A run is a folder.
@@ -47,6 +53,7 @@ class Predictor:
         lookup: raw value of a mask -> class, for masks in the format of the training data.
         scale: images are resized by this factor before they enter the network, as in training.
         inference: how the network processes the resized image; see :func:`u2pl.engine.inference.inference`.
+        evaluation: the options of that function, for images that are too large to be processed at once.
         image_prior: the classifier of the image prior, to build another inference with.
         reader: how image files become RGB, as in training.
     """
@@ -62,6 +69,7 @@ class Predictor:
         inference: Inference = Whole,
         image_prior: ImageClassifier | None = None,
         reader: ImageReader = ImageReader(),
+        evaluation: Mapping[str, Any] | None = None,
     ) -> None:
         self.network = network.eval()
         self.classes = classes
@@ -71,9 +79,17 @@ class Predictor:
         self.inference = inference
         self.image_prior = image_prior
         self.reader = reader
+        self.evaluation = {"window": 769, "overlap": 0.33, **(evaluation or {})}
 
     @classmethod
-    def from_run(cls, run: Path | str, *, weights: str = "last", device: str | torch.device = "cpu") -> Predictor:
+    def from_run(
+        cls,
+        run: Path | str,
+        *,
+        weights: str = "last",
+        device: str | torch.device = "cpu",
+        overrides: Sequence[str] = (),
+    ) -> Predictor:
         """Load the network of a run folder. ``weights`` is ``last`` (end of training) or ``best`` (on validation).
 
         Raises InputError if the folder does not hold these weights.
@@ -88,15 +104,20 @@ class Predictor:
                     "yet; use --weights last"
                 )
             raise InputError(f"{path} is missing; give a run folder made by `u2pl train` that has saved its weights")
-        return cls.from_file(path, device=device)
+        return cls.from_file(path, device=device, overrides=overrides)
 
     @classmethod
-    def from_file(cls, path: Path | str, *, device: str | torch.device = "cpu") -> Predictor:
+    def from_file(
+        cls, path: Path | str, *, device: str | torch.device = "cpu", overrides: Sequence[str] = ()
+    ) -> Predictor:
         """Load the network of a ``.safetensors`` file from `u2pl train` or `u2pl import-weights`.
+
+        Args:
+            overrides: keys of ``evaluation`` to change, such as ``evaluation.flip=true``.
 
         Raises InputError if the file is missing or another file.
         """
-        network, image_prior, inference, description = _read(Path(path), device)
+        network, image_prior, inference, description = _read(Path(path), device, overrides)
         return cls(
             network,
             classes=tuple(description["classes"]),
@@ -105,17 +126,25 @@ class Predictor:
             lookup=tuple(description["lookup"]) if description.get("lookup") else None,
             inference=inference,
             image_prior=image_prior,
-            reader=ImageReader(**{key: tuple(value) for key, value in description.get("images", {}).items()}),
+            reader=ImageReader(**{key: tuple(value) for key, value in description["images"].items()}),
+            evaluation=description["evaluation"],
         )
 
     @classmethod
-    def load(cls, path: Path | str, *, weights: str = "last", device: str | torch.device = "cpu") -> Predictor:
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        weights: str = "last",
+        device: str | torch.device = "cpu",
+        overrides: Sequence[str] = (),
+    ) -> Predictor:
         """Call :meth:`from_file` or :meth:`from_run`, depending on the suffix of the path."""
         if Path(path).suffix != WEIGHTS_SUFFIX:
-            return cls.from_run(path, weights=weights, device=device)
+            return cls.from_run(path, weights=weights, device=device, overrides=overrides)
         if weights != "last":
             raise InputError(f"--weights {weights}: {path} is one file of weights; leave --weights out")
-        return cls.from_file(path, device=device)
+        return cls.from_file(path, device=device, overrides=overrides)
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Prediction:
@@ -136,6 +165,42 @@ class Predictor:
             entropy=-(probability * log_probability).sum(dim=0).cpu(),
         )
 
+    @torch.no_grad()
+    def mask(self, image: Tensor, *, progress: Callable[[int, int], None] | None = None) -> Tensor:
+        """(H, W) uint8, the class of each pixel of one (3, H, W) uint8 RGB image, of any size.
+
+        An image that is too large for the memory is processed through windows, a few rows at a time.
+
+        Args:
+            progress: called with (windows done, windows in total), for such an image.
+        """
+        height, width = image.shape[-2:]
+        device = next(self.network.parameters()).device
+        options = dict(self.evaluation)
+        fits = height * width <= SMALL or height * width <= whole_pixels(self.network, device)
+        if fits or options.pop("protocol", "auto") == "whole":
+            return self(image).mask
+        window, overlap, power = options.pop("window"), options.pop("overlap"), options.pop("image_prior", 1.0)
+        scores = inference(self.network, protocol="whole", **options)
+        shift = None
+        if self.image_prior is not None and power > 0:
+            shift = power * self.image_prior(_shrunk(image).to(device))[0]
+        return labels_by_strips(
+            image,
+            MultiScale(Softmax(scores), scales=(self.scale,)),
+            device=device,
+            window=round(window / self.scale),
+            overlap=overlap,
+            shift=shift,
+            progress=progress,
+        )
+
+
+def _shrunk(image: Tensor) -> Tensor:
+    """(3, H, W) uint8 -> (1, 3, h, w) float32 in [0, 1], small: enough to tell what a whole image shows."""
+    step = max(1, min(image.shape[-2:]) // (2 * SIDE))
+    return image[None, :, ::step, ::step].float().div(255)
+
 
 def load_network(path: Path | str, *, device: str | torch.device = "cpu") -> nn.Module:
     """Load the network of a ``.safetensors`` file from `u2pl train` or `u2pl import-weights`, in evaluation mode.
@@ -148,12 +213,13 @@ def load_network(path: Path | str, *, device: str | torch.device = "cpu") -> nn.
 
 
 def _read(
-    path: Path, device: str | torch.device
+    path: Path, device: str | torch.device, overrides: Sequence[str] = ()
 ) -> tuple[nn.Module, ImageClassifier | None, Inference, dict[str, Any]]:
     """The network and the classifier of the image prior, both on the device, the inference and the description."""
     if not is_file(path):
         raise InputError(f"{path} is missing; give a {WEIGHTS_SUFFIX} file that `u2pl train` or `import-weights` wrote")
     description = checked_description(read_description(path), path)
+    description["evaluation"] = _evaluation(description["evaluation"], overrides)
     try:
         if not fits(path, lambda: network_of(description)):
             raise ValueError("tensors of other shapes")
@@ -176,6 +242,15 @@ def network_of(description: dict[str, Any]) -> nn.Module:
     method = {"name": description["method"], "contrast": description.get("contrast", True)}
     config = Config.model_validate({"network": description["network"], "method": method}, strict=False)
     return build_network(config, len(description["classes"]))
+
+
+def _evaluation(saved: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The options of the inference, as saved and changed. Raises InputError for a key of another section."""
+    for each in overrides:
+        if not each.startswith("evaluation."):
+            raise InputError(f"{each.partition('=')[0]}: has no effect on a trained model; leave it out")
+    known = [f"evaluation.{key}={json.dumps(value)}" for key, value in saved.items()]
+    return load_config(None, [*known, *overrides]).evaluation.model_dump()
 
 
 def inference_of(description: dict[str, Any], image_prior: ImageClassifier | None = None) -> Inference:

@@ -166,8 +166,8 @@ def _twins(root: Path) -> None:
         (_mask_value, ("a.png holds the value 4", "4 classes", "correct the mask")),
         (_mask_rgb, ("c.png holds colours: #804080", "set data.mask_values")),
         (_truncated, ("b.jpg cannot be read", "replace or remove")),
-        (_truncated_unlabeled, ("hurt.jpg cannot be read", "replace or remove")),
-        (_text_mask, ("v.png cannot be read", "replace or remove")),
+        (_truncated_unlabeled, ("hurt.jpg is no JPEG", "or remove it")),
+        (_text_mask, ("v.png is no JPEG", "or remove it")),
         (_twins, ("a.jpg", "the same name without the suffix", "rename one")),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
@@ -228,7 +228,9 @@ def test_evaluate(u2pl: Command, run_folder: Path, files: Path, own_files: Path,
     refuse(u2pl("evaluate", run_folder, "--images", images), "--images and --masks belong together")
     refuse(u2pl("evaluate", run_folder, "--masks", masks), "--images and --masks belong together")
     refuse(u2pl("evaluate", run_folder, "--images", images, "--masks", tmp_path / "no"), "no is missing")
-    refuse(u2pl("evaluate", run_folder, "--images", tmp_path, "--masks", tmp_path / "set" / "masks"), "has no mask")
+    refuse(
+        u2pl("evaluate", run_folder, "--images", tmp_path, "--masks", tmp_path / "set" / "masks"), "belong to no image"
+    )
     refuse(u2pl("evaluate", run_folder, "data.val=null"), "no validation set")
     refuse(u2pl("evaluate", run_folder, "data.root=/nowhere"), "/nowhere")
     refuse(u2pl("evaluate", run_folder, "data.classes=sky,road"), "classes")
@@ -256,8 +258,14 @@ def test_predict(u2pl: Command, run_folder: Path, files: Path, tmp_path: Path) -
     shutil.copy(image, tmp_path / "a.png")
     refuse(u2pl("predict", run_folder, image, tmp_path / "a.png", "--out", out), "the same mask")
     (tmp_path / "hurt.png").write_bytes(image.read_bytes()[:300])
-    refuse(u2pl("predict", run_folder, image, tmp_path / "hurt.png", "--out", out), "hurt.png cannot be read")
+    strict = u2pl("predict", run_folder, image, tmp_path / "hurt.png", "--strict", "--out", out)
+    refuse(strict, "hurt.png cannot be read")
     assert not out.exists()
+    shown = u2pl("predict", run_folder, image, tmp_path / "hurt.png", "--out", out)
+    assert (shown.code, shown.err.count("\n")) == (1, 1)
+    assert "hurt.png cannot be read" in shown.err
+    assert "1 masks and overlays in" in shown.out
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "a_overlay.jpg"]
     (tmp_path / "file").write_text("")
     refuse(u2pl("predict", run_folder, image, "--out", tmp_path / "file"), "file: cannot write there")
 
@@ -270,6 +278,49 @@ def test_predict_never_replaces_an_image(u2pl: Command, run_folder: Path, files:
     told = u2pl("predict", run_folder, tmp_path / "b.jpg", tmp_path / "b_overlay.jpg", "--out", tmp_path / "." / "")
     refuse(told, "b.jpg would replace the image", "b_overlay.jpg")
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_predict_replaces_only_what_it_wrote(u2pl: Command, run_folder: Path, files: Path, tmp_path: Path) -> None:
+    image, masks = files / "images" / "train" / "a.png", tmp_path / "masks"
+    shutil.copytree(files / "masks" / "train", masks)
+    true = (masks / "a.png").read_bytes()
+    refuse(u2pl("predict", run_folder, image, "--out", masks), "a.png is not of `u2pl predict`", "--overwrite")
+    assert (masks / "a.png").read_bytes() == true
+    assert u2pl("predict", run_folder, image, "--out", masks, "--overwrite").code == 0
+    assert (masks / "a.png").read_bytes() != true
+    assert u2pl("predict", run_folder, image, "--out", masks).code == 0  # now it is its own
+
+
+def test_predict_takes_nothing_that_it_wrote_as_an_image(
+    u2pl: Command, run_folder: Path, files: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(files / "images" / "train", tmp_path / "in")
+    first = u2pl("predict", run_folder, tmp_path / "in", "--out", tmp_path / "in" / "out")
+    again = u2pl("predict", run_folder, tmp_path / "in", "--out", tmp_path / "in" / "out")
+    assert (first.code, again.code) == (0, 0)
+    assert first.out == again.out
+
+
+def test_predict_by_another_protocol(u2pl: Command, run_folder: Path, files: Path, tmp_path: Path) -> None:
+    image = files / "images" / "train" / "a.png"
+    for name, keys in {"plain": (), "other": ("evaluation.protocol=sliding", "evaluation.scales=[0.5,2]")}.items():
+        assert u2pl("predict", run_folder, image, *keys, "--out", tmp_path / name).code == 0
+    refuse(
+        u2pl("predict", run_folder, image, "evaluation.windw=3", "--out", tmp_path / "no"),
+        "unknown key evaluation.windw (did you mean window?)",
+    )
+    assert not (tmp_path / "no").exists()
+
+
+def test_predict_has_a_limit_of_pixels(u2pl: Command, run_folder: Path, files: Path, tmp_path: Path) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    image = files / "images" / "train" / "a.png"
+    try:
+        shown = u2pl("predict", run_folder, image, "--max-pixels", "10", "--out", tmp_path / "out")
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    assert shown.code == 1
+    assert "a.png has more than 10 pixels" in shown.err
 
 
 def test_hidden_files_are_no_images(u2pl: Command, run_folder: Path, files: Path, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_check_lists_every_error(u2pl: Command, own_files: Path, yaml: Path) -> 
     Image.new("L", (5, 5)).save(own_files / "masks" / "train" / "b.png")
     shown = u2pl("check", yaml, f"data.root={own_files}")
     assert shown.code == 2
-    assert "a.png cannot be read" in shown.out
+    assert "a.png is no JPEG" in shown.out
     assert "b.png is 5x5" in shown.out
     assert "fix these errors before you train" in shown.out
     assert "ready to train" not in shown.out

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from u2pl.commands.evaluate import score_run
 from u2pl.engine.checkpoint import load_weights, read_description, save_weights
-from u2pl.engine.inference import Tagged, inference
+from u2pl.engine.inference import Sized, Tagged, inference
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
 
@@ -82,7 +82,9 @@ def test_weights_that_do_not_say_are_of_whole_images(run: tuple[Path, Any]) -> N
     description = read_description(path)
     del description["evaluation"]
     save_weights(old, network, description)
-    assert Predictor.from_file(old).inference(network) == Tagged(network)
+    segment = Predictor.from_file(old).inference(network)
+    assert isinstance(segment, Sized)
+    assert segment.whole == Tagged(network)
     load_weights(old, network)
     save_weights(old, network, {**description, "evaluation": {"protocol": "tiled"}})
     with pytest.raises(

@@ -115,6 +115,6 @@ def test_many_errors_of_one_kind_are_one_and_a_number(write_folder: Any) -> None
     errors = inspect(folder(root=root), semi_supervised=True).errors
     assert len(errors) == 2
     assert "holds the value 9" in errors[0]
-    assert errors[1] == "5 more files have the same problem"
+    assert errors[1] == "5 more files: the same"
     few: Path = write_folder({f"i{n}": (0, 1) for n in range(3, 6)} | {"u": None})
     assert len(inspect(folder(root=few), semi_supervised=True).errors) == 3

@@ -117,17 +117,44 @@ def evaluate(
 @app.command()
 def predict(
     run: RunArgument,
-    inputs: Annotated[list[Path], typer.Argument(parser=argument("INPUTS"), help="Images, or folders of images.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="Images, folders of images, and keys of evaluation, such as evaluation.flip=true."),
+    ],
     out: Annotated[
         Path, typer.Option(parser=output(), help="Folder for STEM.png (class indices) and STEM_overlay.jpg.")
     ],
     weights: Weights = "last",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also replace files that `u2pl predict` did not write.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Write nothing if an image cannot be read. Default: leave it out.")
+    ] = False,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Largest image in pixels. Default: 179 million.")
+    ] = None,
 ) -> None:
     """Segment images: write index masks at the original size, and overlays."""
     from u2pl.commands.predict import predict_files
 
-    written = predict_files(run, inputs, out, console=console, weights=weights)
-    say(console, f"{written} masks and overlays in {out}")
+    keys = [each for each in inputs if each.startswith("evaluation.") and "=" in each]
+    predicted = predict_files(
+        run,
+        [argument("INPUTS")(each) for each in inputs if each not in keys],
+        out,
+        console=console,
+        weights=weights,
+        overrides=keys,
+        overwrite=overwrite,
+        strict=strict,
+        max_pixels=max_pixels,
+    )
+    say(console, f"{predicted.written} masks and overlays in {out}")
+    if predicted.failed:
+        for line in predicted.failed:
+            complain(f"u2pl: {line}")
+        raise typer.Exit(1)
 
 
 @app.command()

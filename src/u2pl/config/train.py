@@ -13,8 +13,8 @@ from u2pl.structures import Count, Factor, Positive, Share, Width
 class EvaluationConfig(Section):
     """How a whole image is scored."""
 
-    protocol: Literal["whole", "sliding"] = "whole"
-    """`whole`: each image at once; `sliding`: overlapping windows, averaged where they overlap"""
+    protocol: Literal["auto", "whole", "sliding"] = "auto"
+    """`whole`: each image at once; `sliding`: overlapping windows, averaged; `auto`: whole if the memory allows it"""
     window: Side = 769
     """side of a sliding window in pixels"""
     overlap: float = Field(0.33, ge=0, le=0.95)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from u2pl.engine.memory import whole_pixels
 from u2pl.pixels.cam import tag_scores
 
 #: Images (B, 3, H, W) -> (B, C, H, W): probabilities, or class scores whose softmax gives them.
@@ -23,6 +25,8 @@ Segment = Callable[[Tensor], Tensor]
 #: A protocol: a network -> class scores.
 Inference = Callable[[nn.Module], Segment]
 
+#: Pixels of an image that every machine can process whole.
+SMALL = 1024 * 1024
 _WINDOWS_AT_ONCE = 4  # at the usual window size, more cost memory and are not faster
 
 
@@ -177,10 +181,30 @@ class Log:
         return probability.clamp_(min=torch.finfo(probability.dtype).tiny).log_()
 
 
+@dataclass(frozen=True)
+class Sized:
+    """Class scores of the whole image, or through windows where it is too large for the memory."""
+
+    whole: Segment
+    windows: Segment
+    network: nn.Module
+
+    @cached_property
+    def largest(self) -> int:
+        """Pixels of the largest image that is processed whole."""
+        return max(SMALL, whole_pixels(self.network, next(self.network.parameters()).device))
+
+    def __call__(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        # Most images are small: the largest size is not worked out for them.
+        fits = height * width <= SMALL or height * width <= self.largest
+        return self.whole(image) if fits else self.windows(image)
+
+
 def inference(
     network: nn.Module,
     *,
-    protocol: Literal["whole", "sliding"] = "whole",
+    protocol: Literal["auto", "whole", "sliding"] = "whole",
     window: int = 769,
     overlap: float = 0.33,
     scales: Sequence[float] = (1.0,),
@@ -195,7 +219,7 @@ def inference(
 
     Args:
         network: returns a :class:`~u2pl.structures.SegmentationOutput`; in evaluation mode.
-        protocol: the image whole, or through sliding windows.
+        protocol: the image whole, or through sliding windows; auto: whole, unless it is too large for the memory.
         window: side of a window, pixels of the resized image.
         overlap: smallest share of a window that the next one covers again (to whole pixels), in [0, 1).
         scales: factors of the image's size; positive.
@@ -206,10 +230,23 @@ def inference(
 
     Raises ValueError for invalid values.
     """
-    if protocol not in ("whole", "sliding") or window < 1 or not 0 <= overlap < 1:
+    if protocol not in ("auto", "whole", "sliding") or window < 1 or not 0 <= overlap < 1:
         raise ValueError(f"protocol={protocol!r}, window={window}, overlap={overlap} is no way to see an image")
     if not scales or not all(0 < scale < math.inf for scale in scales):
         raise ValueError(f"scales={list(scales)}: one or more positive numbers are needed")
+    if protocol == "auto":
+        parts = partial(
+            inference,
+            network,
+            window=window,
+            overlap=overlap,
+            scales=scales,
+            flip=flip,
+            tags=tags,
+            image_prior=image_prior,
+            prior=prior,
+        )
+        return Sized(parts(protocol="whole"), parts(protocol="sliding"), network)
     scores: Segment = Tagged(network) if tags else Whole(network)
     if protocol == "sliding" or flip or any(scale != 1 for scale in scales):
         segment: Segment = Softmax(scores)

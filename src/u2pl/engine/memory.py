@@ -1,16 +1,23 @@
-"""A check before training that a step can fit in memory."""
+"""What fits into memory: a training step, and an image as a whole."""
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from u2pl.errors import InputError
+
+_UNKNOWN = 8 * 2**30  # bytes, of a small machine
+_SAMPLE = 256  # side of a small image
+_LAYERS, _SCORES = 2400, 1000  # bytes per pixel: outputs of a large network's layers; class scores, several times
+_WHOLE_SHARE = 0.25  # of the memory
 
 
 def activation_bytes(network: nn.Module, images: int, height: int, width: int) -> int:
@@ -40,13 +47,43 @@ def activation_bytes(network: nn.Module, images: int, height: int, width: int) -
 
 
 def total_memory(device: torch.device) -> int | None:
-    """Memory of a device in bytes; None if it is unknown."""
+    """Memory of a device in bytes, as far as this process may use it; None if it is unknown."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
+    limits = [*_container_limits(), *_process_limits()]
+    with suppress(AttributeError, ValueError, OSError):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return min(limits, default=None)
+
+
+def _container_limits() -> Iterator[int]:
+    """The memory of a container, if it is limited."""
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # not there, or `max`
+            yield int(Path(path).read_text())
+
+
+def _process_limits() -> Iterator[int]:
+    """The limit of `ulimit -v`, if there is one."""
+    with suppress(ImportError, OSError, ValueError):  # not on Windows
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            yield limit
+
+
+def whole_pixels(network: nn.Module, device: torch.device) -> int:
+    """Pixels of the largest image that the network can process whole, with room for its class scores.
+
+    Estimated from the outputs of its layers for a small image, and the same for all sizes.
+    """
+    available = total_memory(device) or _UNKNOWN
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
+        layers = activation_bytes(network, 1, _SAMPLE, _SAMPLE) / _SAMPLE**2
+    except RuntimeError:  # a network that computes with values
+        layers = _LAYERS
+    return int(_WHOLE_SHARE * available / (layers + _SCORES))
 
 
 def require_values(network: nn.Module, *, images: int, height: int, width: int) -> None:

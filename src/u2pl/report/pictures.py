@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from u2pl.data.classes import Palette
@@ -17,6 +18,8 @@ from u2pl.structures import IGNORE_INDEX
 
 _IGNORED = (255, 255, 255)
 _GAP, _TITLE = 4, 14
+_SIGNATURE = "u2pl"  # in the files that `u2pl predict` writes, so that it may replace them
+_ROWS = 256  # of an image, tinted at a time
 
 
 def colour_table(palette: Palette) -> npt.NDArray[np.uint8]:
@@ -31,7 +34,19 @@ def save_mask(path: Path, mask: Tensor, palette: Palette) -> None:
     """Write a (H, W) uint8 mask as a palette png of class indices, with the colours of the classes."""
     image = Image.fromarray(mask.numpy(), mode="P")
     image.putpalette(colour_table(palette).tobytes())
-    image.save(path)
+    signature = PngInfo()
+    signature.add_text("Software", _SIGNATURE)
+    image.save(path, format="PNG", pnginfo=signature)
+
+
+def is_signed(path: Path) -> bool:
+    """Whether a file is a mask or a picture that this module wrote. False for one that cannot be read."""
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as file:
+            signature = file.info.get("Software") or file.info.get("comment")
+    except Exception:  # a damaged file can raise anything
+        return False
+    return signature in (_SIGNATURE, _SIGNATURE.encode())
 
 
 def coloured(mask: Tensor, palette: Palette) -> Tensor:
@@ -41,7 +56,12 @@ def coloured(mask: Tensor, palette: Palette) -> Tensor:
 
 def overlay(image: Tensor, mask: Tensor, palette: Palette, *, strength: float = 0.55) -> Tensor:
     """(3, H, W) uint8: the image tinted with the colours of the mask."""
-    return torch.lerp(image.float(), coloured(mask, palette).float(), strength).round().to(torch.uint8)
+    picture = torch.empty(image.shape, dtype=torch.uint8)
+    for top in range(0, image.shape[1], _ROWS):  # large images have no room for all pixels as floats
+        rows = slice(top, top + _ROWS)
+        tinted = torch.lerp(image[:, rows].float(), coloured(mask[rows], palette).float(), strength)
+        picture[:, rows] = tinted.round().to(torch.uint8)
+    return picture
 
 
 def heat(values: Tensor, *, largest: float) -> Tensor:
@@ -58,9 +78,11 @@ def trust(reliable: Tensor, unreliable: Tensor) -> Tensor:
     return picture
 
 
-def save_image(path: Path, image: Tensor) -> None:
-    """Write a (3, H, W) uint8 RGB image."""
-    Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).save(path)
+def save_image(path: Path, image: Tensor, *, kind: str | None = None) -> None:
+    """Write a (3, H, W) uint8 RGB image. ``kind`` is its format; None: by the ending of ``path``."""
+    pixels = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+    signature = {"comment": _SIGNATURE.encode()} if kind == "JPEG" else {}
+    pixels.save(path, format=kind, **signature)
 
 
 def save_panels(path: Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[str], *, zoom: int = 1) -> None:
