@@ -25,7 +25,7 @@ _FINISH = 60.0  # seconds for the other processes to end after the last step
 _RESUME = "the others end; `train --resume` goes on from the last save"
 #: What gloo and NCCL say when a process has gone. torch raises a plain RuntimeError for some of it.
 _LOST = re.compile(
-    r"connection (closed|reset|refused)|broken pipe|closed by peer|socket|nccl|gloo|remote process|timed out", re.I
+    r"connection (closed|reset|refused)|broken pipe|closed by peer|nccl|gloo|remote process|timed out", re.I
 )
 
 _watch: Watch | None = None  # a process belongs to one run at most: Fabric refuses a second launch
@@ -92,7 +92,7 @@ def ending_together() -> Iterator[None]:
             _watch.leave()
         raise
     except Exception as error:
-        if _watch is not None and _LOST.search(str(error)):
+        if _watch is not None and isinstance(error, RuntimeError) and _LOST.search(str(error)):
             _watch.explain(error)
         if _watch is not None:
             _watch.leave()
@@ -147,7 +147,8 @@ class Watch(threading.Thread):
         for number, code in enumerate(codes, start=1):
             if code:
                 self.code = 2 if code < 0 else code  # by a signal
-                how = f"was killed (signal {-code})" if code < 0 else "has failed, as it says above"
+                stopped = f"was killed (signal {-code})" if code < 0 else f"was stopped (signal {code - 128})"
+                how = stopped if code < 0 or code > 128 else "has failed, as it says above"
                 self.message = "" if code == 2 else f"process {number} of this run {how}, so {_RESUME}"
                 return True
         return False
@@ -158,7 +159,8 @@ class Watch(threading.Thread):
             self.leave()
             if not is_main_process():
                 raise SystemExit(2) from error
-            raise InputError(f"a process of this run on another machine has ended, so {_RESUME}") from error
+            where = "a process of this run on another machine"
+            raise InputError(f"{where} has ended or does not answer, so {_RESUME}") from error
         self.done.set()
         if self.message:
             raise InputError(self.message) from error
