@@ -85,7 +85,7 @@ def test_bad_input(u2pl: Command, small: tuple[str, ...], tmp_path: Path) -> Non
     refuse(compare(), "nothing to compare; give --methods or --variant")
     refuse(compare("--methods", "u2pl,fixmach"), "fixmach: method.name: should be")
     refuse(compare("--methods", "u2pl", "--labeled", "3,99"), "u2pl: data.labeled: 99 is more than the 6 scenes")
-    refuse(compare("--methods", "u2pl", "--seeds", "0,x"), "--seeds 0,x: 'x' is no seed")
+    refuse(compare("--methods", "u2pl", "--seeds", "0,x"), "--seeds '0,x': 'x' is no seed")
     refuse(compare("--methods", "u2pl,,"), "--methods 'u2pl,,': an item is empty")
     refuse(compare("--variant", "ours"), 'write "NAME: key=value key=value"')
     refuse(compare("train.step=3", "--methods", "u2pl"), "unknown key train.step")

@@ -37,7 +37,7 @@ def test_drawn_splits_are_of_use(u2pl: Command, files: Path, yaml: Path, tmp_pat
         (("fetch", "voc"), "no published splits of 'voc' (known: pascal, cityscapes)"),
         (("fetch", "pascal", "--url", "http://127.0.0.1:1"), "127.0.0.1:1/pascal/val.txt cannot be fetched"),
         (("draw", "scenes", "--labeled", "3"), "scenes has no files"),
-        (("draw", "folder", "--labeled", "many"), "--labeled many: should be counts"),
+        (("draw", "folder", "--labeled", "many"), "--labeled 'many': should be counts"),
         (("draw", "folder", "--labeled", "3"), "data.root: is needed"),
     ],
 )
