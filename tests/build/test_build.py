@@ -35,10 +35,11 @@ from u2pl.methods.extras.denoising import DenoisePseudoLabels
 from u2pl.methods.extras.feature_dropout import FeatureDropoutLoss
 from u2pl.methods.extras.image_prior import AddImagePrior
 from u2pl.methods.extras.negative_learning import NegativeLearningLoss
+from u2pl.methods.tags import ClassificationLoss
 from u2pl.networks.adapter import SmpNetwork
 from u2pl.networks.deeplabv3plus import DeepLabV3Plus
 from u2pl.pixels import ClassMix, CutMix, CutOut, NoMixing, PrototypicalDenoising, Reliability
-from u2pl.pixels.losses import BalancedCrossEntropy, OhemCrossEntropy, SymmetricCrossEntropy, cross_entropy
+from u2pl.pixels.losses import BalancedCrossEntropy, CrossEntropy, OhemCrossEntropy, SymmetricCrossEntropy
 from u2pl.pixels.reliability import ConfidenceThreshold
 
 SCENES = ("data.train=6", "data.val=2", "data.labeled=2", "data.height=48", "data.width=64", "data.workers=0")
@@ -146,8 +147,8 @@ def test_labels_and_pseudo_labels_are_balanced_each_by_its_own_key() -> None:
         return build_method(config(*overrides).method, Two(), num_classes=4, embedding_dim=6)
 
     labels, pseudo = build("method.supervised_loss.name=balanced"), build("method.unsupervised_loss.name=balanced")
-    assert (labels.label_loss, labels.pseudo_label_loss) == (BalancedCrossEntropy(), cross_entropy)
-    assert (pseudo.label_loss, pseudo.pseudo_label_loss) == (cross_entropy, BalancedCrossEntropy())
+    assert (labels.label_loss, labels.pseudo_label_loss) == (BalancedCrossEntropy(), CrossEntropy())
+    assert (pseudo.label_loss, pseudo.pseudo_label_loss) == (CrossEntropy(), BalancedCrossEntropy())
     assert build("method.name=fixmatch", "method.supervised_loss.name=balanced").label_loss == BalancedCrossEntropy()
     key, chosen = r"method\.unsupervised_loss\.reverse_weight", r"method\.unsupervised_loss\.name=balanced"
     with pytest.raises(InputError, match=f"^{key}: is not used with {chosen}; leave it out$"):
@@ -326,7 +327,7 @@ def test_options_for_few_and_noisy_labels_arrive() -> None:
     assert [type(refiner) for refiner in off.refiners] == [AddImagePrior]  # of which a batch has none
     assert list(off.further_losses) == []
     assert off.contrast.prototypes is None
-    assert off.pseudo_label_loss is cross_entropy
+    assert isinstance(off.pseudo_label_loss, CrossEntropy)
     on = (
         "method.reliability.class_wise=true",
         "method.alignment=true",
@@ -342,10 +343,37 @@ def test_options_for_few_and_noisy_labels_arrive() -> None:
         (aligned,) = parts_of(method.refiners, AlignPseudoLabels)
         assert aligned.alignment.reduce is total
         assert len(aligned.alignment.labeled) == 8
-        assert method.pseudo_label_loss == SymmetricCrossEntropy(0.3)
+        assert isinstance(method.pseudo_label_loss, SymmetricCrossEntropy)
+        assert method.pseudo_label_loss.reverse_weight == 0.3
         assert ranks_of_negative_learning(method) == (2, 8)
     every = built("method.loss_weights.negative=1", "method.negative_keys.rank_threshold=false")
     assert ranks_of_negative_learning(every) == (1, 8)
+
+
+@pytest.mark.parametrize("name", ["supervised", "fixmatch", "unimatch", "mean_teacher", "u2pl", "weak_u2pl"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "ohem", "balanced"])
+def test_what_is_exchanged_between_processes_reaches_every_part(name: str, loss: str) -> None:
+    def built(**options: Any) -> Any:
+        overrides = [f"method.name={name}", f"method.supervised_loss.name={loss}", "method.loss_weights.negative=1"]
+        method = build_method(config(*overrides).method, Two(), num_classes=8, embedding_dim=3, **options)
+        return method.u2pl if name == "weak_u2pl" else method
+
+    several, one = built(total=lambda tensor: tensor * 4, processes=4), built()
+    averages = {"label_loss", "pseudo_label_loss", "weighting"} & set(vars(several))
+    assert averages >= ({"label_loss"} if name == "supervised" else {"label_loss", "pseudo_label_loss", "weighting"})
+    for part in averages:
+        assert getattr(several, part).average(torch.tensor(3.0)) == 3
+        assert getattr(one, part).average is None
+    if loss == "ohem":
+        assert several.label_loss.total is not None
+    if name in ("mean_teacher", "u2pl", "weak_u2pl"):
+        assert several.reliability.total(torch.tensor(3.0)) == 12
+        assert one.reliability.total is None
+        (negative,) = parts_of(several.further_losses, NegativeLearningLoss)
+        assert negative.negative_learning.average(torch.tensor(3.0)) == 3
+    if name == "weak_u2pl":
+        (tags,) = parts_of(several.further_losses, ClassificationLoss)
+        assert tags.average(torch.tensor(3.0)) == 3
 
 
 def ranks_of_negative_learning(method: Any) -> tuple[int, int]:

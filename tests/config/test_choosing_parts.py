@@ -15,7 +15,7 @@ from u2pl.config.part import build_choice
 from u2pl.config.parts import MIXINGS, SUPERVISED_LOSSES
 from u2pl.config.schema import Config
 from u2pl.errors import InputError
-from u2pl.pixels.losses import OhemCrossEntropy, cross_entropy
+from u2pl.pixels.losses import CrossEntropy, OhemCrossEntropy
 
 Write = Callable[..., Path]
 
@@ -96,7 +96,7 @@ def test_another_loss_by_an_override(override: str, write: Write) -> None:
     assert build_choice(load_config(base).method.supervised_loss, SUPERVISED_LOSSES, "") == OhemCrossEntropy(0.5, 7)
     section = load_config(base, [override]).method.supervised_loss
     assert told(section) == {"name": "cross_entropy"}
-    assert build_choice(section, SUPERVISED_LOSSES, "") is cross_entropy
+    assert build_choice(section, SUPERVISED_LOSSES, "") == CrossEntropy()
     same = load_config(base, ["method.supervised_loss.name=ohem"]).method.supervised_loss
     assert told(same) == {"name": "ohem", "threshold": 0.5, "min_kept": 7}
 
