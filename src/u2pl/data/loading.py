@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from u2pl.errors import InputError
 
@@ -62,6 +63,7 @@ def loader(
         except StopIteration:
             return
         except RuntimeError as error:
+            _kill_workers(items)
             raise _lost(error, timeout) from error
         if isinstance(item, InputError):
             raise item
@@ -88,6 +90,15 @@ def free_shared_memory() -> int | None:
     except (AttributeError, OSError):
         return None
     return state.f_bavail * state.f_frsize
+
+
+def _kill_workers(items: Any) -> None:
+    """End the loader processes at once. A stuck one would not end when asked, and keep this process waiting."""
+    if getattr(items, "_worker_pids_set", False):  # else torch takes their end for an error, at any later moment
+        signal_handling._remove_worker_pids(id(items))
+        items._worker_pids_set = False
+    for worker in getattr(items, "_workers", ()):
+        worker.kill()
 
 
 def _lost(error: RuntimeError, timeout: int) -> Exception:
