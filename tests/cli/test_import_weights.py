@@ -85,7 +85,7 @@ def test_classes_of_the_two_data_sets(u2pl: Command, tmp_path: Path, count: int,
     assert predictor.classes == names
     assert predictor.palette[1] == ((128, 0, 0) if count == 21 else CITYSCAPES_PALETTE[1])
     assert package.load_network(out).projection is None
-    assert read_description(out)["evaluation"]["protocol"] == ("whole" if count == 21 else "sliding")
+    assert read_description(out)["evaluation"]["protocol"] == ("auto" if count == 21 else "sliding")
 
 
 def test_predict_and_evaluate_take_the_file(u2pl: Command, imported: Path, files: Path, tmp_path: Path) -> None:

@@ -44,11 +44,6 @@ def check_folder(out: Path, config: Config, *, resume: bool) -> None:
         return
     if not resume:
         raise InputError(f"{out} already holds a run; add --resume to go on with it or choose another --out")
-    if not has_state(out) and (out / "last.safetensors").exists():
-        raise InputError(
-            f"{out} holds the weights of a run, but no {CHECKPOINTS[0]} to go on from; `u2pl evaluate {out}` scores "
-            "them, another --out trains anew"
-        )
     before, now = dict(_keys(load_saved(saved).model_dump())), dict(_keys(config.model_dump()))
     # Both are the same for all but huge images, and no weight depends on it.
     before["evaluation.protocol"] = before["evaluation.protocol"].replace("whole", now["evaluation.protocol"])
@@ -58,6 +53,15 @@ def check_folder(out: Path, config: Config, *, resume: bool) -> None:
                 f"{key}: is {now.get(key)!r} now but {before.get(key)!r} in {saved}; "
                 "a run resumes with the configuration it began with"
             )
+
+
+def require_state(out: Path) -> None:
+    """Raise InputError if a run was trained and its checkpoint removed: it cannot go on, and would begin anew."""
+    if not has_state(out) and (out / "last.safetensors").exists():
+        raise InputError(
+            f"{out} holds the weights of a run, but no {CHECKPOINTS[0]} to go on from; `u2pl evaluate {out}` scores "
+            "them, another --out trains anew"
+        )
 
 
 def resume_note(out: Path) -> str | None:

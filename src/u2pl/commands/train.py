@@ -34,6 +34,7 @@ from u2pl.commands.run_folder import (
     claimed,
     make_folder,
     network_description,
+    require_state,
     save_diagnosis,
     save_pictures,
 )
@@ -106,6 +107,7 @@ def train(
     check_folder(out, config, resume=resume)
     with claimed(out) if is_main_process() else nullcontext():
         check_folder(out, config, resume=resume)  # again: now no other process can write there
+        require_state(out)
         check_data(out, config, fingerprint(source))
         launch(fabric)  # other processes begin here, so only the first one reports bad input
         if fabric.is_global_zero:
