@@ -41,7 +41,7 @@ from u2pl.commands.run_folder import (
 from u2pl.config.schema import Config
 from u2pl.data.batches import Evaluation
 from u2pl.data.fingerprint import fingerprint
-from u2pl.data.loading import loader
+from u2pl.data.loading import loader, refuse_import
 from u2pl.data.source import DataSource
 from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.fit import Run, Watcher, fit
@@ -83,6 +83,7 @@ def train(
         console: prints warnings, a table of the data and a table of the choices; None: no such overview.
         verbose: print the full reasons of each choice; ``choices.txt`` in the run folder always has them.
     """
+    refuse_import()
     config = as_begun(config, out) if resume else config
     fabric = fabric_of(config.train)
     source = build_source(config.data, seed=config.seed)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
@@ -44,6 +46,7 @@ def loader(
     Raises InputError, in this process, if an item is one, if no item comes within ``timeout`` seconds, and if a loader
     process dies.
     """
+    refuse_import()
     source: Any = dataset
     loading = DataLoader(
         source,
@@ -68,6 +71,17 @@ def loader(
         if isinstance(item, InputError):
             raise item
         yield item
+
+
+def refuse_import() -> None:
+    """End this process if it is a loader process that still imports the user's script.
+
+    Where processes are not forked, they import the script anew. Without a guard it would train in each of them.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(
+            'u2pl: loader processes import this script again, so put what it does below `if __name__ == "__main__":`'
+        )
 
 
 def fitting_workers(workers: int, item_bytes: int, processes: int = 1) -> int:
