@@ -32,6 +32,7 @@ from u2pl.paths import is_file
 WEIGHTS_SUFFIX = ".safetensors"
 #: Prefix of the tensors of the image prior in a file of weights.
 IMAGE_PRIOR = "image_prior"
+_READING = ("bands", "value_range")  # keys of `data` that say how image files become RGB
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class Predictor:
         """Load the network of a ``.safetensors`` file from `u2pl train` or `u2pl import-weights`.
 
         Args:
-            overrides: keys of ``evaluation`` to change, such as ``evaluation.flip=true``.
+            overrides: keys of ``evaluation`` to change, such as ``evaluation.flip=true``, ``data.bands``, and
+                ``data.value_range``.
 
         Raises InputError if the file is missing or another file.
         """
@@ -219,7 +221,7 @@ def _read(
     if not is_file(path):
         raise InputError(f"{path} is missing; give a {WEIGHTS_SUFFIX} file that `u2pl train` or `import-weights` wrote")
     description = checked_description(read_description(path), path)
-    description["evaluation"] = _evaluation(description["evaluation"], overrides)
+    description = _changed(description, overrides)
     try:
         if not fits(path, lambda: network_of(description)):
             raise ValueError("tensors of other shapes")
@@ -244,13 +246,27 @@ def network_of(description: dict[str, Any]) -> nn.Module:
     return build_network(config, len(description["classes"]))
 
 
-def _evaluation(saved: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The options of the inference, as saved and changed. Raises InputError for a key of another section."""
-    for each in overrides:
-        if not each.startswith("evaluation."):
-            raise InputError(f"{each.partition('=')[0]}: has no effect on a trained model; leave it out")
-    known = [f"evaluation.{key}={json.dumps(value)}" for key, value in saved.items()]
-    return load_config(None, [*known, *overrides]).evaluation.model_dump()
+def _changed(description: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The description with other options of the inference, and another way to read images, as ``overrides`` say.
+
+    Raises InputError for a key that has no effect on a trained model.
+    """
+    for key in (each.partition("=")[0] for each in overrides):
+        if not is_used(key):
+            raise InputError(f"{key}: has no effect on a trained model; leave it out")
+    saved = [*_keys_of("evaluation", description["evaluation"]), *_keys_of("data", description["images"])]
+    config = load_config(None, [*saved, *overrides])
+    images = config.data.model_dump(include=set(_READING), exclude_none=True)
+    return {**description, "evaluation": config.evaluation.model_dump(), "images": images}
+
+
+def is_used(key: str) -> bool:
+    """Whether a key of the configuration changes the predictions of a trained model."""
+    return key.startswith("evaluation.") or key in (f"data.{name}" for name in _READING)
+
+
+def _keys_of(section: str, values: Mapping[str, Any]) -> list[str]:
+    return [f"{section}.{key}={json.dumps(value)}" for key, value in values.items()]
 
 
 def inference_of(description: dict[str, Any], image_prior: ImageClassifier | None = None) -> Inference:

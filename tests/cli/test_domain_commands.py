@@ -119,7 +119,10 @@ def test_source_only_and_upper_bound_are_an_override_away(
         (("data.source.height=64",), ("data.source.height", "not used with data.source.name=folder")),
         (("data.scale=0.5",), ("data.scale", "not used with data.name=domain")),
         (("data.root=x",), ("data.root", "not used with data.name=domain")),
-        (("data.rare_class_sampling.temperature=0",), ("data.rare_class_sampling.temperature", "greater than 0")),
+        (
+            ("data.rare_class_sampling.temperature=0",),
+            ("data.rare_class_sampling.temperature", "greater than or equal to 0.001"),
+        ),
         (("data.name=folder", "data.root=x"), ("x/images is not a folder",)),  # nothing is left of the two domains
         (
             ("data.name=folder", "data.root=x", "data.source.root=y"),

@@ -106,7 +106,7 @@ def test_full_size_masks_with_the_network_at_the_scale_it_was_trained_at(u2pl: C
         ("evaluation.window=8", "evaluation.window: should be greater than or equal to 16, not 8"),
         ("evaluation.overlap=1", "evaluation.overlap: should be less than or equal to 0.95, not 1"),
         ("evaluation.overlap=-0.1", "evaluation.overlap: should be greater than or equal to 0"),
-        ("evaluation.protocol=tiled", "evaluation.protocol: should be 'whole' or 'sliding', not 'tiled'"),
+        ("evaluation.protocol=tiled", "evaluation.protocol: should be 'auto', 'whole' or 'sliding', not 'tiled'"),
         ("evaluation.windows=32", "unknown key evaluation.windows (did you mean window?)"),
     ],
 )

@@ -248,7 +248,7 @@ def test_draws_that_cannot_be(tmp_path: Path, folder: Path) -> None:
 @pytest.mark.parametrize("text", ["", "x", "1,", "1.5", "3 4"])
 def test_counts_that_are_none(text: str) -> None:
     assert read_counts("3, 4,5") == [3, 4, 5]
-    with pytest.raises(InputError, match=f"--labeled {text}: should be counts"):
+    with pytest.raises(InputError, match=f"--labeled '{text}': should be counts"):
         read_counts(text)
 
 

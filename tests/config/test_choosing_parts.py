@@ -32,6 +32,9 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
+LOADING = {"cache": True, "workers": 1, "timeout": 300}
+
+
 def told(section: Any) -> dict[str, Any]:
     """What a section says beyond "let the part choose"."""
     return {key: value for key, value in section.model_dump().items() if value is not None}
@@ -53,12 +56,12 @@ def refused(config: Config) -> str:
 
 def test_another_data_set_by_an_override() -> None:
     weak = told(load_config("weak", ["data.name=pascal_voc", "data.root=X"]).data)
-    assert weak == {"name": "pascal_voc", "root": "X", "labeled": 0, "tags": "masks", "cache": True, "workers": 1}
+    assert weak == {"name": "pascal_voc", "root": "X", "labeled": 0, "tags": "masks", **LOADING}
     folder = told(load_config("scenes", ["data.name=folder"]).data)
-    assert folder == {"name": "folder", "labeled": 6, "cache": True, "workers": 1}
+    assert folder == {"name": "folder", "labeled": 6, **LOADING}
     assert refused(load_config("scenes", ["data.name=folder"])).startswith("data.root: is needed for data.name=folder")
     drawn = load_config("camvid", ["data.name=scenes", "data.val=5"])
-    assert told(drawn.data) == {"name": "scenes", "labeled": 46, "val": 5, "cache": True, "workers": 1}
+    assert told(drawn.data) == {"name": "scenes", "labeled": 46, "val": 5, **LOADING}
     assert len(build_source(drawn.data, seed=0).labeled) == 46
 
 
@@ -75,9 +78,9 @@ def test_another_domain_by_an_override() -> None:
 
 def test_one_data_set_in_place_of_two_and_the_other_way_around() -> None:
     one = load_config("domain", ["data.name=folder", "data.root=X"]).data
-    assert told(one) == {"name": "folder", "root": "X", "cache": True, "workers": 1}
+    assert told(one) == {"name": "folder", "root": "X", **LOADING}
     two = load_config("scenes", ["data.name=domain", "data.source.root=X", "data.target.root=Y"]).data
-    assert {"name", "source", "target", "cache", "workers"} == set(told(two))
+    assert {"name", "source", "target", "cache", "workers", "timeout"} == set(told(two))
 
 
 def test_another_network_by_an_override() -> None:
@@ -109,7 +112,7 @@ def test_keys_that_both_parts_have_stay(write: Write) -> None:
 
 def test_a_file_that_names_another_part_than_its_base(write: Write) -> None:
     data = load_config(write(mine="base: weak\ndata: {name: folder, root: X, labeled: 0.5}\n")).data
-    assert told(data) == {"name": "folder", "root": "X", "labeled": 0.5, "tags": "masks", "cache": True, "workers": 1}
+    assert told(data) == {"name": "folder", "root": "X", "labeled": 0.5, "tags": "masks", **LOADING}
     source = load_config(write(mine="base: domain\ndata: {source: {name: folder, root: X}}\n")).data.source
     assert source is not None
     assert told(source) == {"name": "folder", "root": "X"}
@@ -224,6 +227,6 @@ def test_a_run_is_told_of_another_data_set(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(load_config("domain").to_yaml())
     data = load_saved(path, ["data.name=folder", "data.root=X"]).data
-    assert told(data) == {"name": "folder", "root": "X", "cache": True, "workers": 1}
+    assert told(data) == {"name": "folder", "root": "X", **LOADING}
     path.write_text(load_config("weak").to_yaml())
     assert load_saved(path, ["data.name=folder", "data.root=X"]).data.train is None

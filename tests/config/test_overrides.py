@@ -54,7 +54,7 @@ ONLY_VOC = {
     "method.schedule": {"warmup": 1 / 80},
     "method.contrast": {"background_bank_size": 50000},
     "train": {"epochs": 80, "crop_size": 513, "lr": 0.001, "head_lr_factor": 10, "weight_decay": 1e-4},
-    "evaluation": {"protocol": "whole"},
+    "evaluation": {"protocol": "auto"},
 }
 ONLY_CITYSCAPES = {
     "data": {"name": "cityscapes", "val": None},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,33 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damag
     assert "going on from step 7, in previous.ckpt" in note
     assert "\n" not in note
     assert saved_value(tmp_path, "step") == 7
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from u2pl.engine.resume import save_state
+from u2pl.errors import InputError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder = Path(sys.argv[1])
+save_state(folder, {"step": 1, "tensor": torch.zeros(1000)})
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+try:
+    save_state(folder, {"step": 2, "tensor": torch.zeros(2**20)})
+except InputError as error:
+    print(error)
+print(sorted(path.name for path in folder.iterdir()), torch.load(folder / "last.ckpt")["step"])
+"""
+
+
+def test_a_file_that_cannot_grow_leaves_the_last_save(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, check=False)
+    told, left = done.stdout.splitlines()
+    assert "last.ckpt cannot be written (" in told
+    assert left == "['last.ckpt'] 1"
 
 
 def test_where_links_are_not_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

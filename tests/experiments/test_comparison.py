@@ -201,8 +201,11 @@ def test_a_run_is_what_train_would_have_made(
 
 
 def test_a_run_that_fails_does_not_keep_the_others(tiny_compare: Compare, tmp_path: Path) -> None:
-    variants = {"wild": ("method.name=supervised", "train.lr=1e38"), "tame": ("method.name=supervised",)}
-    with pytest.raises(InputError, match=r"^1 of 2 runs failed: wild-3-0: the loss is not finite") as caught:
+    variants = {
+        "wild": ("method.name=supervised", "train.lr=1e6", "train.momentum=0.99"),
+        "tame": ("method.name=supervised",),
+    }
+    with pytest.raises(InputError, match=r"^1 of 2 runs failed: wild-3-0: training diverged") as caught:
         tiny_compare(tmp_path, variants=variants)
     assert "\n" not in str(caught.value)
     assert [r["name"] for r in json.loads((tmp_path / "results.json").read_text())] == ["tame"]
@@ -224,8 +227,8 @@ def test_a_run_leaves_nothing_in_memory(tiny_compare: Compare, tmp_path: Path, m
     monkeypatch.setattr("u2pl.commands.checks.build_network", watched)
     monkeypatch.setattr("u2pl.experiments.running._free_memory", free_memory)
     tiny_compare(tmp_path, methods=["supervised", "u2pl"])
-    assert len(built) == 4  # both to be looked at, then both to be trained
-    assert alive[2:] == [0, 0]
+    assert len(built) == 8  # both to be looked at, then both to be trained, each first without memory
+    assert alive[4:] == [0, 0, 0, 0]
 
 
 def test_another_configuration_is_refused_before_anything_is_trained(tiny_compare: Compare, tmp_path: Path) -> None:

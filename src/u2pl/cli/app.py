@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from functools import partial
@@ -119,7 +120,7 @@ def predict(
     run: RunArgument,
     inputs: Annotated[
         list[str],
-        typer.Argument(help="Images, folders of images, and keys of evaluation, such as evaluation.flip=true."),
+        typer.Argument(help="Images, folders of images, and keys such as evaluation.flip=true."),
     ],
     out: Annotated[
         Path, typer.Option(parser=output(), help="Folder for STEM.png (class indices) and STEM_overlay.jpg.")
@@ -138,7 +139,7 @@ def predict(
     """Segment images: write index masks at the original size, and overlays."""
     from u2pl.commands.predict import predict_files
 
-    keys = [each for each in inputs if each.startswith("evaluation.") and "=" in each]
+    keys = [each for each in inputs if re.match(r"[a-z]+\.[a-z_.]+=", each)]
     predicted = predict_files(
         run,
         [argument("INPUTS")(each) for each in inputs if each not in keys],

@@ -55,7 +55,7 @@ def predict_files(
     get the same mask, or an output would replace an image or a file of others.
 
     Args:
-        overrides: keys of ``evaluation``, such as ``evaluation.flip=true``.
+        overrides: keys such as ``evaluation.flip=true`` or ``data.bands=[2,1,0]``.
         overwrite: also replace files that this command did not write.
         strict: raise InputError, before anything is written, if an image cannot be read.
         max_pixels: of an image; None: Pillow's limit, 179 million.

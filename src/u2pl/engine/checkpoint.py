@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -34,12 +35,20 @@ def write_atomically(
         os.replace(partial, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror or error}); free space there, or choose another folder"
-        ) from error
+        raise unwritable(path, error) from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)  # a full disk leaves a part of it
+
+
+def unwritable(path: Path, error: OSError) -> InputError:
+    """The error for a file that cannot be written, with the remedy."""
+    remedy = "allow it, or choose another folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = "free space there; a training then goes on with --resume"
+    elif error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+        remedy = "its folder is gone; restore it"
+    return InputError(f"{path} cannot be written ({error.strerror or error}); {remedy}")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -104,7 +113,7 @@ def fits(path: Path, build: Callable[[], nn.Module]) -> bool:
     try:
         with torch.device("meta"):
             wanted = {name: list(tensor.shape) for name, tensor in build().state_dict().items()}
-    except (NotImplementedError, RuntimeError):  # a network that computes while it is built
+    except (InputError, NotImplementedError, RuntimeError):  # a network that computes while it is built
         return True
     with safe_open(path, framework="pt") as file:
         known = set(file.keys())

@@ -10,8 +10,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from u2pl.engine.checkpoint import write_text_atomically
-from u2pl.errors import InputError
+from u2pl.engine.checkpoint import unwritable, write_text_atomically
 from u2pl.printable import printable
 
 _CURVES = "events.out.tfevents.*"
@@ -48,7 +47,7 @@ class Journal:
                 file.write(json.dumps({"step": step, **metrics}) + "\n")
             self._draw(step, metrics)
         except OSError as error:
-            raise InputError(f"{self.path} cannot be written ({error.strerror}); free space there") from error
+            raise unwritable(self.path, error) from error
 
     def sync(self) -> None:
         """Let the lines so far survive a power failure. Raises InputError if they cannot be written."""
@@ -57,7 +56,7 @@ class Journal:
                 os.fsync(file.fileno())
             self.writer.flush()
         except OSError as error:
-            raise InputError(f"{self.path} cannot be written ({error.strerror}); free space there") from error
+            raise unwritable(self.path, error) from error
 
     def close(self) -> None:
         """Flush the curves. A disk that is full has been told of before."""

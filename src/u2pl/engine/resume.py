@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +19,7 @@ from u2pl.errors import InputError
 CHECKPOINTS = ("last.ckpt", "previous.ckpt")
 #: Parts of a state that checkpoints of earlier versions do not have.
 _NEWER = ("data",)
+_LITTLE = 2**24  # bytes of free space with which a disk is full
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -30,8 +33,10 @@ def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     def write(partial: Path) -> None:
         try:
             torch.save(plain, partial)
-        except RuntimeError as error:  # torch's writer reports a full disk so
-            raise OSError(None, str(error).splitlines()[0]) from error
+        except RuntimeError as error:  # torch's writer does not say that the disk is full
+            full = shutil.disk_usage(folder).free < _LITTLE
+            reason = os.strerror(errno.ENOSPC) if full else str(error).splitlines()[0]
+            raise OSError(errno.ENOSPC if full else errno.EIO, reason) from error
 
     def rotate() -> None:
         if last.exists():
