@@ -28,13 +28,17 @@ _LOST = re.compile(
     r"connection (closed|reset|refused)|broken pipe|closed by peer|nccl|gloo|remote process|timed out", re.I
 )
 
-_watch: Watch | None = None  # a process belongs to one run at most: Fabric refuses a second launch
+_watch: Watch | None = None  # the processes of a command stay the same for all its runs
+_depth = 0  # of contexts inside each other
 
 
 def launch(fabric: Fabric) -> None:
     """Start the other processes and connect them. Raises InputError if they cannot connect."""
     global _watch  # noqa: PLW0603
     if fabric.world_size == 1:
+        return
+    if _watch is not None:  # another run of the same command: the processes are there
+        fabric.launch()
         return
     environment: Any = fabric.strategy.cluster_environment  # type: ignore[attr-defined]
     external = environment.creates_processes_externally
@@ -82,7 +86,24 @@ def check_port() -> None:
 
 @contextmanager
 def ending_together() -> Iterator[None]:
-    """Around a training, or as its decorator: no process of the run outlives it, and only one reports an error."""
+    """Around a training, or as its decorator: no process of the run outlives it, and only one reports an error.
+
+    Of contexts inside each other, the outermost counts: several trainings share their processes.
+    """
+    global _depth  # noqa: PLW0603
+    _depth += 1
+    try:
+        if _depth > 1:
+            yield
+        else:
+            with _outermost():
+                yield
+    finally:
+        _depth -= 1
+
+
+@contextmanager
+def _outermost() -> Iterator[None]:
     try:
         yield
     except InputError:

@@ -14,6 +14,7 @@ from u2pl.commands.overview import print_choices
 from u2pl.commands.train import train
 from u2pl.engine.checkpoint import write_atomically, write_text_atomically
 from u2pl.engine.fit import Watcher
+from u2pl.engine.launching import ending_together
 from u2pl.engine.machine import is_main_process
 from u2pl.errors import InputError
 from u2pl.experiments.choices import runs_of_choices
@@ -69,6 +70,7 @@ def run_into(
     return finished(records)
 
 
+@ending_together()
 def run_trials(
     trials: Sequence[Trial],
     *,
