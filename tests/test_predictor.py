@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from u2pl.build.trained import network_of
 from u2pl.config.schema import Config
 from u2pl.engine.checkpoint import save_weights
 from u2pl.errors import InputError
-from u2pl.predictor import Predictor, network_of
+from u2pl.predictor import Predictor
 from u2pl.structures import SegmentationOutput
 
 DESCRIPTION = {

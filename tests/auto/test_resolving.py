@@ -67,7 +67,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings of a moment: eight steps of a tiny network."""
     torch.set_num_threads(1)
     monkeypatch.setattr("u2pl.commands.checks.build_network", build_tiny)
-    monkeypatch.setattr("u2pl.predictor.build_network", build_tiny)
+    monkeypatch.setattr("u2pl.build.trained.build_network", build_tiny)
     monkeypatch.setattr(machine, "CPU", machine.CPU._replace(fewest=8, most=8))
 
 

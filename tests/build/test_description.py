@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from u2pl.build.description import checked_description
+from u2pl.build.trained import network_of
 from u2pl.engine.checkpoint import fits, save_weights
 from u2pl.errors import InputError
-from u2pl.predictor import Predictor, network_of
+from u2pl.predictor import Predictor
 
 GOOD: dict[str, Any] = {
     "classes": ["sky", "road"],
@@ -116,7 +117,10 @@ def test_a_network_wider_than_its_tensors_is_never_built(tmp_path: Path) -> None
         built.append(next(made.parameters()).device.type)
         return made
 
-    with mock.patch("u2pl.predictor.network_of", build), pytest.raises(InputError, match="do not fit its description"):
+    with (
+        mock.patch("u2pl.build.trained.network_of", build),
+        pytest.raises(InputError, match="do not fit its description"),
+    ):
         Predictor.from_file(path)
     assert built == ["meta"]
 

@@ -16,6 +16,7 @@ from u2pl.build import (
     build_seeding,
     build_source,
 )
+from u2pl.build.trained import network_of
 from u2pl.commands.checks import check_source
 from u2pl.commands.run_folder import network_description
 from u2pl.config.overrides import load_config
@@ -24,7 +25,6 @@ from u2pl.errors import InputError
 from u2pl.methods import U2PL, WeakU2PL
 from u2pl.methods.seeding import Seeding
 from u2pl.pixels.cam import PixelAdaptiveRefinement
-from u2pl.predictor import network_of
 
 TINY = (
     *("data.name=scenes", "data.kind=objects", "data.labeled=0", "data.tags=masks", "data.train=6", "data.val=2"),

@@ -41,7 +41,7 @@ def small(config: Config) -> Config:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("u2pl.commands.checks.build_network", build_tiny)
-    monkeypatch.setattr("u2pl.predictor.build_network", build_tiny)
+    monkeypatch.setattr("u2pl.build.trained.build_network", build_tiny)
     monkeypatch.setattr(demo, "load_config", lambda name, overrides: small(load_config(name, [*overrides, *TINY])))
 
 

@@ -67,7 +67,7 @@ def tiny_train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
     monkeypatch.setattr("u2pl.commands.checks.build_network", build_tiny)
     # The pictures of a run are made from its saved weights.
-    monkeypatch.setattr("u2pl.predictor.build_network", build_tiny)
+    monkeypatch.setattr("u2pl.build.trained.build_network", build_tiny)
 
     def train(out: Path, *overrides: str, **options: Any) -> Any:
         from u2pl.commands.train import train as run_training

@@ -121,7 +121,7 @@ def test_losses_are_weighted_by_the_engine(tmp_path: Path, tiny_train: Train, mo
             total = sum(parameter.sum() for parameter in student.parameters())
             return {"supervised": total, "contrastive": 3 * total}
 
-    monkeypatch.setattr("u2pl.commands.train.build_method", lambda *parts, **options: Sums())
+    monkeypatch.setattr("u2pl.commands.prepare.build_method", lambda *parts, **options: Sums())
     options = (
         "train.steps=1",
         "train.optimizer=sgd",

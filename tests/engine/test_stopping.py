@@ -94,7 +94,8 @@ def test_a_signal_stops_a_training_that_goes_on_to_the_same_weights(
         for folder, resume in ((out, ("--resume",)), (whole, ())):
             done = start(folder, tiny_overrides, *more, *resume)
             assert done.communicate(timeout=200)[1] == ""
-        assert (whole / "last.safetensors").read_bytes() == (out / "last.safetensors").read_bytes()
+        for name in ("last.safetensors", "best.safetensors"):
+            assert (whole / name).read_bytes() == (out / name).read_bytes()
         read = [[json.loads(line)["step"] for line in (each / "metrics.jsonl").open()] for each in (whole, out)]
         assert read[0] == read[1]
 

@@ -37,7 +37,7 @@ def one_thread() -> None:
 def tiny_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("u2pl.commands.checks.build_network", build_tiny)
-        patch.setattr("u2pl.predictor.build_network", build_tiny)
+        patch.setattr("u2pl.build.trained.build_network", build_tiny)
         patch.setattr("u2pl.experiments.running._free_memory", lambda: None)  # takes longer than these trainings
         yield
 

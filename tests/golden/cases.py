@@ -125,7 +125,7 @@ def golden_network() -> Iterator[None]:
     """All runs within train the network of :mod:`golden_network`."""
     with (
         mock.patch("u2pl.commands.checks.build_network", build_golden),
-        mock.patch("u2pl.predictor.build_network", build_golden),
+        mock.patch("u2pl.build.trained.build_network", build_golden),
     ):
         yield
 

@@ -12,6 +12,7 @@ import torch
 
 from u2pl.build import build_inference, build_seeding, build_source
 from u2pl.build.description import checked_description
+from u2pl.build.trained import WEIGHTS_SUFFIX
 from u2pl.commands.checks import fabric_of
 from u2pl.config.overrides import load_config, load_saved
 from u2pl.config.schema import Config
@@ -28,7 +29,7 @@ from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.evaluate_maps import evaluate_maps
 from u2pl.errors import InputError
 from u2pl.paths import is_file, usable
-from u2pl.predictor import WEIGHTS_SUFFIX, Predictor
+from u2pl.predictor import Predictor
 
 #: Keys that change the scores of a trained model.
 _SECTIONS_IN_USE = ("data.", "evaluation.", "method.cam.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from u2pl.build.trained import WEIGHTS_SUFFIX
 from u2pl.commands.run_folder import network_description
 from u2pl.config.schema import Config, EvaluationConfig, MethodConfig, NetworkConfig
 from u2pl.data.readers.cityscapes import CLASSES as CITYSCAPES
@@ -15,7 +16,6 @@ from u2pl.data.source import DataSource
 from u2pl.engine.checkpoint import save_weights
 from u2pl.errors import InputError
 from u2pl.networks.released import load_released
-from u2pl.predictor import WEIGHTS_SUFFIX
 
 
 def import_released(

@@ -12,21 +12,18 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
 
-from u2pl.auto.resolving import as_begun, resolved
+from u2pl.auto.resolving import as_begun
 from u2pl.build import (
     build_batches,
-    build_class_share,
     build_diagnosis,
     build_image_prior,
     build_inference,
-    build_method,
-    build_optimizer,
-    build_rare_classes,
     build_scheduler,
-    build_source,
 )
-from u2pl.commands.checks import check_source, checked_network, crop_sides, fabric_of, with_fitting_workers
+from u2pl.build.trained import IMAGE_PRIOR
+from u2pl.commands.checks import crop_sides, with_fitting_workers
 from u2pl.commands.overview import print_overview
+from u2pl.commands.prepare import Parts, prepared
 from u2pl.commands.remedies import WHOLE_IMAGES, out_of_memory_is_bad_input
 from u2pl.commands.run_folder import (
     check_data,
@@ -46,9 +43,8 @@ from u2pl.data.source import DataSource
 from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.fit import Run, Watcher, fit
 from u2pl.engine.launching import ending_together, launch
-from u2pl.engine.machine import is_main_process, share_batch_norm, share_keys, sum_over_processes
+from u2pl.engine.machine import is_main_process, share_batch_norm
 from u2pl.engine.unreached import freeze_unreached
-from u2pl.predictor import IMAGE_PRIOR
 from u2pl.report.printing import print_line
 
 
@@ -84,27 +80,8 @@ def train(
         verbose: print the full reasons of each choice; ``choices.txt`` in the run folder always has them.
     """
     refuse_import()
-    config = as_begun(config, out) if resume else config
-    fabric = fabric_of(config.train)
-    source = build_source(config.data, seed=config.seed)
-    config, source, choices = resolved(config, source, fabric)
-    inspection = check_source(source, config, say)
-    rare_classes = build_rare_classes(config.data, source, say=say)
-    class_share = build_class_share(config.method, source, say=say)
-    network = checked_network(config, source, fabric)
-    optimizer = build_optimizer(config.train, network)
-    processes = config.train.devices * config.train.nodes
-    with out_of_memory_is_bad_input("lower method.contrast.bank_size"):
-        method = build_method(
-            config.method,
-            network,
-            num_classes=len(source.classes),
-            embedding_dim=config.network.embedding_dim,
-            class_share=class_share,
-            gather=share_keys(fabric) if processes > 1 else None,
-            total=sum_over_processes if processes > 1 else None,
-            processes=processes,
-        )
+    parts = prepared(as_begun(config, out) if resume else config, say)
+    config, source, fabric = parts.config, parts.source, parts.fabric
     check_folder(out, config, resume=resume)
     with claimed(out) if is_main_process() else nullcontext():
         check_folder(out, config, resume=resume)  # again: now no other process can write there
@@ -112,43 +89,51 @@ def train(
         check_data(out, config, fingerprint(source))
         launch(fabric)  # other processes begin here, so only the first one reports bad input
         if fabric.is_global_zero:
-            make_folder(out, config, choices)
+            make_folder(out, config, parts.choices)
             if console is not None:
-                print_overview(console, config, inspection, source.classes, choices, verbose=verbose)
-            say(describe(config, source, network))
+                print_overview(console, config, parts.inspection, source.classes, parts.choices, verbose=verbose)
+            say(describe(config, source, parts.network))
         fabric.barrier()
-        fabric.to_device(method)
-        tell = say if fabric.is_global_zero else _silent
-        config = with_fitting_workers(config, inspection, tell)
-        prior = build_image_prior(config, source, network, fabric, say=tell if fabric.is_global_zero else None)
-        draw: dict[str, Any] = {
-            "semi_supervised": method.semi_supervised,
-            "rank": fabric.global_rank,
-            "world_size": fabric.world_size,
-            "rare_classes": rare_classes,
-            "priors": None if prior is None else prior.unlabeled,
-        }
-        classifier = None if prior is None else prior.classifier
-        network = network if processes == 1 else for_processes(config, network, fabric)
-        student, optimizer = fabric.setup(network, optimizer)
-        with out_of_memory_is_bad_input():
-            scores = fit(
-                fabric,
-                run_of(config, out, source, watchers if fabric.is_global_zero else (), classifier, tell),
-                student=student,
-                method=method,
-                optimizer=optimizer,
-                scheduler=build_scheduler(config.train, optimizer),
-                batches=build_batches(config, source, **draw),
-                score=scorer(fabric, config, source, classifier) if source.val else None,
-                diagnosis=build_diagnosis(config, source, **draw) if config.method.diagnose else None,
-                resume=resume,
-            )
+        own = watchers if fabric.is_global_zero else ()
+        scores = trained(parts, out, resume=resume, watchers=own, say=say if fabric.is_global_zero else _silent)
         if fabric.is_global_zero and source.val:
             save_pictures(out, source)
         if fabric.is_global_zero and config.method.diagnose:
             save_diagnosis(out, source)
     return Trained(out, source, scores)
+
+
+def trained(
+    parts: Parts, out: Path, *, resume: bool, watchers: tuple[Watcher, ...], say: Callable[[str], None]
+) -> dict[str, Scores]:
+    """Train the parts in this process and the others. Returns the scores at the end."""
+    fabric, source, method = parts.fabric, parts.source, parts.method
+    fabric.to_device(method)
+    config = with_fitting_workers(parts.config, parts.inspection, say)
+    prior = build_image_prior(config, source, parts.network, fabric, say=None if say is _silent else say)
+    draw: dict[str, Any] = {
+        "semi_supervised": method.semi_supervised,
+        "rank": fabric.global_rank,
+        "world_size": fabric.world_size,
+        "rare_classes": parts.rare_classes,
+        "priors": None if prior is None else prior.unlabeled,
+    }
+    classifier = None if prior is None else prior.classifier
+    network = parts.network if fabric.world_size == 1 else for_processes(config, parts.network, fabric)
+    student, optimizer = fabric.setup(network, parts.optimizer)
+    with out_of_memory_is_bad_input():
+        return fit(
+            fabric,
+            run_of(config, out, source, watchers, classifier, say),
+            student=student,
+            method=method,
+            optimizer=optimizer,
+            scheduler=build_scheduler(config.train, optimizer),
+            batches=build_batches(config, source, **draw),
+            score=scorer(fabric, config, source, classifier) if source.val else None,
+            diagnosis=build_diagnosis(config, source, **draw) if config.method.diagnose else None,
+            resume=resume,
+        )
 
 
 def for_processes(config: Config, network: nn.Module, fabric: Fabric) -> nn.Module:

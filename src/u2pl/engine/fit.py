@@ -86,6 +86,7 @@ def fit(
     state: dict[str, Any] = {"student": student, "method": method, "optimizer": optimizer, "scheduler": scheduler}
     meter = Meter(mean_over_processes if fabric.world_size > 1 else None)
     state |= {"meter": meter, "precision": fabric._precision, "step": 0, "best": -1.0, "data": dict(run.data)}
+    state["unscored"] = False
     note = load_state(run.folder, state) if resume else None
     if note is not None and fabric.is_global_zero:
         run.say(note)
@@ -99,6 +100,8 @@ def fit(
     method.train()
 
     with Deferred() as signals, closing_of(journal):
+        if state["unscored"]:
+            scores = evaluate_step(fabric, run, state, score, diagnosis, journal)
         for step, batch in enumerate(batches(start) if start < run.steps else (), start=start):
             torch.manual_seed(step_seed(run.seed, _STEP_STREAM, step, fabric.global_rank))
             with fabric.autocast():
@@ -121,12 +124,10 @@ def fit(
                 diverged(meter, tensors_of(state), step=done, saved=saved, folder=run.folder)
             if logs:
                 report_losses(run, done, meter.read(), optimizer, journal)
-            if evaluates and score is not None and not stop:
-                scores = score_candidates(fabric, run, state, score, journal)
+            state["unscored"] = evaluates and bool(stop)  # a resumed run makes up for it
+            if evaluates and not stop:
+                scores = evaluate_step(fabric, run, state, score, diagnosis, journal)
                 meter.since = time.perf_counter()  # the speed counts training only
-            if evaluates and diagnosis is not None and not stop:
-                report_diagnosis(fabric, run, state, diagnosis, journal)
-                meter.since = time.perf_counter()
             if saves or stop:
                 save(fabric, run, state, journal)
                 saved = done
@@ -135,6 +136,22 @@ def fit(
 
     if start >= run.steps and score is not None:  # a finished run was resumed: only score it
         scores = {name: score(network) for name, network in candidates(state).items()}
+    return scores
+
+
+def evaluate_step(
+    fabric: Fabric,
+    run: Run,
+    state: dict[str, Any],
+    score: Callable[[nn.Module], Scores] | None,
+    diagnosis: Diagnosis | None,
+    journal: Journal | None,
+) -> dict[str, Scores]:
+    """Score the networks and diagnose the last step, as far as there are data for it."""
+    state["unscored"] = False
+    scores = {} if score is None else score_candidates(fabric, run, state, score, journal)
+    if diagnosis is not None:
+        report_diagnosis(fabric, run, state, diagnosis, journal)
     return scores
 
 

@@ -1,0 +1,62 @@
+"""What a training is made of: everything is built and checked before other processes begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lightning_fabric import Fabric
+from torch import nn
+from torch.optim import Optimizer
+
+from u2pl.auto.choices import Choice
+from u2pl.auto.resolving import resolved
+from u2pl.build import build_class_share, build_method, build_optimizer, build_rare_classes, build_source
+from u2pl.commands.checks import check_source, checked_network, fabric_of
+from u2pl.commands.remedies import out_of_memory_is_bad_input
+from u2pl.config.schema import Config
+from u2pl.data.inspection import Inspection
+from u2pl.data.rare_classes import RareClassSampling
+from u2pl.data.source import DataSource
+from u2pl.engine.machine import share_keys, sum_over_processes
+from u2pl.methods.base import Method
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a training is made of, before other processes begin."""
+
+    config: Config  #: complete
+    fabric: Fabric
+    source: DataSource
+    inspection: Inspection
+    choices: Sequence[Choice]
+    rare_classes: RareClassSampling | None
+    network: nn.Module
+    optimizer: Optimizer
+    method: Method
+
+
+def prepared(config: Config, say: Callable[[str], None]) -> Parts:
+    """Check the data and build the parts. Raises InputError for what cannot be used."""
+    fabric = fabric_of(config.train)
+    source = build_source(config.data, seed=config.seed)
+    config, source, choices = resolved(config, source, fabric)
+    inspection = check_source(source, config, say)
+    rare_classes = build_rare_classes(config.data, source, say=say)
+    class_share = build_class_share(config.method, source, say=say)
+    network = checked_network(config, source, fabric)
+    optimizer = build_optimizer(config.train, network)
+    processes = config.train.devices * config.train.nodes
+    with out_of_memory_is_bad_input("lower method.contrast.bank_size"):
+        method = build_method(
+            config.method,
+            network,
+            num_classes=len(source.classes),
+            embedding_dim=config.network.embedding_dim,
+            class_share=class_share,
+            gather=share_keys(fabric) if processes > 1 else None,
+            total=sum_over_processes if processes > 1 else None,
+            processes=processes,
+        )
+    return Parts(config, fabric, source, inspection, choices, rare_classes, network, optimizer, method)
