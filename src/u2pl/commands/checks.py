@@ -11,7 +11,7 @@ from torch import nn
 from u2pl.build import build_negative_keys, build_network, check_image_prior
 from u2pl.commands.overview import reading
 from u2pl.config.schema import Config, TrainConfig
-from u2pl.data.batches import step_seed
+from u2pl.data.batches import PIXEL_BYTES, step_seed
 from u2pl.data.inspection import Inspection, verify
 from u2pl.data.loading import fitting_workers
 from u2pl.data.source import DataSource
@@ -21,7 +21,7 @@ from u2pl.report.printing import print_line
 
 _INIT_STREAM = 2  # the random numbers of the network's initial weights
 _THOROUGH = 2000  # data sets with at most this many images are decoded before training starts
-_LABELED_BYTES, _VIEW_BYTES = 3 * 4 + 8, 3 * 4 + 1  # of a pixel: float32 image with int64 label; a view with `valid`
+_VIEW_BYTES = 3 * 4 + 1  # of a pixel of an unlabeled view: float32 RGB, and `valid`
 
 
 def fabric_of(train: TrainConfig) -> Fabric:
@@ -85,9 +85,9 @@ def with_fitting_workers(config: Config, inspection: Inspection, say: Callable[[
     """The configuration with so few loader processes that images fit into the shared memory; ``say`` tells if so."""
     height, width = crop_sides(config)
     views = 1 + config.method.strong_views_of_an_image if config.method.kind.semi_supervised else 0
-    batch = config.train.batch_size * height * width * (_LABELED_BYTES + views * _VIEW_BYTES + 8)
+    batch = config.train.batch_size * height * width * (PIXEL_BYTES + views * _VIEW_BYTES + 8)
     rows, columns = inspection.sizes.get("val", ((0, 0), (0, 0)))[1]
-    largest = max(batch, rows * columns * _LABELED_BYTES)
+    largest = max(batch, rows * columns * PIXEL_BYTES)
     workers = config.data.workers
     fitting = fitting_workers(workers, largest, config.train.devices)
     if fitting == workers:

@@ -16,12 +16,12 @@ from u2pl.build.trained import WEIGHTS_SUFFIX
 from u2pl.commands.checks import fabric_of
 from u2pl.config.overrides import load_config, load_saved
 from u2pl.config.schema import Config
-from u2pl.data.batches import Evaluation
+from u2pl.data.batches import PIXEL_BYTES, Evaluation
 from u2pl.data.files import FileSample
-from u2pl.data.loading import loader
+from u2pl.data.loading import fitting_workers, loader
 from u2pl.data.mask_values import MaskValues, mask_values, refuse_binary
 from u2pl.data.pairing import SAME_NAME, Masks
-from u2pl.data.source import Sample
+from u2pl.data.source import Sample, image_size
 from u2pl.data.splits import IMAGE_SUFFIXES, is_image
 from u2pl.data.walking import files_below
 from u2pl.engine.checkpoint import read_description
@@ -90,7 +90,7 @@ def score_run(
         samples = source.val
     if not samples:
         raise InputError("data.val: the run has no validation set; give one, or --images and --masks")
-    network, classes, workers = predictor.network, predictor.classes, config.data.workers
+    network, classes, workers = predictor.network, predictor.classes, _workers(config, samples)
     inference = build_inference(config.evaluation, predictor.image_prior)
     pairs = loader(Evaluation(samples), workers=workers)
     confusion = evaluate(fabric, network, pairs, len(classes), inference=inference)
@@ -111,6 +111,12 @@ def refuse_without_effect(overrides: Sequence[str]) -> None:
                 f"{key}: has no effect on a trained model; leave it out, or train with it (evaluate uses data, "
                 f"evaluation, method.cam, {', '.join(_IN_USE)})"
             )
+
+
+def _workers(config: Config, samples: Sequence[Sample]) -> int:
+    """As many loader processes as the shared memory has room for."""
+    largest = max(height * width for height, width in map(image_size, samples))
+    return fitting_workers(config.data.workers, largest * PIXEL_BYTES)
 
 
 def described(weights: Path) -> list[str]:

@@ -18,6 +18,7 @@ from u2pl.structures import IGNORE_INDEX, Batch
 
 # The random streams of a step; each has its own seed.
 _LABELED, _UNLABELED, _TRANSFORMS = range(3)
+PIXEL_BYTES = 3 * 4 + 8  #: of a labeled image: float32 RGB and an int64 class
 _MORE_CROPS = 9  # further crops of an image, until one shows the class that it was drawn for
 
 
