@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,8 +29,11 @@ class TinyNetwork(nn.Module):
         self.projection = None if embedding_dim is None else nn.Conv2d(8, embedding_dim, 1)
         self.classification = nn.Conv2d(8, num_classes - 1, 1, bias=False) if classification else None
 
-    def forward(self, image: Tensor) -> SegmentationOutput:
+    def forward(self, image: Tensor, dropped: int = 0) -> SegmentationOutput:
+        """The last ``dropped`` images follow once more, with half of their features dropped."""
         encoded = self.encoder(image)
+        if dropped:
+            encoded = torch.cat((encoded, F.dropout2d(encoded[-dropped:], 0.5)))
         features = self.dropout(encoded)
         coarse = self.classifier(features)
         logits = F.interpolate(coarse, size=image.shape[-2:], mode="bilinear")

@@ -157,7 +157,7 @@ def _val_removed(root: Path) -> None:
     [
         (_mask_added, "there were 3 labeled images and are now 4"),
         (_image_added, "there were 2 unlabeled images and are now 3"),
-        (_image_renamed, "other images than before are unlabeled, though they are 2 still"),
+        (_image_renamed, "the 2 unlabeled images are not those of before"),
         (_class_renamed, "the classes were sky, road, car and are now sky, road, bus"),
         (_val_removed, "there were 1 val images and are now 2"),
     ],

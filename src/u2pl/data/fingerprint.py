@@ -29,7 +29,7 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         if count != counted:
             return f"there were {count} {kind} images and are now {counted}"
         if digest != digested:
-            return f"other images than before are {kind}, though they are {count} still"
+            return f"the {count} {kind} images are not those of before"
     return None
 
 
