@@ -14,7 +14,7 @@ from u2pl.auto.rules import fit
 from u2pl.build import build_negative_keys
 from u2pl.config.fields import AUTO
 from u2pl.config.overrides import load_config
-from u2pl.config.reading import preset_names
+from u2pl.config.preset_files import preset_names
 from u2pl.config.schema import Config, may_be_auto
 from u2pl.errors import InputError
 

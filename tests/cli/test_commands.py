@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from u2pl.config.overrides import load_config
-from u2pl.config.reading import preset_names
+from u2pl.config.preset_files import preset_names
 from u2pl.engine.checkpoint import read_description
 from u2pl.predictor import Predictor
 

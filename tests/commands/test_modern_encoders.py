@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from u2pl.build import build_network, build_optimizer
 from u2pl.commands.train import train
 from u2pl.config.overrides import load_config
-from u2pl.config.reading import preset_names
+from u2pl.config.preset_files import preset_names
 from u2pl.errors import InputError
 from u2pl.networks import NETWORKS as BUILDERS
 from u2pl.networks import smp_network

@@ -11,7 +11,7 @@ from torch import nn
 from u2pl.build import build_batches, build_method, build_source
 from u2pl.build.method import build_strong_views
 from u2pl.config.overrides import load_config
-from u2pl.config.reading import preset_names
+from u2pl.config.preset_files import preset_names
 from u2pl.config.schema import Config
 from u2pl.data.photometric import Photometric
 from u2pl.methods import U2PL, ConfidentShare, FixMatch, MeanTeacher, StrongViews, Supervised

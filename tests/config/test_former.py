@@ -14,7 +14,7 @@ from u2pl.config.former import FORMER, upgraded
 from u2pl.config.overrides import load_config, load_saved
 from u2pl.config.part import build_choice
 from u2pl.config.parts import UNSUPERVISED_LOSSES
-from u2pl.config.reading import preset_names
+from u2pl.config.preset_files import preset_names
 from u2pl.config.schema import Config, all_keys
 from u2pl.errors import InputError
 

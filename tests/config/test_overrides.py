@@ -12,7 +12,8 @@ from u2pl.auto.resolving import steps_of
 from u2pl.config.overrides import load_config
 from u2pl.config.part import build_choice
 from u2pl.config.parts import SUPERVISED_LOSSES, UNSUPERVISED_LOSSES
-from u2pl.config.reading import preset_about, preset_names, preset_text
+from u2pl.config.preset_files import preset_about, preset_names
+from u2pl.config.reading import preset_text
 from u2pl.config.schema import Config, TrainConfig
 from u2pl.data.source import DataSource
 from u2pl.errors import InputError

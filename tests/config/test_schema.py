@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from u2pl.config.overrides import load_config
-from u2pl.config.reading import preset_names, preset_text
+from u2pl.config.preset_files import preset_names
+from u2pl.config.reading import preset_text
 from u2pl.config.schema import Config
 from u2pl.errors import InputError
 

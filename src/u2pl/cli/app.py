@@ -24,7 +24,6 @@ app = typer.Typer(
     help="Label-efficient semantic segmentation: U2PL. Start with `u2pl demo`, then `u2pl train folder data.root=DIR`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 splits = typer.Typer(help="Split files, which list the labeled images: fetch the published ones, or draw your own.")
 app.add_typer(splits, name="splits", no_args_is_help=True)
@@ -195,11 +194,13 @@ def import_weights(
 @app.command()
 def presets(name: Annotated[str | None, typer.Argument(help="Print the YAML of this preset.")] = None) -> None:
     """List the presets, or print one."""
-    from u2pl.config.reading import preset_about, preset_names, preset_text
+    from u2pl.config.preset_files import preset_about, preset_names
 
     if name is not None:
         if name not in preset_names():
             raise InputError(f"no preset {quoted(name)} (known: {', '.join(preset_names())})")
+        from u2pl.config.reading import preset_text
+
         sys.stdout.write(preset_text(name))
         return
     for each in preset_names():

@@ -79,3 +79,9 @@ class Section(BaseModel):
         if any(isinstance(part, type) and issubclass(part, Section) for part in get_args(kind)):
             return {} if value else None
         raise ValueError("a value, not true or false")
+
+
+class DerivedSection(Section):
+    """A section that is made from a part. Its keys bring their meanings: reading them from source is slow."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)

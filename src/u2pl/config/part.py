@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import Field, PlainSerializer, create_model
 
-from u2pl.config.fields import MAY_BE_AUTO, Section
+from u2pl.config.fields import MAY_BE_AUTO, DerivedSection, Section
 from u2pl.errors import InputError
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -42,7 +42,7 @@ def section_of(
         fields[name] = (whole, Field(default, description=meaning))
     for name, inner in (nested or {}).items():
         fields[name] = (inner, Field(inner(), description=meanings(part)[name]))
-    return create_model(f"{_title(part)}Section", __base__=Section, __doc__=_summary(part), **fields)
+    return create_model(f"{_title(part)}Section", __base__=DerivedSection, __doc__=_summary(part), **fields)
 
 
 def choice_of(parts: Mapping[str, Callable[..., Any]], default: str, *, meaning: str, auto: bool = False) -> Any:
@@ -64,7 +64,7 @@ def choice_of(parts: Mapping[str, Callable[..., Any]], default: str, *, meaning:
     for key, kind in kinds.items():
         about = ". ".join(f"{', '.join(names)}: {whole}" for whole, names in users[key].items())
         fields[key] = (kind, Field(None, description=about))
-    return create_model("ChoiceSection", __base__=Section, **fields)
+    return create_model("ChoiceSection", __base__=DerivedSection, **fields)
 
 
 def build_choice(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from u2pl.config.choosing import without_leftovers
+from u2pl.config.preset_files import preset_about, preset_names, preset_texts
 from u2pl.config.schema import Config, section_in
 from u2pl.config.strict_yaml import StrictYamlError, load
 from u2pl.config.words import nearest
@@ -22,34 +21,12 @@ _YAML = (".yaml", ".yml")
 _LARGEST = 2**18  # bytes of a file: a whole configuration with 255 long names of classes has less
 
 
-def preset_names() -> list[str]:
-    """The presets that come with the package."""
-    return list(_presets())
-
-
-def preset_about(name: str) -> str:
-    """The purpose of a preset, in one line."""
-    return _presets()[name].splitlines()[0].removeprefix("#").strip()
-
-
 def preset_text(name: str) -> str:
     """YAML of a preset with everything that it and its bases set. The first line is a comment on its purpose."""
-    text = _presets()[name]
+    text = preset_texts()[name]
     if "base" not in load(text):
         return text
     return f"# {preset_about(name)}\n{yaml.safe_dump(read(name), sort_keys=False)}"
-
-
-@cache
-def _presets() -> dict[str, str]:
-    """Text of each preset by name. A preset is a file, or a row of a table in the form of a file."""
-    folder = resources.files("u2pl.config") / "presets"
-    files = {Path(file.name).stem: file for file in folder.iterdir() if file.name.endswith(".yaml")}
-    presets = {name: files[name].read_text(encoding="utf-8") for name in sorted(files)}
-    for file in (folder / "tables").iterdir():
-        for name, row in load(file.read_text(encoding="utf-8")).items():
-            presets[name] = f"# {row.pop('about')}\n{yaml.safe_dump(row, sort_keys=False)}"
-    return presets
 
 
 def read(source: str | Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -99,8 +76,8 @@ def _text(source: str | Path, above: tuple[str, ...]) -> tuple[str, str]:
             return read_text(path, give="give a YAML file or a preset's name", largest=_LARGEST), str(path)
         except InputError as error:
             raise InputError(f"{of}{error}") from error
-    if str(source) in _presets():
-        return _presets()[str(source)], f"preset {source}"
+    if str(source) in preset_texts():
+        return preset_texts()[str(source)], f"preset {source}"
     if is_folder(path) and not above:
         raise InputError(
             f"{path} is a folder, not a configuration; for its images: `u2pl check folder data.root={path}`"

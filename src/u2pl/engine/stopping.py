@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from lightning_fabric import Fabric
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 #: Signals that stop a command, by name; a system may lack some. SLURM sends USR1 where a job asks for a warning.
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
@@ -68,6 +68,8 @@ class Deferred:
             return self.number
         if not now:
             return 0
+        import torch  # here: the command line imports this module before it knows whether it needs PyTorch
+
         number = torch.tensor(self.number, device=fabric.device)
         return int(fabric.all_reduce(number, reduce_op="max"))  # type: ignore[arg-type]
 
