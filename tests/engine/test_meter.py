@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -19,9 +21,27 @@ def test_it_reads_means_and_starts_over() -> None:
     meter.add({"a": 3 * ONE, "b": 5 * ONE})
     read = meter.read()
     assert read.pop("steps_per_second") > 0
+    assert read.pop("waiting") == 0
     assert read == {"loss/a": 2.0, "loss/b": 5.0}  # b was there once, and its mean is of that one time
     meter.add({"a": 7 * ONE})
     assert meter.read()["loss/a"] == 7.0
+
+
+def test_it_knows_how_long_data_are_waited_for() -> None:
+    def slow() -> Iterator[int]:
+        for number in range(3):
+            time.sleep(0.05)
+            yield number
+
+    meter = Meter()
+    found = []
+    for number in meter.timed(slow()):
+        found.append(number)
+        time.sleep(0.02)
+        meter.add({"a": ONE})
+    assert found == [0, 1, 2]
+    assert 0.4 < meter.read()["waiting"] < 0.95
+    assert meter.waited == 0
 
 
 def test_it_holds_no_graph() -> None:

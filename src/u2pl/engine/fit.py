@@ -102,7 +102,7 @@ def fit(
     with Deferred() as signals, closing_of(journal):
         if state["unscored"]:
             scores = evaluate_step(fabric, run, state, score, diagnosis, journal)
-        for step, batch in enumerate(batches(start) if start < run.steps else (), start=start):
+        for step, batch in enumerate(meter.timed(batches(start) if start < run.steps else ()), start=start):
             torch.manual_seed(step_seed(run.seed, _STEP_STREAM, step, fabric.global_rank))
             with fabric.autocast():
                 losses = method(student, fabric.to_device(batch), step / run.steps)
@@ -123,11 +123,12 @@ def fit(
                 meter.share()
                 diverged(meter, tensors_of(state), step=done, saved=saved, folder=run.folder)
             if logs:
-                report_losses(run, done, meter.read(), optimizer, journal)
+                report_losses(fabric, run, done, meter.read(), optimizer, journal)
             state["unscored"] = evaluates and bool(stop)  # a resumed run makes up for it
             if evaluates and not stop:
+                began = time.perf_counter()
                 scores = evaluate_step(fabric, run, state, score, diagnosis, journal)
-                meter.since = time.perf_counter()  # the speed counts training only
+                meter.since += time.perf_counter() - began  # the speed counts training only
             if saves or stop:
                 save(fabric, run, state, journal)
                 saved = done
@@ -184,13 +185,18 @@ def is_due(done: int, every: int, steps: int) -> bool:
     return done == steps or (every > 0 and done % every == 0)
 
 
-def report_losses(run: Run, done: int, losses: dict[str, float], optimizer: Optimizer, journal: Journal | None) -> None:
-    """Pass losses to the journal and the watchers, in the main process."""
+def report_losses(
+    fabric: Fabric, run: Run, done: int, losses: dict[str, float], optimizer: Optimizer, journal: Journal | None
+) -> None:
+    """Pass losses to the journal and the watchers, in the main process. Watchers also get what the machine does."""
     if journal is None:
         return
+    machine = {"waiting": losses.pop("waiting")}
+    if fabric.device.type == "cuda":
+        machine["memory_gib"] = torch.cuda.max_memory_allocated(fabric.device) / 2**30
     journal.write(done, {**losses, "lr": optimizer.param_groups[0]["lr"]})
     for watcher in run.watchers:
-        watcher.step(done, losses)
+        watcher.step(done, losses | machine)
 
 
 def score_candidates(

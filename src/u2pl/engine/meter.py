@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from u2pl.errors import InputError
 from u2pl.structures import Reduce
 
+Item = TypeVar("Item")
 _NEVER = 2**62  # a step that no training reaches
 GRADIENT = "gradient"
 
@@ -28,7 +29,19 @@ class Meter:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}  # a step may lack a loss
         self.first: dict[str, Tensor] = {}  # first step at which a term was not finite
-        self.steps, self.since = 0, time.perf_counter()
+        self.steps, self.since, self.waited = 0, time.perf_counter(), 0.0
+
+    def timed(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The same items. Counts the seconds that pass until each is there."""
+        source = iter(items)
+        while True:
+            began = time.perf_counter()
+            try:
+                item = next(source)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - began
+            yield item
 
     def add(
         self,
@@ -66,9 +79,10 @@ class Meter:
             self.sums = dict(zip(self.sums, means.unbind(), strict=True))
 
     def read(self) -> dict[str, float]:
-        """Means by name and ``steps_per_second``. Starts over."""
+        """Means by name, ``steps_per_second``, and ``waiting``, the share of time without data. Starts over."""
         means = {f"loss/{name}": (total / self.counts[name]).item() for name, total in self.sums.items()}
-        means["steps_per_second"] = self.steps / (time.perf_counter() - self.since)
+        seconds = time.perf_counter() - self.since
+        means |= {"steps_per_second": self.steps / seconds, "waiting": min(1.0, self.waited / seconds)}
         self.__init__(self.average)  # type: ignore[misc]
         return means
 
