@@ -9,10 +9,10 @@ CODE = src tests examples benchmarks
 demo: $(VENV)/installed            # trains on drawn street scenes, with and without unlabeled ones (5 minutes)
 	$(BIN)/u2pl demo
 
-test: $(VENV)/installed-dev        # all tests but the slow ones (4 minutes)
+test: $(VENV)/installed-dev        # all tests but the slow ones (5 minutes)
 	$(BIN)/python -m pytest -m "not slow"
 
-slow: $(VENV)/installed-dev        # the slow tests: whole trainings, several processes, kills (5 minutes)
+slow: $(VENV)/installed-dev        # the slow tests: whole trainings, several processes, kills (15 minutes)
 	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/installed-dev       # style, types, and the contract on imports
