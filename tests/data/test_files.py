@@ -249,3 +249,12 @@ def test_a_mask_of_another_shape_is_no_smaller_copy(tmp_path):
     Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / "m.png")
     Image.fromarray(np.zeros((6, 12, 3), np.uint8)).save(tmp_path / "a.png")
     refused(FileSample("a", tmp_path / "a.png", tmp_path / "m.png", 3).mask, "give both the same size")
+
+
+def test_many_values_that_are_no_classes_are_listed_with_their_pixels(tmp_path):
+    blurred = np.array([[0, 1, 2, 17], [17, 17, 240, 255]], dtype=np.uint8)
+    refused(
+        sample_of(tmp_path, Image.fromarray(blurred), num_classes=2).mask,
+        "holds values 2 (1 pixel), 17 (3 pixels), 240 (1 pixel), but there are 2 classes",
+        "data.mask_values",
+    )

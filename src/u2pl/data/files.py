@@ -14,7 +14,7 @@ from torch import Tensor
 
 from u2pl.data.image_files import ImageReader, one_line, stored, upright
 from u2pl.data.mask_files import mask_size, read_mask, resized
-from u2pl.data.mask_values import MaskValues
+from u2pl.data.mask_values import MaskValues, listing
 from u2pl.data.source import DataSource, HasHeader, HasNotes, Sample
 from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX
@@ -139,7 +139,7 @@ class FileSample:
         if self.values is not None:
             raw = self.values.apply(raw.astype(np.int64), self.mask_path or self.image_path)
         if raw.dtype.itemsize > 1 and (raw.min() < 0 or raw.max() > 255):
-            self._refuse(int(raw.min() if raw.min() < 0 else raw.max()))
+            self._refuse(raw, (raw < 0) | (raw > 255))
         values = raw.astype(np.uint8, copy=False)
         present = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
         if self.lookup is None:
@@ -147,14 +147,17 @@ class FileSample:
         else:
             bad = present[np.asarray(self.lookup)[present] == INVALID]
         if bad.size:
-            self._refuse(int(bad[0]))
+            self._refuse(values, np.isin(values, bad))
         return values if self.lookup is None else (np.asarray(self.lookup) & 255).astype(np.uint8)[values]
 
-    def _refuse(self, value: int) -> None:
+    def _refuse(self, values: npt.NDArray[Any], bad: npt.NDArray[np.bool_]) -> None:
+        """Raise InputError for the values of a mask that are no classes."""
+        found, counts = np.unique(values[bad], return_counts=True)
         known = self.num_classes if self.lookup is None else sum(entry != INVALID for entry in self.lookup[:255])
+        held = f"the value {found[0]}" if len(found) == 1 else f"values {listing(found, counts, colours=False)}"
         raise InputError(
-            f"mask {self.mask_path} holds the value {value}, but there are {known} classes (0 to {known - 1}, "
-            f"{IGNORE_INDEX} = ignored); correct the mask or the list of classes"
+            f"mask {self.mask_path} holds {held}, but there are {known} classes (0 to {known - 1}, {IGNORE_INDEX} = "
+            "ignored); correct the mask or the list of classes, or say what the values mean with data.mask_values"
         )
 
 
