@@ -284,7 +284,11 @@ def test_predict_replaces_only_what_it_wrote(u2pl: Command, run_folder: Path, fi
     image, masks = files / "images" / "train" / "a.png", tmp_path / "masks"
     shutil.copytree(files / "masks" / "train", masks)
     true = (masks / "a.png").read_bytes()
-    refuse(u2pl("predict", run_folder, image, "--out", masks), "a.png is not of `u2pl predict`", "--overwrite")
+    refuse(
+        u2pl("predict", run_folder, image, "--out", masks),
+        "a.png exists, and `u2pl predict` did not write it",
+        "--overwrite",
+    )
     assert (masks / "a.png").read_bytes() == true
     assert u2pl("predict", run_folder, image, "--out", masks, "--overwrite").code == 0
     assert (masks / "a.png").read_bytes() != true

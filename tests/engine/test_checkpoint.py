@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,6 @@ from u2pl.engine.checkpoint import (
     write_atomically,
 )
 from u2pl.errors import InputError
-
-
-class Trap:
-    """Unpickling it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.mkdir, (str(self.path),)
 
 
 def trained(seed: int = 0) -> dict[str, Any]:

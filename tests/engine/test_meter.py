@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from u2pl.engine.fit import gradient_norm
 from u2pl.engine.meter import Meter, all_finite, diverged
 from u2pl.errors import InputError
 
@@ -94,3 +97,12 @@ def test_all_finite(dtype: torch.dtype) -> None:
     for bad in (math.nan, math.inf, -math.inf):
         tensors[1][1, 0] = bad
         assert not all_finite(tensors)
+
+
+def test_a_loss_scaler_skips_bad_gradients_itself() -> None:
+    student = torch.nn.Linear(2, 1)
+    student(torch.ones(1, 2)).sum().backward()
+    for scaler, expected in ((None, 3**0.5), (object(), None)):
+        fabric: Any = SimpleNamespace(_precision=SimpleNamespace(scaler=scaler))
+        norm = gradient_norm(fabric, student)
+        assert norm is None if expected is None else norm == pytest.approx(expected)

@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damag
     assert state["step"] == 7
     assert note is not None
     assert "last.ckpt is " in note
-    assert "going on from step 7, in previous.ckpt" in note
+    assert "resuming from step 7 of previous.ckpt" in note
     assert "\n" not in note
     assert saved_value(tmp_path, "step") == 7
 

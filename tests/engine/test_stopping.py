@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -132,3 +134,40 @@ def test_the_first_signal_waits_and_the_second_does_not(handlers: None, number: 
     assert (caught.value.number, caught.value.step) == (number, None)
     with pytest.raises(Stopped):  # the handlers from before are back
         os.kill(os.getpid(), number)
+
+
+class SignalAt:
+    """A watcher that sends this process a signal at a report."""
+
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def begin(self, steps: int) -> None: ...
+
+    def step(self, done: int, losses: Mapping[str, float]) -> None:
+        if done == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def evaluated(self, done: int, scores: Mapping[str, Any]) -> None: ...
+
+
+@pytest.mark.parametrize("at", [3, 5, 6])
+def test_a_stop_leaves_out_nothing_not_even_a_validation(
+    handlers: None, tmp_path: Path, tiny_train: Callable[..., Any], at: int
+) -> None:
+    """A signal at a report is seen after the next step: then a validation is due, a save, or neither."""
+    every = ("train.steps=12", "train.log_every=1", "train.eval_every=4", "train.save_every=6")
+    tiny_train(tmp_path / "whole", *every)
+    with pytest.raises(Stopped) as caught:
+        tiny_train(tmp_path / "parts", *every, watchers=(SignalAt(at),))
+    assert caught.value.step == at + 1
+    last = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").open()][-1]
+    assert (last["step"], "student/miou" in last) == (at + 1, False)  # a stop does not wait for a validation
+    tiny_train(tmp_path / "parts", *every, resume=True)
+    for name in ("last.safetensors", "best.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+    steps = [
+        [(line["step"], "student/miou" in line) for line in map(json.loads, (tmp_path / run / "metrics.jsonl").open())]
+        for run in ("whole", "parts")
+    ]
+    assert steps[0] == steps[1]

@@ -93,7 +93,7 @@ def with_fitting_workers(config: Config, inspection: Inspection, say: Callable[[
     if fitting == workers:
         return config
     say(
-        f"data.workers: {fitting}, not {workers}, for /dev/shm has no room for more ({largest / 2**20:.0f} MiB a "
-        "batch); start a container with --shm-size=2g"
+        f"data.workers: {fitting} instead of {workers}: /dev/shm is too small for more ({largest / 2**20:.0f} MiB a "
+        "batch); in a container, set --shm-size=2g"
     )
     return config.with_values({"data.workers": fitting})

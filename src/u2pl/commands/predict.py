@@ -78,7 +78,7 @@ def predict_files(
         except InputError as error:
             predicted.failed.append(str(error))
             continue
-        with out_of_memory_is_bad_input(f"with {sample.image_path}; {WHOLE_IMAGES}"):
+        with out_of_memory_is_bad_input(WHOLE_IMAGES, where=f"with {sample.image_path}"):
             mask = predictor.mask(image)
         _write(sample.name, out, predictor, image, mask)
         predicted.written += 1
@@ -126,13 +126,13 @@ def _refuse_replacing(targets: Mapping[str, Path], out: Path, *, overwrite: bool
                 )
             if not overwrite and written.exists() and not is_signed(written):
                 raise InputError(
-                    f"--out {out}: {written} is not of `u2pl predict`; choose another folder, or replace it with "
-                    "--overwrite"
+                    f"--out {out}: {written} exists, and `u2pl predict` did not write it; choose another folder, or "
+                    "add --overwrite"
                 )
 
 
 def _targets(inputs: Sequence[Path], out: Path) -> dict[str, Path]:
-    """The images by the name of their mask without its ending. What lies below ``out`` is no image to segment."""
+    """The images by the name of their mask without its ending. What this command wrote is left out."""
     found: dict[str, Path] = {}
     for given in inputs:
         if not given.exists():

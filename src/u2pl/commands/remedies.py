@@ -14,11 +14,11 @@ WHOLE_IMAGES = "set evaluation.protocol=sliding, or a smaller evaluation.window"
 
 
 @contextmanager
-def out_of_memory_is_bad_input(remedy: str = STEP) -> Iterator[None]:
-    """Turn torch's out-of-memory errors into an InputError that names the ``remedy``."""
+def out_of_memory_is_bad_input(remedy: str = STEP, *, where: str = "") -> Iterator[None]:
+    """Turn torch's out-of-memory errors into an InputError that says ``where``, and names the ``remedy``."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch uses RuntimeError for many errors
         if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
             raise
-        raise InputError(f"out of memory: {remedy}") from error
+        raise InputError(f"out of memory{where and f' {where}'}: {remedy}") from error

@@ -201,7 +201,7 @@ def scorer(
             workers=config.data.workers,
             timeout=config.data.timeout,
         )
-        with out_of_memory_is_bad_input(f"in validation; {WHOLE_IMAGES}"):
+        with out_of_memory_is_bad_input(WHOLE_IMAGES, where="in validation"):
             confusion = evaluate(fabric, network, images, len(classes), inference=inference)
         return Scores.from_confusion(confusion, classes)
 

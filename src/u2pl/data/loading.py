@@ -127,7 +127,7 @@ def _lost(error: RuntimeError, timeout: int) -> Exception:
         process = re.search(r"pid\(s\) ([\d, ]+)|pid (\d+)", text)
         named = f" {(process[1] or process[2]).strip()}" if process else ""
         return InputError(
-            f"data.workers: loader process{named} died, mostly for want of memory; set a lower data.workers, or "
+            f"data.workers: loader process{named} died, most likely out of memory; lower data.workers or set "
             "data.cache=false; a training goes on with --resume"
         )
     return error

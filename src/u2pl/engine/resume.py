@@ -100,7 +100,7 @@ def _newest(folder: Path, *, mmap: bool) -> tuple[Path, dict[str, Any] | None, s
         if name == CHECKPOINTS[0]:
             return path, saved, None
         problem = problems[0] if problems else f"{folder / CHECKPOINTS[0]} is missing"
-        return path, saved, f"{problem}; going on from step {step}, in {name}"
+        return path, saved, f"{problem}; resuming from step {step} of {name}"
     if problems:
         raise InputError(f"{problems[0]} and cannot be resumed from; remove it to start this run anew")
     return folder, None, None
