@@ -19,6 +19,7 @@ from u2pl.engine.stopping import Stopped, stop_on_signals
 from u2pl.errors import InputError, quoted
 from u2pl.paths import argument, output
 from u2pl.report.printing import Styled, accept_all_text, complain, say, show
+from u2pl.threads import spin_shortly
 
 app = typer.Typer(
     help="Label-efficient semantic segmentation: U2PL. Start with `u2pl demo`, then `u2pl train folder data.root=DIR`.",
@@ -268,6 +269,7 @@ def _finish(folder: Path, scores: dict) -> None:  # type: ignore[type-arg]
 
 def main() -> None:
     """Entry point. Bad input gives one line on stderr and exit code 2; a signal gives one, and 128 + its number."""
+    spin_shortly()
     accept_all_text()
     stop_on_signals()
     try:

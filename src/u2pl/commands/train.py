@@ -43,7 +43,7 @@ from u2pl.data.source import DataSource
 from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.fit import Run, Watcher, fit
 from u2pl.engine.launching import ending_together, launch
-from u2pl.engine.machine import is_main_process, share_batch_norm
+from u2pl.engine.machine import computing_threads, is_main_process, share_batch_norm, threads_on_cores
 from u2pl.engine.unreached import freeze_unreached
 from u2pl.report.printing import print_line
 
@@ -80,6 +80,7 @@ def train(
         verbose: print the full reasons of each choice; ``choices.txt`` in the run folder always has them.
     """
     refuse_import()
+    computing_threads()  # before anything is computed
     parts = prepared(as_begun(config, out) if resume else config, say)
     config, source, fabric = parts.config, parts.source, parts.fabric
     check_folder(out, config, resume=resume)
@@ -121,7 +122,7 @@ def trained(
     classifier = None if prior is None else prior.classifier
     network = parts.network if fabric.world_size == 1 else for_processes(config, parts.network, fabric)
     student, optimizer = fabric.setup(network, parts.optimizer)
-    with out_of_memory_is_bad_input():
+    with out_of_memory_is_bad_input(), threads_on_cores(fabric):
         return fit(
             fabric,
             run_of(config, out, source, watchers, classifier, say),
