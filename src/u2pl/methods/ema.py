@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from u2pl.methods.frozen_features import FrozenFeatures
+from u2pl.methods.frozen_features import frozen_features
 from u2pl.networks.encoded import Encoded
 from u2pl.networks.freezing import frozen_parts
 from u2pl.structures import SegmentationOutput, Share
@@ -38,8 +38,7 @@ class EmaTeacher(nn.Module):
         self.network = copy.deepcopy(network, dict(shared)).requires_grad_(False).eval()
         theirs = {id(tensor) for tensor in chain(network.parameters(), network.buffers())}
         self.shared = frozenset(name for name, tensor in self._tensors() if id(tensor) in theirs)
-        frozen = getattr(network, "frozen", None)
-        self.features = FrozenFeatures(self.network) if frozen is not None and frozen.whole else None
+        self.features = frozen_features(self.network)
         self.ema_decay, self.passes = ema_decay, passes
         self.updates = 0
         self.started = False
@@ -83,10 +82,8 @@ class EmaTeacher(nn.Module):
 
     def _pairs(self, student: nn.Module) -> list[tuple[Tensor, Tensor]]:
         """Each tensor of the teacher that is its own, with that of the student."""
-        theirs = chain(student.parameters(), student.buffers())
-        return [
-            (own, other) for (name, own), other in zip(self._tensors(), theirs, strict=True) if name not in self.shared
-        ]
+        pairs = zip(self._tensors(), chain(student.parameters(), student.buffers()), strict=True)
+        return [(own, other) for (name, own), other in pairs if name not in self.shared]
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         return chain(self.network.named_parameters(), self.network.named_buffers())

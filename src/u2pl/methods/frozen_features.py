@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from u2pl.networks.encoded import Encoded
@@ -34,3 +34,10 @@ class FrozenFeatures:
         if encoded is None:
             self.known[image] = encoded = self.network.encode(image)
         return encoded
+
+
+def frozen_features(network: nn.Module) -> FrozenFeatures | None:
+    """The features of the frozen encoder of a network; None if a part of it trains."""
+    if isinstance(network, FreezableNetwork) and network.frozen is not None and network.frozen.whole:
+        return FrozenFeatures(network)
+    return None

@@ -75,9 +75,9 @@ class FreezableNetwork(nn.Module):
 
 def frozen_parts(network: nn.Module) -> Iterator[nn.Module | nn.Parameter]:
     """The modules and parameters of a network that never change, for a copy of the network to share."""
-    frozen = getattr(network, "frozen", None)
-    for name in () if frozen is None else (*frozen.modules, *frozen.parameters):
-        yield _found(network, name)
+    if isinstance(network, FreezableNetwork) and network.frozen is not None:
+        for name in (*network.frozen.modules, *network.frozen.parameters):
+            yield _found(network, name)
 
 
 def _inside(names: tuple[str, ...]) -> tuple[str, ...]:
