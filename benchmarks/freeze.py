@@ -18,10 +18,9 @@ from typing import Any
 
 import torch
 
-from u2pl.config.parts import MIXINGS
 from u2pl.engine.machine import best_precision
 from u2pl.engine.parameter_groups import parameter_groups
-from u2pl.methods import U2PL, EmaTeacher, StrongViews
+from u2pl.methods import U2PL, EmaTeacher
 from u2pl.networks import smp_network
 from u2pl.pixels import UnreliableContrast
 from u2pl.structures import Batch
@@ -48,7 +47,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(groups)
         contrast = UnreliableContrast(CLASSES, DIM, bank_size=5000, keys_per_step=512)
         teacher = EmaTeacher(self.student, passes=arguments.passes)
-        self.method = U2PL(teacher, contrast=contrast, mix=StrongViews(MIXINGS["classmix"]())).train()
+        self.method = U2PL(teacher, contrast=contrast).train()
         self.bf16 = arguments.precision == "bf16"
         image, weak, strong = torch.rand(3, IMAGES, 3, arguments.crop, arguments.crop)
         blocks = torch.randint(CLASSES, (IMAGES, 1, 8, 8)).float()
