@@ -157,6 +157,7 @@ def with_method(config: Config, name: str) -> Config:
         ({}, ("network.encoder=tu-maxvit_tiny_tf_224",), {"network.architecture": "FPN"}),
         ({}, ("network.low_level_channels=48",), {"network.name": "deeplabv3plus", "network.architecture": None}),
         ({}, ("network.channels=64",), {"network.name": "smp", "network.architecture": "FPN"}),
+        ({}, ("network.freeze=2",), {"network.name": "smp", "network.architecture": "FPN"}),
         ({}, ("network.output_stride=8",), {"network.name": "deeplabv3plus"}),
         ({}, ("network.architecture=PAN", "network.output_stride=16"), {"network.name": "smp"}),
         ({}, ("network.name=deeplabv3plus",), {"network.architecture": None}),

@@ -125,3 +125,14 @@ def test_weights_and_contrast_that_cannot_fit_name_their_keys(monkeypatch: pytes
     ):
         with pytest.raises(InputError, match=rf"^method\.contrast\.{key}: the contrast needs"):
             memory.require_contrast(device, **{**sizes, **changes})
+
+
+def test_nothing_is_kept_of_what_is_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 5, 1))
+    network[0].requires_grad_(False)
+    assert activation_bytes(network, 2, 6, 8) == (4 + 4 + 5) * 2 * 6 * 8 * 2
+    assert activation_bytes(network, 2, 6, 8, kept=True) == 5 * 2 * 6 * 8 * 2
+    monkeypatch.setattr(memory, "total_memory", lambda device: 5 * 2 * 6 * 8 * 2)
+    require_memory(network, torch.device("cpu"), images=2, height=6, width=8)
+    with pytest.raises(InputError):
+        require_memory(network.requires_grad_(True), torch.device("cpu"), images=2, height=6, width=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from u2pl.engine.parameter_count import inference_parameters, training_parameters
+from u2pl.engine.parameter_count import inference_parameters, trained_parameters, training_parameters
 from u2pl.networks import deeplabv3plus, smp_network
 
 
@@ -20,6 +20,7 @@ def test_heads_that_only_train_are_not_in_use() -> None:
     assert network.auxiliary is not None
     used = inference_parameters(network, height=64, width=48)
     assert training_parameters(network) == count(network)
+    assert trained_parameters(network) == count(network) - count(network.encoder)
     assert used == count(network) - count(network.projection) - count(network.auxiliary)
     assert network.training
     assert not next(network.encoder.parameters()).requires_grad

@@ -123,3 +123,32 @@ def test_encoders_without_an_order_are_refused() -> None:
         assert "train.layer_decay=null" in message
         assert parameter_groups(network, **{**RATES, "layer_decay": None})
     assert Config().train.layer_decay is None
+
+
+@pytest.mark.parametrize("layer_decay", [None, 0.7])
+@pytest.mark.parametrize("stages", [True, 2])
+def test_what_is_frozen_is_in_no_group_and_the_rest_as_before(stages: bool | int, layer_decay: float | None) -> None:
+    plain, network = segformer(), segformer()
+    network.freeze(stages)
+    rates = RATES | {"layer_decay": layer_decay}
+    found: dict[str, Any] = {}
+    before: dict[str, Any] = {}
+    for of, groups in ((network, found), (plain, before)):
+        names = {id(parameter): name for name, parameter in of.named_parameters()}
+        for group in parameter_groups(of, **rates):
+            groups |= {names[id(each)]: (group["lr"], group["weight_decay"]) for each in group["params"]}
+    assert found == {name: before[name] for name, each in network.named_parameters() if each.requires_grad}
+    assert 0 < len(found) < len(before)
+
+
+def test_an_optimizer_keeps_no_state_of_what_is_frozen() -> None:
+    network = segformer()
+    network.freeze(True)
+    optimizer = build_optimizer(TrainConfig(optimizer="adamw", lr=0.1), network)
+    network(torch.rand(2, 3, 64, 64)).logits.sum().backward()
+    build_scheduler(TrainConfig(steps=10), optimizer)
+    optimizer.step()
+    states = {name for name, each in network.named_parameters() if optimizer.state.get(each)}
+    assert states
+    assert not any(name.startswith("model.encoder.") for name in states)
+    assert optimizer.param_groups[0]["lr"] == 0.1  # what a run reports

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from u2pl.methods.ema import EmaTeacher
 from u2pl.methods.passes import student_pass, teacher_pass
 from u2pl.methods.strong_views import MixedViews
 from u2pl.structures import Batch, PseudoLabel, SegmentationOutput
@@ -19,6 +20,13 @@ def random_batch(labeled: int = 2, unlabeled: int = 3) -> Batch:
     torch.manual_seed(0)
     weak = torch.randn(unlabeled, 3, SIZE, SIZE)
     return Batch(torch.randn(labeled, 3, SIZE, SIZE), torch.zeros(labeled, SIZE, SIZE).long(), weak, weak + 1)
+
+
+def teacher_of(network: nn.Module) -> EmaTeacher:
+    """A teacher that has this very network."""
+    teacher = EmaTeacher(network)
+    teacher.network = network
+    return teacher
 
 
 def with_seeds(batch: Batch) -> Batch:
@@ -59,7 +67,7 @@ def test_an_output_is_cut_and_joined_as_its_images_are(tiny_network: Network, he
 @pytest.mark.parametrize("labeled", [False, True])
 def test_the_teacher_sees_weak_images_last(tiny_network: Network, labeled: bool) -> None:
     network, batch = tiny_network().eval(), random_batch()
-    output = teacher_pass(network, batch, labeled=labeled)
+    output = teacher_pass(teacher_of(network), batch, labeled=labeled)
     assert network.calls == [(False, 5 if labeled else 3)]
     assert_same(output[-3:], network(batch.weak))
     if labeled:
@@ -71,9 +79,9 @@ def test_the_teacher_sees_weak_images_last(tiny_network: Network, labeled: bool)
 def test_where_weak_images_have_seeds_they_are_seen_once(tiny_network: Network, labeled: int, both: bool) -> None:
     """What is said of them is said again, as if they had been seen twice."""
     network, seeded = tiny_network(classification=True).eval(), with_seeds(random_batch(labeled))
-    output = teacher_pass(network, seeded, labeled=both)
+    output = teacher_pass(teacher_of(network), seeded, labeled=both)
     assert network.calls == [(False, labeled + 3 if both else 3)]
-    assert_same(output, teacher_pass(network, replace(seeded, seeded=False), labeled=both))
+    assert_same(output, teacher_pass(teacher_of(network), replace(seeded, seeded=False), labeled=both))
     assert network.calls[1:] == [(False, labeled + 6 if both else 3)]
 
 

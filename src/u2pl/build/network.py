@@ -18,12 +18,15 @@ from u2pl.networks import NETWORKS
 
 def build_network(config: Config, num_classes: int) -> nn.Module:
     """The network. It has a projection head or a classification head only if the method trains that head."""
-    builder = NETWORKS[config.network.name]
-    options = config.network.model_dump(exclude={"name", "embedding_dim"}, exclude_none=True)
+    builder: Any = NETWORKS[config.network.name]
+    options = config.network.model_dump(exclude={"name", "embedding_dim", "freeze"}, exclude_none=True)
     options = accepted(builder, options, f"network.name={config.network.name}", "network")
     dim = config.network.embedding_dim if config.method.trains_embeddings else None
     classification = config.method.kind.uses_tags
-    return builder(num_classes=num_classes, embedding_dim=dim, classification=classification, **options)
+    network = builder(num_classes=num_classes, embedding_dim=dim, classification=classification, **options)
+    if config.network.freeze is not False:
+        network.freeze(config.network.freeze)
+    return network
 
 
 def build_optimizer(train: TrainConfig, network: Any) -> Optimizer:

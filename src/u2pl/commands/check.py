@@ -8,8 +8,8 @@ from rich.console import Console
 
 from u2pl.auto.resolving import resolved
 from u2pl.build import build_negative_keys, build_source, check_image_prior
-from u2pl.commands.checks import fabric_of
-from u2pl.commands.overview import print_choices, print_overview
+from u2pl.commands.checks import fabric_of, unfetched_network
+from u2pl.commands.overview import parameters_text, print_choices, print_overview
 from u2pl.config.overrides import load_config
 from u2pl.data.inspection import inspect
 from u2pl.report.printing import progress_bar, say
@@ -37,6 +37,9 @@ def check(source: str, overrides: Sequence[str], console: Console, *, verbose: b
     if inspection.errors:
         say(console, "fix these errors before you train")
         return False
-    print_choices(console, resolved(config, data, fabric_of(config.train)).choices, verbose=verbose)
+    whole = resolved(config, data, fabric_of(config.train))
+    print_choices(console, whole.choices, verbose=verbose)
+    if config.network.freeze is not False:
+        say(console, f"network.freeze: {parameters_text(unfetched_network(whole.config, len(data.classes)))}")
     say(console, "ready to train")
     return True

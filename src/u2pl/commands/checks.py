@@ -61,8 +61,7 @@ def checked_network(config: Config, source: DataSource, fabric: Fabric) -> nn.Mo
 
 def require_room(config: Config, classes: int, device: torch.device) -> None:
     """Raise InputError if the weights of the network, or the contrast, cannot fit the device's memory."""
-    unfetched = config.with_values({"network.pretrained": False, "network.weights": None})
-    require_weights(lambda: build_network(unfetched, classes), device)
+    require_weights(lambda: unfetched_network(config, classes), device)
     contrast = config.method.contrast
     if config.method.trains_embeddings and contrast is not None:
         require_contrast(
@@ -73,6 +72,11 @@ def require_room(config: Config, classes: int, device: torch.device) -> None:
             negatives=contrast.negatives,
             keys=contrast.bank_size,
         )
+
+
+def unfetched_network(config: Config, classes: int) -> nn.Module:
+    """The network with random weights, as far as it can be built without reading or fetching any."""
+    return build_network(config.with_values({"network.pretrained": False, "network.weights": None}), classes)
 
 
 def crop_sides(config: Config) -> tuple[int, int]:

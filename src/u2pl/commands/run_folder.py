@@ -48,7 +48,8 @@ def check_folder(out: Path, config: Config, *, resume: bool) -> None:
     # Both are the same for all but huge images, and no weight depends on it.
     before["evaluation.protocol"] = before["evaluation.protocol"].replace("whole", now["evaluation.protocol"])
     for key in [*now, *(key for key in before if key not in now)]:
-        if before.get(key) != now.get(key) and key not in (*LOADING, *_PLACES):
+        same = before.get(key) == now.get(key) and type(before.get(key)) is type(now.get(key))  # in Python, True == 1
+        if not same and key not in (*LOADING, *_PLACES):
             raise InputError(
                 f"{key}: is {now.get(key)!r} now but {before.get(key)!r} in {saved}; "
                 "a run resumes with the configuration it began with"
@@ -151,7 +152,7 @@ def network_description(config: Config, source: DataSource) -> dict[str, Any]:
         "images": config.data.validated.model_dump(include={"bands", "value_range"}, exclude_none=True),
         "method": config.method.name,
         "contrast": config.method.contrast is not None,
-        "network": config.network.model_dump(exclude={"pretrained", "weights"}, exclude_none=True),
+        "network": config.network.model_dump(exclude={"pretrained", "weights", "freeze"}, exclude_none=True),
         "evaluation": config.evaluation.model_dump(),
     }
 

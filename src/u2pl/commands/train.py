@@ -22,7 +22,7 @@ from u2pl.build import (
 )
 from u2pl.build.trained import IMAGE_PRIOR
 from u2pl.commands.checks import crop_sides, with_fitting_workers
-from u2pl.commands.overview import print_overview
+from u2pl.commands.overview import parameters_text, print_overview
 from u2pl.commands.prepare import Parts, prepared
 from u2pl.commands.remedies import WHOLE_IMAGES, out_of_memory_is_bad_input
 from u2pl.commands.run_folder import (
@@ -179,11 +179,10 @@ def run_of(
 
 def describe(config: Config, source: DataSource, network: nn.Module) -> str:
     """One line about the training that begins."""
-    parameters = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     return (
         f"{config.method.name} on {config.data.name}: {len(source.labeled)} labeled, {len(source.unlabeled)} "
         f"unlabeled, {len(source.val)} validation images, {len(source.classes)} classes; "
-        f"{config.network.name} {config.network.encoder}, {parameters:.1f} M parameters; "
+        f"{config.network.name} {config.network.encoder}, {parameters_text(network)}; "
         f"{config.train.steps} steps in {config.train.precision}"
     )
 

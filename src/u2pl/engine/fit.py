@@ -262,10 +262,14 @@ def save(fabric: Fabric, run: Run, state: Mapping[str, Any], journal: Journal | 
 
 
 def share_buffers(fabric: Fabric, student: nn.Module) -> None:
-    """Average the student's batch-norm statistics over processes, so that all teachers are the same."""
+    """Average the student's batch-norm statistics over processes, so that all teachers are the same.
+
+    Layers in evaluation mode are frozen. They keep theirs, which an average could round.
+    """
     if fabric.world_size == 1:
         return
-    buffers = [buffer for buffer in student.buffers() if buffer.is_floating_point()]
+    training = [layer for layer in student.modules() if layer.training]
+    buffers = [each for layer in training for each in layer.buffers(recurse=False) if each.is_floating_point()]
     flat: Any = fabric.all_reduce(torch.cat([buffer.flatten() for buffer in buffers]), reduce_op="mean")
     for buffer, value in zip(buffers, torch.split(flat, [buffer.numel() for buffer in buffers]), strict=True):
         buffer.copy_(value.view_as(buffer))

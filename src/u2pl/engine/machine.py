@@ -15,6 +15,7 @@ from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities import rank_zero_only
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from u2pl.errors import InputError
 from u2pl.networks.shared_batch_norm import SharedBatchNorm2d
@@ -150,9 +151,15 @@ def mean_over_processes(tensor: Tensor) -> Tensor:
 def share_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
     """The network with batch normalisation over the images of all processes. Its tensors stay the same objects.
 
-    On CUDA it is torch's :class:`torch.nn.SyncBatchNorm`, which other devices do not have.
+    On CUDA it is torch's :class:`torch.nn.SyncBatchNorm`, which other devices do not have. Layers in evaluation mode
+    are frozen and stay as they are.
     """
-    if device.type == "cuda":
-        return convert_sync_batchnorm(network)  # like torch's function, but layers with an activation keep it
-    SharedBatchNorm2d.adopt(network, sum_over_processes)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if not isinstance(child, _BatchNorm) or not child.training:
+                continue
+            if device.type == "cuda":  # timm's function is like torch's, but layers with an activation keep it
+                setattr(module, name, convert_sync_batchnorm(child))
+            else:
+                SharedBatchNorm2d.adopt(child, sum_over_processes)
     return network

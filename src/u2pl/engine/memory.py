@@ -20,8 +20,10 @@ _LAYERS, _SCORES = 2400, 1000  # bytes per pixel: outputs of a large network's l
 _WHOLE_SHARE = 0.25  # of the memory
 
 
-def activation_bytes(network: nn.Module, images: int, height: int, width: int) -> int:
+def activation_bytes(network: nn.Module, images: int, height: int, width: int, *, kept: bool = False) -> int:
     """Lower bound of the memory for the outputs of a network's layers in a training step, at 2 bytes per number.
+
+    With ``kept``, only outputs that need a gradient count: autograd keeps none of a frozen part.
 
     The network runs on the meta device, where tensors have shapes but no contents, so nothing is computed.
     """
@@ -30,7 +32,9 @@ def activation_bytes(network: nn.Module, images: int, height: int, width: int) -
     def count(module: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal total
         # Transformers have many layers that return their input: nn.Identity, dropout with probability 0.
-        if isinstance(output, torch.Tensor) and all(output is not given for given in inputs):
+        if not isinstance(output, torch.Tensor) or (kept and not output.requires_grad):
+            return
+        if all(output is not given for given in inputs):
             total += 2 * output.numel()
 
     shadow = copy.deepcopy(network).to("meta").train()
@@ -137,7 +141,7 @@ def require_contrast(device: torch.device, *, classes: int, dim: int, anchors: i
 def require_memory(network: nn.Module, device: torch.device, *, images: int, height: int, width: int) -> None:
     """Raise InputError if a training step on ``images`` crops cannot fit the memory of ``device``."""
     available = total_memory(device)
-    needed = activation_bytes(network, images, height, width)
+    needed = activation_bytes(network, images, height, width, kept=True)
     if available is not None and needed > available:
         raise InputError(
             f"train.crop_size: {images} crops of {height}x{width} need at least {needed / 2**30:.0f} GiB in one step, "

@@ -16,6 +16,11 @@ def training_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+def trained_parameters(network: nn.Module) -> int:
+    """Those of the :func:`training_parameters` that are not frozen."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
 def inference_parameters(network: nn.Module, *, height: int, width: int) -> int:
     """Parameters that the class scores of an image of this size depend on, including a classification head.
 

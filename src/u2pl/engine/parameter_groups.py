@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+from torch import nn
 
 from u2pl.errors import InputError
 from u2pl.networks.transformers import layers_of, undecayed
@@ -11,7 +14,7 @@ from u2pl.networks.transformers import layers_of, undecayed
 def parameter_groups(
     network: Any, *, lr: float, head_lr_factor: float, weight_decay: float, layer_decay: float | None = None
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser. Each parameter of the network is in one of them.
+    """Groups for an optimiser. Each parameter of the network that trains is in one of them.
 
     The encoder learns at ``lr``, the heads at ``lr * head_lr_factor``. With ``layer_decay``, the encoder's layer k
     below its last one learns at ``lr * layer_decay ** k`` (Bao et al. 2022, arXiv 2106.08254). Vectors, such as norms
@@ -26,8 +29,8 @@ def parameter_groups(
     head_lr = lr * head_lr_factor
     if layer_decay is None:
         return [
-            {"params": list(network.encoder_parameters()), "lr": lr, "weight_decay": weight_decay},
-            {"params": list(network.head_parameters()), "lr": head_lr, "weight_decay": weight_decay},
+            {"params": _trained(network.encoder_parameters()), "lr": lr, "weight_decay": weight_decay},
+            {"params": _trained(network.head_parameters()), "lr": head_lr, "weight_decay": weight_decay},
         ]
     layers = layers_of(network.encoder)
     if layers is None:
@@ -37,11 +40,19 @@ def parameter_groups(
         )
     exempt, depth = undecayed(network.encoder), max(layers.values())
     encoder = sorted(network.encoder.named_parameters(), key=lambda item: -layers[item[0]])  # the last layer first
-    rated = [(value, lr * layer_decay ** (depth - layers[name]), name in exempt) for name, value in encoder]
-    rated += [(value, head_lr, False) for value in network.head_parameters()]
+    rated = [
+        (value, lr * layer_decay ** (depth - layers[name]), name in exempt)
+        for name, value in encoder
+        if value.requires_grad
+    ]
+    rated += [(value, head_lr, False) for value in _trained(network.head_parameters())]
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for parameter, rate, is_exempt in rated:
         decay = 0.0 if is_exempt or parameter.dim() <= 1 else weight_decay
         group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
         group["params"].append(parameter)
     return list(groups.values())
+
+
+def _trained(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    return [parameter for parameter in parameters if parameter.requires_grad]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,12 @@ from torch import Tensor, nn
 from u2pl.methods.strong_views import MixedViews
 from u2pl.structures import Batch, SegmentationOutput
 
-Network = Callable[[Tensor], SegmentationOutput]
+Network = Callable[..., SegmentationOutput]  #: images (B_1, 3, H, W), (B_2, 3, H, W), ... -> output for all of them
+
+
+def joined(*images: Tensor) -> Tensor:
+    """One tensor of several batches of images."""
+    return torch.cat(images)
 
 
 def teacher_pass(teacher: Network, batch: Batch, *, labeled: bool = False) -> SegmentationOutput:
@@ -22,7 +28,7 @@ def teacher_pass(teacher: Network, batch: Batch, *, labeled: bool = False) -> Se
     if batch.seeded:  # the labeled images include the weak ones: one pass is enough
         output = teacher(batch.image)
         return SegmentationOutput.cat([output, output[len(batch.image) - len(weak) :]])
-    return teacher(torch.cat((batch.image, weak)))
+    return teacher(batch.image, weak)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +55,18 @@ class StudentOutput:
         return self.whole[: self.labeled_images + self.mixed_images]
 
 
-def student_pass(student: nn.Module, batch: Batch, mixed: MixedViews, *, dropped: bool = False) -> StudentOutput:
+def student_pass(
+    student: nn.Module, batch: Batch, mixed: MixedViews, *, dropped: bool = False, join: Callable[..., Any] = joined
+) -> StudentOutput:
     """One forward pass over labeled and mixed images.
 
-    With ``dropped`` the weak images follow twice: unchanged, and with half of their features dropped.
+    Args:
+        dropped: the weak images follow twice: unchanged, and with half of their features dropped.
+        join: several batches of images -> what the student gets; see :meth:`u2pl.methods.ema.EmaTeacher.joined`.
     """
-    images = torch.cat((batch.image, mixed.image))
     if dropped:
         weak, _ = batch.unlabeled_views()
-        output = student(torch.cat((images, weak)), dropped=len(weak))
+        output = student(join(batch.image, mixed.image, weak), dropped=len(weak))
     else:
-        output = student(images)
+        output = student(join(batch.image, mixed.image))
     return StudentOutput(output, len(batch.image), len(mixed.image))

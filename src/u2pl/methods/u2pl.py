@@ -106,7 +106,8 @@ class U2PL(Method):
 
     def student_pass(self, student: nn.Module, batch: Batch, mixed: MixedViews) -> StudentOutput:
         """The student's output for labeled and mixed images, in one pass."""
-        return student_pass(student, batch, mixed, dropped=any(loss.drops_features for loss in self.further_losses))
+        dropped = any(loss.drops_features for loss in self.further_losses)
+        return student_pass(student, batch, mixed, dropped=dropped, join=self.teacher.joined)
 
     def keys(self, teacher: SegmentationOutput, batch: Batch, mixed: MixedViews) -> Keys | None:
         """The teacher's keys for each pixel that the student gets; None if no loss uses them."""
@@ -115,7 +116,7 @@ class U2PL(Method):
         if self.teacher.passes == 1:
             output = mixed_output(teacher, batch, mixed)
         else:
-            output = self.refine(self.teacher(torch.cat((batch.image, mixed.image))), batch, mixed)
+            output = self.refine(self.teacher(batch.image, mixed.image), batch, mixed)
         return make_keys(output, batch, mixed, self.negative_keys)
 
     def supervised_loss(self, output: SegmentationOutput, batch: Batch) -> dict[str, Tensor]:

@@ -67,7 +67,9 @@ class WeakU2PL(Method):
                 self.u2pl.teacher.network, weak, tags[:, 1:], batch.valid, self.segmentation(batch, progress)
             )
             label = seeds.where(tagged.view(-1, 1, 1), label)  # without tags nothing is known to be background
-        image, label = torch.cat((batch.image, weak)), torch.cat((batch.label, label))
+        # Without labeled images the tensor stays the same object: its features are known if the encoder is frozen.
+        image = torch.cat((batch.image, weak)) if len(batch.image) else weak
+        label = torch.cat((batch.label, label))
         return replace(batch, image=image, label=label, seeded=True)
 
     def segmentation(self, batch: Batch, progress: float) -> Tensor | None:

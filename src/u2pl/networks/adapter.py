@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.errors import InputError
+from u2pl.networks.encoded import Encoded
+from u2pl.networks.freezing import FreezableNetwork
 from u2pl.networks.image_encoder import ImageEncoder
 from u2pl.networks.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize, PooledBatchNorm2d
 from u2pl.networks.padding import pad, unpad
@@ -34,7 +36,7 @@ from u2pl.structures import SegmentationOutput
 COARSE_STRIDE = 4
 
 
-class SmpNetwork(nn.Module):
+class SmpNetwork(FreezableNetwork):
     """A segmentation_models_pytorch model with a projection head on its decoder's features.
 
     Args:
@@ -71,23 +73,27 @@ class SmpNetwork(nn.Module):
         PooledBatchNorm2d.adopt(self.model.decoder)  # type: ignore[arg-type]
 
     @property
-    def encoder(self) -> nn.Module:
+    def encoder(self) -> nn.Module:  # type: ignore[override]
         """The model's encoder: normalised images -> a list of features."""
         return self.model.encoder  # type: ignore[return-value]
 
-    def forward(self, image: Tensor, *, dropped: int = 0) -> SegmentationOutput:
+    def encode(self, image: Tensor) -> Encoded:
+        """(B, 3, H, W) in [0, 1] -> a list of features; encoders of DPT also return a transformer's prefix tokens."""
+        padded = pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
+        return Encoded(self.encoder(padded), size=image.shape[-2:], padded=padded.shape[-2:])
+
+    def forward(self, image: Tensor | Encoded, *, dropped: int = 0) -> SegmentationOutput:
         """(B, 3, H, W) in [0, 1] -> class scores (B, C, H, W); coarse scores and embeddings (B, ., h, w).
 
-        Coarse scores and embeddings have stride 4, or the decoder's stride if it is larger (8 for PSPNet). The last
-        ``dropped`` images are appended a second time, decoded from features with half of the channels dropped.
+        Instead of images it takes what :meth:`encode` made of them. Coarse scores and embeddings have stride 4, or the
+        decoder's stride if it is larger (8 for PSPNet). The last ``dropped`` images are appended a second time, decoded
+        from features with half of the channels dropped.
         """
-        height, width = image.shape[-2:]
-        padded = pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
-        size = padded.shape[-2:]
-        # The steps of the library's own forward pass. Encoders of DPT also return a transformer's prefix tokens.
-        plain = self.encoder(padded)
-        encoded = append_dropped(plain, dropped)
-        features = self.model.decoder(*encoded) if isinstance(encoded, tuple) else self.model.decoder(encoded)  # type: ignore[operator]
+        encoded = image if isinstance(image, Encoded) else self.encode(image)
+        (height, width), size = encoded.size, encoded.padded
+        # The steps of the library's own forward pass.
+        plain = append_dropped(encoded.features, dropped)
+        features = self.model.decoder(*plain) if isinstance(plain, tuple) else self.model.decoder(plain)  # type: ignore[operator]
         logits = self.model.segmentation_head(features)  # type: ignore[operator]
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
@@ -96,15 +102,14 @@ class SmpNetwork(nn.Module):
         embedding = None if self.projection is None else self.projection(_average(features, coarse_size))
         return SegmentationOutput(
             logits=logits[..., :height, :width],
-            coarse=unpad(coarse, image, padded),
-            embedding=None if embedding is None else unpad(embedding, image, padded),
-            activation=None if self.classification is None else unpad(self._classify(plain), image, padded),
+            coarse=unpad(coarse, encoded.size, size),
+            embedding=None if embedding is None else unpad(embedding, encoded.size, size),
+            activation=None if self.classification is None else self._classify(encoded),
         )
 
     def activate(self, image: Tensor) -> Tensor:
         """(B, C - 1, h, w): only the ``activation`` of :meth:`forward`, without the decoder."""
-        padded = pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
-        return unpad(self._classify(self.encoder(padded)), image, padded)
+        return self._classify(self.encode(image))
 
     def image_encoder(self) -> ImageEncoder:
         """A copy of the encoder in its current state, to describe whole images."""
@@ -117,10 +122,10 @@ class SmpNetwork(nn.Module):
             minimum=self.minimum,
         )
 
-    def _classify(self, encoded: Any) -> Tensor:
+    def _classify(self, encoded: Encoded) -> Tensor:
         """Scores at each position of the last features."""
         assert self.classification is not None
-        return self.classification(_last(encoded))
+        return unpad(self.classification(_last(encoded.features)), encoded.size, encoded.padded)
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that start from pretrained weights and train at the base learning rate."""

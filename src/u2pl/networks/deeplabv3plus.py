@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.errors import InputError
+from u2pl.networks.encoded import Encoded
+from u2pl.networks.freezing import FreezableNetwork
 from u2pl.networks.image_encoder import ImageEncoder
 from u2pl.networks.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize, PooledBatchNorm2d
 from u2pl.networks.perturbation import append_dropped
@@ -78,7 +80,7 @@ class DeepLabV3PlusDecoder(nn.Module):
         return torch.cat((low, _resize(context, low.shape[-2:])), dim=1)
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(FreezableNetwork):
     """DeepLabv3+, built from encoder, decoder and pixel heads.
 
     Args:
@@ -118,13 +120,19 @@ class DeepLabV3Plus(nn.Module):
         self.vocabulary = vocabulary
         self.corners = on_corners(encoder)
 
-    def forward(self, image: Tensor, *, dropped: int = 0) -> SegmentationOutput:
+    def encode(self, image: Tensor) -> Encoded:
+        """(B, 3, H, W) in [0, 1] -> :class:`Features`."""
+        size = image.shape[-2:]
+        return Encoded(self.encoder(self.normalize(image)), size=size, padded=size)
+
+    def forward(self, image: Tensor | Encoded, *, dropped: int = 0) -> SegmentationOutput:
         """(B, 3, H, W) in [0, 1] -> class scores (B, C, H, W); coarse scores and embeddings (B, ., H/4, W/4).
 
-        The last ``dropped`` images are appended a second time, decoded from features with half of the channels dropped.
+        Instead of images it takes what :meth:`encode` made of them. The last ``dropped`` images are appended a second
+        time, decoded from features with half of the channels dropped.
         """
-        size = image.shape[-2:]
-        plain = self.encoder(self.normalize(image))
+        encoded = image if isinstance(image, Encoded) else self.encode(image)
+        plain, size = encoded.features, encoded.size
         features: Features = append_dropped(plain, dropped)
         pixels = self.decoder(features)
         coarse = self.classifier(pixels)

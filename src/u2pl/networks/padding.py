@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -12,8 +14,8 @@ def pad(image: Tensor, *, multiple: int, minimum: int) -> Tensor:
     return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
 
 
-def unpad(x: Tensor, image: Tensor, padded: Tensor) -> Tensor:
-    """The part of (B, ., h, w) that belongs to the image; padding is at the bottom and on the right."""
-    places = zip(x.shape[-2:], image.shape[-2:], padded.shape[-2:], strict=True)
+def unpad(x: Tensor, size: Sequence[int], padded: Sequence[int]) -> Tensor:
+    """The part of (B, ., h, w) that belongs to images of a ``size``; ``padded`` at the bottom and on the right."""
+    places = zip(x.shape[-2:], size, padded, strict=True)
     rows, columns = (-(-own * side // whole) for side, own, whole in places)
     return x[..., :rows, :columns]

@@ -30,7 +30,7 @@ ADAMW = {
 }
 SGD = {False: Rates(0.01, 1.0, 0), True: Rates(0.001, 10.0, 0)}  # the paper's on Cityscapes, and on PASCAL VOC
 WEIGHT_DECAY = {"adamw": 0.01, "sgd": 1e-4}
-OF_SMP = {"name", *inspect.signature(smp_network).parameters} - {"output_stride"}  # few architectures have it
+OF_SMP = {"name", "freeze", *inspect.signature(smp_network).parameters} - {"output_stride"}  # few architectures have it
 ARCHITECTURES = {"cnn": "FPN", "mit": "Segformer", "vit": "DPT"}  # CamVid, 400 steps: FPN 41.9, U-Net 38.4
 
 
