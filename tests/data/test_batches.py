@@ -1,3 +1,4 @@
+import pickle
 from dataclasses import dataclass, fields, replace
 
 import pytest
@@ -137,6 +138,17 @@ def test_every_sample_appears_once_per_epoch(world_size):
         epochs = [order[i : i + count] for i in range(0, len(order) - count + 1, count)]
         assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
         assert len({tuple(epoch) for epoch in epochs}) > len(epochs) // 2  # reshuffled
+
+
+def test_an_epoch_is_shuffled_once_and_does_not_travel(monkeypatch):
+    drawn = []
+    randperm = torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda count, **options: drawn.append(count) or randperm(count, **options))
+    many = batches(labeled=[Numbered(0)] * 1000, unlabeled=[Numbered(100)] * 3000, seed=71)
+    order = [many.indices(step) for step in range(12)]
+    assert drawn == [1000, 3000]
+    assert [many.indices(step) for step in range(12)] == order
+    assert len(pickle.dumps(many)) < 20_000
 
 
 def test_ranks_are_disjoint_within_an_epoch():

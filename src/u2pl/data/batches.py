@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -113,7 +116,7 @@ class Batches(Dataset["Batch | InputError"]):
         first = (step * self.world_size + self.rank) * batch_size
         epochs = range(first // count, (first + batch_size - 1) // count + 1)
         orders = {epoch: _permutation(count, step_seed(self.seed, stream, epoch)) for epoch in epochs}
-        return [orders[position // count][position % count] for position in range(first, first + batch_size)]
+        return [int(orders[position // count][position % count]) for position in range(first, first + batch_size)]
 
     def _draw(self, step: int) -> Batch:
         pairs = [self._read_labeled(self.labeled[index], wanted) for index, wanted in self._labeled_draw(step)]
@@ -185,5 +188,7 @@ def _tags(samples: Sequence[Sample], num_classes: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows), torch.tensor([tags is not None for tags in known])
 
 
-def _permutation(count: int, seed: int) -> list[int]:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+@lru_cache(maxsize=4)  # the epoch of the labeled and of the unlabeled images, and the next one of each
+def _permutation(count: int, seed: int) -> npt.NDArray[np.int32]:
+    """(count,) in random order. Drawing ten million numbers takes a second: each process keeps its last ones."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy().astype(np.int32)
