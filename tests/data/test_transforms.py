@@ -5,7 +5,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from u2pl.data.transforms import MEAN_RGB, LabeledTransform, UnlabeledTransform
+from u2pl.data.transforms import MEAN_RGB, LabeledTransform, UnlabeledTransform, _nearest
 
 COLOURS = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=torch.uint8)
 
@@ -138,6 +138,14 @@ def test_a_crop_is_that_of_torchvision(crop):
             expected, marks = expected.flip(-1), marks.flip(-1)
         assert torch.equal(image, expected)
         assert torch.equal(label, marks)
+
+
+def test_nearest_pixels_are_those_of_torch():
+    sizes = torch.randint(1, 3000, (2000, 2), generator=torch.Generator().manual_seed(0)).tolist()
+    for length, size in [*sizes, (1, 1), (7, 1), (1, 7), (5, 5), (3, 12), (12, 3)]:
+        places = torch.arange(length, dtype=torch.float32)[None, None]
+        expected = torch.nn.functional.interpolate(places, size, mode="nearest-exact")[0, 0].long()
+        assert torch.equal(torch.from_numpy(_nearest(length, size)), expected)
 
 
 def test_the_layout_in_memory_does_not_change_a_crop():

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize_image
@@ -49,7 +48,8 @@ class RandomScaleCrop:
         fill: tuple[int, int, int] = MEAN_RGB,
     ) -> None:
         self.crop_size = (crop_size, crop_size) if isinstance(crop_size, int) else (crop_size[0], crop_size[1])
-        self.scale, self.flip, self.fill = scale, flip, fill
+        self.scale, self.flip = scale, flip
+        self.blank = torch.tensor(fill, dtype=torch.uint8).repeat(*self.crop_size, 1)  # a crop of padding alone
 
     def draw(self, height: int, width: int) -> Window:
         """A random window of an image of this size. Random numbers come from the CPU's global generator."""
@@ -65,7 +65,7 @@ class RandomScaleCrop:
         part = resize_image(part, [*window.size], interpolation=InterpolationMode.BILINEAR, antialias=True)
         out = part[0].permute(1, 2, 0)
         if window.size != self.crop_size:
-            inside, out = out, torch.tensor(self.fill, dtype=torch.uint8).repeat(*self.crop_size, 1)
+            inside, out = out, self.blank.clone()
             out[: window.size[0], : window.size[1]] = inside
         return (out.flip(1) if window.flipped else out).permute(2, 0, 1)
 
@@ -98,8 +98,9 @@ def _window(side: int, crop: int, factor: float) -> tuple[int, int, int]:
 def _nearest(length: int, size: int) -> npt.NDArray[np.int64]:
     """(size,) places in ``length`` pixels that are nearest to the centres of ``size`` pixels."""
     # torchvision resizes masks with NEAREST, which shifts them up to half a pixel against the bilinear image.
-    places = torch.arange(length, dtype=torch.float32)[None, None]  # rounds as it does for bytes
-    return F.interpolate(places, size, mode="nearest-exact")[0, 0].long().numpy()
+    # In float32, so that it rounds as torch's nearest-exact does.
+    places = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * (np.float32(length) / np.float32(size))
+    return np.minimum(places.astype(np.int64), length - 1)
 
 
 class LabeledTransform:
