@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from u2pl.data.image_files import ImageReader, one_line, stored, upright
+from u2pl.data.image_files import ImageReader, one_line, scaled_size, stored, upright
 from u2pl.data.mask_files import mask_size, read_mask, resized
 from u2pl.data.mask_values import MaskValues, listing
 from u2pl.data.shared_store import SharedStore
@@ -68,10 +68,10 @@ class FileSample:
 
     def image(self) -> Tensor:
         """(3, H, W) uint8 RGB. Raises InputError naming the file if it cannot be read."""
-        pixels = self.reader.read(self.image_path)
+        pixels = self.reader.read(self.image_path, scale=self.scale)
         if self.scale != 1.0:
-            size = self._scaled((pixels.shape[1], pixels.shape[0]))
-            pixels = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+            height, width = self.image_size()
+            pixels = np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def mask(self) -> Tensor:
@@ -102,8 +102,7 @@ class FileSample:
         return height, width
 
     def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
-        first, second = size
-        return max(1, round(first * self.scale)), max(1, round(second * self.scale))
+        return scaled_size(size, self.scale)
 
     def _stored_mask(self) -> npt.NDArray[Any]:
         """(H, W) raw values, before the lookup."""

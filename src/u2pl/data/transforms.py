@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize_image
@@ -97,10 +98,10 @@ def _window(side: int, crop: int, factor: float) -> tuple[int, int, int]:
 
 def _nearest(length: int, size: int) -> npt.NDArray[np.int64]:
     """(size,) places in ``length`` pixels that are nearest to the centres of ``size`` pixels."""
-    # torchvision resizes masks with NEAREST, which shifts them up to half a pixel against the bilinear image.
-    # In float32, so that it rounds as torch's nearest-exact does.
-    places = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * (np.float32(length) / np.float32(size))
-    return np.minimum(places.astype(np.int64), length - 1)
+    # torchvision resizes masks with NEAREST, which shifts them up to half a pixel against the bilinear image. Between
+    # two pixels rounding decides, so torch is asked.
+    places = torch.arange(length, dtype=torch.float32)[None, None]
+    return F.interpolate(places, size, mode="nearest-exact")[0, 0].long().numpy()
 
 
 class LabeledTransform:
