@@ -458,9 +458,9 @@ def test_batches_follow_the_keys() -> None:
     drawn = list(batches(1))
     assert len(drawn) == 3  # from step 1 on
     assert drawn[0].image.shape == (3, 3, 32, 40)
-    assert drawn[0].weak is not None
+    assert drawn[0].unlabeled is not None
     supervised = build_batches(chosen, source, semi_supervised=False, rank=0, world_size=1)
-    assert next(iter(supervised(0))).weak is None
+    assert next(iter(supervised(0))).unlabeled is None
     other = build_batches(chosen, source, semi_supervised=True, rank=1, world_size=2)
     assert not torch.equal(next(iter(other(1))).image, drawn[0].image)
 
@@ -478,11 +478,11 @@ def test_batches_of_a_diagnosis_are_of_images_with_masks() -> None:
         assert diagnosis.classes == source.classes
         for batch, twin in zip(drawn, again, strict=True):
             assert torch.equal(batch.truth, twin.truth)
-            assert torch.equal(batch.strong, twin.strong)
+            assert torch.equal(batch.strong_jitter, twin.strong_jitter)
             shown = [(truth != 255).any().item() for truth in batch.truth]
             assert shown == [known] * 2
     alone = build_diagnosis(chosen, source, **{**options, "semi_supervised": False})
-    assert next(iter(alone.batches())).weak is None
+    assert next(iter(alone.batches())).unlabeled is None
     training = next(iter(build_batches(chosen, source, **options)(0)))
     assert training.truth is None
     assert not torch.equal(training.image, drawn[0].image)

@@ -45,6 +45,7 @@ from u2pl.engine.fit import Run, Watcher, fit
 from u2pl.engine.launching import ending_together, launch
 from u2pl.engine.machine import computing_threads, is_main_process, share_batch_norm, threads_on_cores
 from u2pl.engine.unreached import freeze_unreached
+from u2pl.pixels.views import views_of
 from u2pl.report.printing import print_line
 
 
@@ -130,7 +131,8 @@ def trained(
             method=method,
             optimizer=optimizer,
             scheduler=build_scheduler(config.train, optimizer),
-            batches=build_batches(config, source, **draw),
+            batches=build_batches(config, source, **draw, device=fabric.device),
+            views=views_of,
             score=scorer(fabric, config, source, classifier) if source.val else None,
             diagnosis=build_diagnosis(config, source, **draw) if config.method.diagnose else None,
             resume=resume,

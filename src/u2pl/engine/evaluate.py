@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from u2pl.engine.inference import Inference, Whole
+from u2pl.pixels.views import as_float
 from u2pl.structures import IGNORE_INDEX
 
 
@@ -60,6 +61,7 @@ def evaluate(
 ) -> Tensor:
     """(C, C) confusion matrix of ``network`` over ``(image (3, H, W), mask (H, W))``, summed over all processes.
 
+    Images are uint8, or float32 in [0, 1]; masks are uint8 or int64.
     ``inference`` defines how the network processes an image. The network returns to its former mode.
     """
     training = network.training
@@ -68,8 +70,8 @@ def evaluate(
     segment = inference(network)
     for image, mask in images:
         with fabric.autocast():
-            scores = segment(fabric.to_device(image).unsqueeze(0))
-        matrix.update(scores.argmax(dim=1), fabric.to_device(mask).unsqueeze(0))
+            scores = segment(as_float(fabric.to_device(image)).unsqueeze(0))
+        matrix.update(scores.argmax(dim=1), fabric.to_device(mask).long().unsqueeze(0))
     network.train(training)
     return summed(fabric, matrix)
 

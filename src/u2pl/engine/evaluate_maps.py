@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from u2pl.engine.evaluate import confusion_matrix, summed
 from u2pl.methods.seeding import Seeding, at_size
 from u2pl.pixels.cam import with_background
+from u2pl.pixels.views import as_float
 
 
 @torch.no_grad()
@@ -24,6 +25,8 @@ def evaluate_maps(
 ) -> dict[str, Tensor]:
     """(C, C) confusion matrices over ``(image (3, H, W), mask (H, W))``, summed over all processes.
 
+    Images are uint8, or float32 in [0, 1]; masks are uint8 or int64.
+
     ``cam`` scores the class activation maps, ``refined`` the same maps after refinement. A pixel becomes the class of
     its largest map, or background if no map is above the threshold of ``seeding``. As usual in weak supervision, the
     maps use the tags of each image, which come from its mask. The segmentation does not use them.
@@ -32,7 +35,7 @@ def evaluate_maps(
     network.eval()
     matrices = {name: confusion_matrix(num_classes).to(fabric.device) for name in ("cam", "refined")}
     for cpu_image, cpu_mask in images:
-        image, mask = fabric.to_device(cpu_image).unsqueeze(0), fabric.to_device(cpu_mask).unsqueeze(0)
+        image, mask = as_float(fabric.to_device(cpu_image))[None], fabric.to_device(cpu_mask).long()[None]
         classes = torch.arange(1, num_classes, device=mask.device)
         tags = (mask.flatten(1).unsqueeze(1) == classes.view(-1, 1)).any(dim=2)
         with fabric.autocast():

@@ -25,7 +25,7 @@ from u2pl.engine.meter import Meter, diverged
 from u2pl.engine.resume import load_state, save_state
 from u2pl.engine.stopping import Deferred, Stopped
 from u2pl.methods.base import Method
-from u2pl.structures import Batch
+from u2pl.structures import Batch, Crops
 
 _STEP_STREAM = 3  # keeps the random numbers of a step apart from those of its batch
 
@@ -66,7 +66,8 @@ def fit(
     method: Method,
     optimizer: Optimizer,
     scheduler: LambdaLR,
-    batches: Callable[[int], Iterable[Batch]],
+    batches: Callable[[int], Iterable[Crops]],
+    views: Callable[[Crops], Batch],
     score: Callable[[nn.Module], Scores] | None,
     diagnosis: Diagnosis | None = None,
     resume: bool = False,
@@ -76,6 +77,7 @@ def fit(
     Args:
         student, optimizer: as returned by ``fabric.setup``; ``method`` is on the device already.
         batches: the batches from a step on. Each depends only on its step, so they have no state to resume.
+        views: makes the batch of a step from its crops, on the device.
         score: evaluates a network on the validation set; None without one.
         diagnosis: data of the diagnosis at every evaluation; None: no diagnosis.
         resume: continue from the last checkpoint in the run's folder, if there is one.
@@ -102,10 +104,11 @@ def fit(
     with Deferred() as signals, closing_of(journal):
         if state["unscored"]:
             scores = evaluate_step(fabric, run, state, score, diagnosis, journal)
-        for step, batch in enumerate(meter.timed(batches(start) if start < run.steps else ()), start=start):
+        for step, crops in enumerate(meter.timed(batches(start) if start < run.steps else ()), start=start):
             torch.manual_seed(step_seed(run.seed, _STEP_STREAM, step, fabric.global_rank))
+            batch = views(fabric.to_device(crops))
             with fabric.autocast():
-                losses = method(student, fabric.to_device(batch), step / run.steps)
+                losses = method(student, batch, step / run.steps)
             fabric.backward(sum(run.loss_weights.get(name, 1.0) * loss for name, loss in losses.items()))
             meter.add(losses, step=step, weights=run.loss_weights, gradient=gradient_norm(fabric, student))
             optimizer.step()

@@ -40,11 +40,11 @@ SECONDS, SECONDS_SUPERVISED, MEASURED = 4.9e-6, 1.9e-6, "resnet18"  # per labele
 
 
 def loading(config: Config, facts: Facts) -> Choice:
-    """Whether decoded images stay in memory. Every loader process keeps its own copy."""
+    """Whether decoded images stay in memory, which the loader processes of a training process share."""
     workers = config.data.workers
     if workers == AUTO:
         workers = max(1, min(limits_of(facts).workers, facts.cores // facts.processes - 1))
-    needed = 4 * facts.height * facts.width * (facts.images + facts.val) * max(1, workers) * facts.processes
+    needed = 4 * facts.height * facts.width * (facts.images + facts.val) * facts.processes
     because = f"decoded images take {size_text(needed)} of {size_text(facts.host_memory)}"
     fits = needed <= CACHE_SHARE * facts.host_memory
     detail = f"{facts.cores} cores; images stay in memory where they take at most a quarter of it"
