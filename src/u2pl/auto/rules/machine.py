@@ -117,6 +117,8 @@ def compiling(config: Config, facts: Facts) -> Choice:
     steps = steps_of(config, facts)
     if facts.device != "cuda":
         return Choice({"train.compile": False}, f"on {facts.device} it gains little")
+    if facts.processes > 1:
+        return Choice({"train.compile": False}, "it is not measured with several processes")
     if facts.uncompilable is not None:
         return Choice({"train.compile": False}, facts.uncompilable)
     enough = steps >= REPAID
