@@ -190,7 +190,8 @@ class Bench:
 
 def network_passes(training: Training, teacher: EmaTeacher) -> None:
     """The network passes of a step under a trivial loss, and the optimizer."""
-    both, weak = torch.cat((training.batch.image, training.batch.strong)), training.batch.weak
+    weak, (strong,) = training.batch.unlabeled_views()
+    both = torch.cat((training.batch.image, strong))
     with training.autocast:
         for images in (weak, both) if teacher.passes == 2 else (both,):
             teacher(images)
