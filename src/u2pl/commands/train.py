@@ -40,6 +40,7 @@ from u2pl.data.batches import Evaluation
 from u2pl.data.fingerprint import fingerprint
 from u2pl.data.loading import loader, refuse_import
 from u2pl.data.source import DataSource
+from u2pl.engine.compiling import compile_networks, compiler_errors_are_bad_input
 from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.fit import Run, Watcher, fit
 from u2pl.engine.launching import ending_together, launch
@@ -122,8 +123,10 @@ def trained(
     }
     classifier = None if prior is None else prior.classifier
     network = parts.network if fabric.world_size == 1 else for_processes(config, parts.network, fabric)
+    if config.train.compile:
+        compile_networks(network, method)
     student, optimizer = fabric.setup(network, parts.optimizer)
-    with out_of_memory_is_bad_input(), threads_on_cores(fabric):
+    with out_of_memory_is_bad_input(), compiler_errors_are_bad_input(), threads_on_cores(fabric):
         return fit(
             fabric,
             run_of(config, out, source, watchers, classifier, say),
@@ -185,7 +188,7 @@ def describe(config: Config, source: DataSource, network: nn.Module) -> str:
         f"{config.method.name} on {config.data.name}: {len(source.labeled)} labeled, {len(source.unlabeled)} "
         f"unlabeled, {len(source.val)} validation images, {len(source.classes)} classes; "
         f"{config.network.name} {config.network.encoder}, {parameters_text(network)}; "
-        f"{config.train.steps} steps in {config.train.precision}"
+        f"{config.train.steps} steps in {config.train.precision}{', compiled' * config.train.compile}"
     )
 
 

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from u2pl.data.batches import step_seed
 from u2pl.engine.checkpoint import save_weights
+from u2pl.engine.compiling import eagerly
 from u2pl.engine.diagnose import Diagnosis, diagnose
 from u2pl.engine.evaluate import Scores
 from u2pl.engine.journal import Journal
@@ -139,7 +140,8 @@ def fit(
                 raise Stopped(stop, done)
 
     if start >= run.steps and score is not None:  # a finished run was resumed: only score it
-        scores = {name: score(network) for name, network in candidates(state).items()}
+        with eagerly(unwrapped(student)):
+            scores = {name: score(network) for name, network in candidates(state).items()}
     return scores
 
 
@@ -153,9 +155,10 @@ def evaluate_step(
 ) -> dict[str, Scores]:
     """Score the networks and diagnose the last step, as far as there are data for it."""
     state["unscored"] = False
-    scores = {} if score is None else score_candidates(fabric, run, state, score, journal)
-    if diagnosis is not None:
-        report_diagnosis(fabric, run, state, diagnosis, journal)
+    with eagerly(unwrapped(state["student"])):
+        scores = {} if score is None else score_candidates(fabric, run, state, score, journal)
+        if diagnosis is not None:
+            report_diagnosis(fabric, run, state, diagnosis, journal)
     return scores
 
 

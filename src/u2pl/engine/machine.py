@@ -33,7 +33,8 @@ def make_fabric(*, accelerator: str, devices: int, nodes: int, precision: str) -
 
     Args:
         accelerator: auto, cpu, cuda or mps.
-        precision: auto, bf16, fp16 or fp32. auto is bf16 if the processor multiplies it natively, else fp32.
+        precision: auto, bf16, fp16 or fp32. auto is bf16 if the processor multiplies it natively, else fp32. On CUDA,
+            fp32 multiplies in TF32: products of 10-bit mantissas, added up in float32.
     """
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise InputError("train.accelerator: no CUDA device here; use train.accelerator=auto")
@@ -55,7 +56,7 @@ def make_fabric(*, accelerator: str, devices: int, nodes: int, precision: str) -
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*deprecated.*")  # its successor is too new
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Fabric(
+        fabric = Fabric(
             accelerator=accelerator,
             devices=devices,
             num_nodes=nodes,
@@ -63,6 +64,10 @@ def make_fabric(*, accelerator: str, devices: int, nodes: int, precision: str) -
             strategy=DDPStrategy(broadcast_buffers=False) if devices * nodes > 1 else "auto",
             precision=chosen,
         )
+    if fabric.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+    return fabric
 
 
 def _has_accelerator() -> bool:
