@@ -1,8 +1,8 @@
 """How fast images are predicted and scored, beside a plain loop: images per second, medians of alternating runs.
 
-The plain loop is that of ``examples/plain_pytorch.py``: eager fp32, one image at a time, argmax. Beside `predict_files`,
-it writes the mask with Pillow, alone or with an overlay (Pillow's blend). Beside `evaluate`, it counts a confusion
-matrix. `predict_files` always writes both files.
+The plain loop is that of ``examples/plain_pytorch.py``: eager fp32, one image at a time, argmax. To predict, it writes
+the mask with Pillow, alone or with an overlay (Pillow's blend). To score, it counts a confusion matrix. `u2pl predict`
+always writes both files.
 
     python benchmarks/predict.py CAMVID [--run RUN] [--images 24] [--repeats 5] [--network fpn] [--threads 2]
 
@@ -141,9 +141,8 @@ def main() -> None:
         },
         options.repeats,
     )
-    print(
-        f"{options.run or options.network}, {torch.get_num_threads()} threads, {len(paths)} images; native: {best_precision(True)}"
-    )
+    name, native = options.run or options.network, best_precision(on_cpu=True)
+    print(f"{name}, {torch.get_num_threads()} threads, {len(paths)} images; this processor multiplies {native}")
     for name, value in taken.items():
         loop = "plain loop, scores" if "evaluate" in name or "scores" in name else "plain loop, masks"
         print(f"{name:32} {len(paths) / value:6.1f} images/s  {taken[loop] / value:5.2f} x {loop}")

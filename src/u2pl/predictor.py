@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,7 +218,7 @@ class Predictor:
         image: Callable[[Item], Tensor],
         *,
         during: Callable[[Item], AbstractContextManager[object]] = lambda item: nullcontext(),
-    ) -> Iterator[tuple[Item, Tensor]]:
+    ) -> Generator[tuple[Item, Tensor], None, None]:
         """Items with an ``image``, each with its mask, as in :meth:`masks`, but on the device of the network.
 
         Args:

@@ -29,7 +29,7 @@ def ahead(
     an error that may not occur ``again``, as soon as no other work goes on.
 
     An error of ``work`` is raised where its result would come. When the generator ends or is closed, work that has not
-    begun is dropped, and work that has begun is waited for.
+    begun is dropped, work that has begun is waited for, and ``items`` are closed if they come from a generator.
 
     Args:
         threads: 0: all work is done in the calling thread, when its result is asked for.
@@ -62,6 +62,8 @@ def ahead(
             yield taken()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        if isinstance(items, Generator):
+            items.close()  # now, not when the last error that refers to it is gone
 
 
 def _held(pending: Iterable[tuple[object, object, int]]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -76,17 +77,18 @@ def batches(items: Iterable[Item], *, size: Callable[[Item], tuple[int, int]], p
 
 
 def in_order(
-    batches_done: Iterable[tuple[Sequence[tuple[int, Item]], Sequence[Result]]],
-) -> Iterator[tuple[Item, Result]]:
+    batches_done: Generator[tuple[Sequence[tuple[int, Item]], Sequence[Result]], None, None],
+) -> Generator[tuple[Item, Result], None, None]:
     """Yield the items of batches with their results, by their numbers from 0 on, each as soon as its turn comes."""
     done: dict[int, tuple[Item, Result]] = {}
     turn = 0
-    for numbered, results in batches_done:
-        for (number, item), result in zip(numbered, results, strict=True):
-            done[number] = (item, result)
-        while turn in done:
-            yield done.pop(turn)
-            turn += 1
+    with closing(batches_done):
+        for numbered, results in batches_done:
+            for (number, item), result in zip(numbered, results, strict=True):
+                done[number] = (item, result)
+            while turn in done:
+                yield done.pop(turn)
+                turn += 1
 
 
 def twin(network: nn.Module) -> nn.Module:
