@@ -135,6 +135,9 @@ def predict(
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Largest image in pixels. Default: 179 million.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16 (faster; the classes of some pixels change) or auto (bf16 where native).")
+    ] = "fp32",
 ) -> None:
     """Segment images: write index masks at the original size, and overlays."""
     from u2pl.commands.predict import predict_files
@@ -150,6 +153,7 @@ def predict(
         overwrite=overwrite,
         strict=strict,
         max_pixels=max_pixels,
+        precision=precision,
     )
     say(console, f"{predicted.written} masks and overlays in {out}")
     if predicted.failed:

@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from u2pl.engine.evaluate import confusion_matrix, summed
+from u2pl.engine.evaluate import count, labels, summed
 from u2pl.methods.seeding import Seeding, at_size
 from u2pl.pixels.cam import with_background
 from u2pl.pixels.views import as_float
@@ -33,7 +33,8 @@ def evaluate_maps(
     """
     training = network.training
     network.eval()
-    matrices = {name: confusion_matrix(num_classes).to(fabric.device) for name in ("cam", "refined")}
+    empty = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=fabric.device)
+    counts = {"cam": empty, "refined": empty}
     for cpu_image, cpu_mask in images:
         image, mask = as_float(fabric.to_device(cpu_image))[None], fabric.to_device(cpu_mask).long()[None]
         classes = torch.arange(1, num_classes, device=mask.device)
@@ -42,6 +43,6 @@ def evaluate_maps(
             maps = seeding.maps(network, image, tags)
         for name, these in {"cam": maps, "refined": seeding.refined(image, maps)}.items():
             scores = with_background(at_size(these, image.shape[-2:]), seeding.threshold)
-            matrices[name].update(scores.argmax(dim=1), mask)
+            counts[name] = counts[name] + count(mask, labels(scores), num_classes)
     network.train(training)
-    return {name: summed(fabric, matrix) for name, matrix in matrices.items()}
+    return {name: summed(fabric, total) for name, total in counts.items()}
