@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -140,8 +140,11 @@ def test_masks_of_many_images(little_memory: None, way: str, scale: float, monke
     alone = [predictor.mask(image) for image in images]
     network.batches.clear()
     if way == "batches":  # as on an accelerator
-        together = partial(segment_many, device=torch.device("cuda"))
-        monkeypatch.setattr("u2pl.predictor.segment_many", lambda *a, device, **options: together(*a, **options))
+
+        def together(*given: Any, device: torch.device, **options: Any) -> Any:
+            return segment_many(*given, device=torch.device("cuda"), **options)
+
+        monkeypatch.setattr("u2pl.predictor.segment_many", together)
     torch.set_num_threads(3 if way == "threads" else 1)
     try:
         masks = list(predictor.masks(iter(images)))

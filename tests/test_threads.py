@@ -119,6 +119,20 @@ def test_loader_processes_use_all_cores() -> None:
         assert seen == [everything] * 4
 
 
+def test_threads_that_work_ahead_use_all_cores() -> None:
+    seen, everything = output_of(
+        """
+        from u2pl.engine.ahead import ahead
+        everything = sorted(own_cores())
+        computing_threads()
+        with threads_on_cores(fabric):
+            seen = list(ahead(lambda number: cores(0), range(4), threads=2, limit=4))
+        print(json.dumps([seen, everything]))
+        """
+    )
+    assert seen == [everything] * 4
+
+
 class Cores:
     """The cores of the process that reads an item."""
 
