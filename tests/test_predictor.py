@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -140,8 +139,8 @@ def test_masks_of_many_images(little_memory: None, way: str, scale: float, monke
     alone = [predictor.mask(image) for image in images]
     network.batches.clear()
     if way == "batches":  # as on an accelerator
-        together = partial(segment_many, device=torch.device("cuda"))
-        monkeypatch.setattr("u2pl.predictor.segment_many", lambda *a, device, **options: together(*a, **options))
+        cuda = {"device": torch.device("cuda")}
+        monkeypatch.setattr("u2pl.predictor.segment_many", lambda *a, **options: segment_many(*a, **options | cuda))
     torch.set_num_threads(3 if way == "threads" else 1)
     try:
         masks = list(predictor.masks(iter(images)))
