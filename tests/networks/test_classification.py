@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from encoder_kinds import STRIDE, build, last_features
+from u2pl.networks import smp_network
 
 
 @pytest.mark.parametrize("name", STRIDE)
