@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from encoder_kinds import STRIDE, build, last_features
+from u2pl.networks import smp_network
 
 
 @pytest.mark.parametrize("name", STRIDE)
@@ -64,3 +65,16 @@ def test_only_encoder_and_head_get_a_gradient_of_it(name: str) -> None:
     assert with_gradient == ({"encoder"} if name == "deeplabv3plus" else {"model"}) | {"classification"}
     if name == "fpn":
         assert all(p.grad is None for p in network.model.decoder.parameters())
+
+
+def test_a_whole_cell_of_padding_is_cut_off() -> None:
+    """PAN pads small images to several cells."""
+    network = smp_network(
+        num_classes=4, architecture="PAN", encoder="resnet18", embedding_dim=None, classification=True
+    ).eval()
+    image = torch.rand(1, 3, 40, 70)
+    with torch.no_grad():
+        padded = network.encode(image).features[-1].shape[-2:]
+        for activation in (network(image).activation, network.activate(image)):
+            assert activation.shape[-2:] == (-(-40 // network.multiple), -(-70 // network.multiple))
+            assert activation.shape[-2:] != padded
