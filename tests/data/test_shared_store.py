@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +117,23 @@ def test_what_a_started_process_keeps_is_here(method: str) -> None:
         assert process.exitcode == 0
     assert all(np.array_equal(store.get(number), noise(number)) for number in range(40))
     assert store._index[shared_store._END] == 40 * noise(0).size  # nothing is kept twice
+
+
+def test_threads_of_a_process_do_not_write_to_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = shared_store.SharedStore._write
+
+    def slowly(self: SharedStore, number: int, values: np.ndarray) -> None:
+        place = int(self._index[0])
+        time.sleep(0.002)
+        assert int(self._index[0]) == place  # no other thread has written meanwhile
+        whole(self, number, values)
+
+    monkeypatch.setattr(shared_store.SharedStore, "_write", slowly)
+    store = SharedStore(40)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: fill(store, range(number, 40, 4)), range(4)))
+    for number in range(40):
+        assert np.array_equal(store.get(number), noise(number))
 
 
 def test_a_process_that_is_killed_while_it_writes_stops_no_other() -> None:

@@ -10,6 +10,7 @@ import mmap
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import context, reduction
@@ -41,7 +42,7 @@ class SharedStore:
         self._attach(-1 if fcntl is None else _unnamed_file())
 
     def _attach(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self._descriptor, self._threads = descriptor, threading.Lock()
         self._own: dict[int, npt.NDArray[np.uint8]] = {}
         self._pieces: dict[int, mmap.mmap] = {}
         self._index: npt.NDArray[np.int64] | None = None
@@ -117,12 +118,13 @@ class SharedStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One process at a time. The system frees the lock of a killed one."""
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+        """One process at a time, and one of its threads. The system frees the lock of a process that is killed."""
+        with self._threads:  # the system's lock is for processes: it lets all threads of one in
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._index is not None and context.get_spawning_popen() is not None:
