@@ -22,6 +22,7 @@ class MixedViews:
     image: Tensor  #: (V B_u, 3, H, W) float32
     pseudo: PseudoLabel  #: (V B_u, H, W), mixed like the images
     mixes: list[Mix]  #: one per strong view
+    complementary: bool = False  #: whether the two views of an image get complementary channels of its features
 
     def true_label(self) -> Tensor:
         """(V B_u, H, W) int64: the label of mixed pixels from labeled images, IGNORE_INDEX elsewhere."""
@@ -40,12 +41,20 @@ class StrongViews(nn.Module):
         jitter: photometric jitter of the mixed images, for strong views without jitter.
         copy_paste: AEL's adaptive copy-paste between labeled images (Hu et al. 2021, arXiv 2110.05474). Its running
             class confidence follows the student's labeled pixels. An adaptive ``mixing`` uses the same confidence.
+        complementary: the student drops complementary channels of two strong views (UniMatch V2, Yang et al. 2025,
+            arXiv 2410.10777).
     """
 
     def __init__(
-        self, mixing: Mixing | None = None, *, jitter: Jitter | None = None, copy_paste: AdaptiveCopyPaste | None = None
+        self,
+        mixing: Mixing | None = None,
+        *,
+        jitter: Jitter | None = None,
+        copy_paste: AdaptiveCopyPaste | None = None,
+        complementary: bool = False,
     ) -> None:
         super().__init__()
+        self.complementary = complementary
         self.mixing: Mixing = CutMix() if mixing is None else mixing
         self.jitter, self.copy_paste = jitter, copy_paste
         self.class_confidence = None if copy_paste is None else copy_paste.confidence  # saved and moved with the method
@@ -56,7 +65,8 @@ class StrongViews(nn.Module):
         mixes = [self.mixing.draw(pseudo, batch.label) for _ in strong]
         mixed = [mix.apply(image, batch.image) for mix, image in zip(mixes, strong, strict=True)]
         images = torch.cat([jittered(image, self.jitter) for image in mixed])
-        return MixedViews(images, PseudoLabel.cat([mix.pseudo_label(pseudo) for mix in mixes]), mixes)
+        labels = PseudoLabel.cat([mix.pseudo_label(pseudo) for mix in mixes])
+        return MixedViews(images, labels, mixes, complementary=self.complementary)
 
     def paste_labeled(self, batch: Batch) -> Batch:
         """The batch with rare classes pasted between its labeled images, if there is a ``copy_paste``."""
