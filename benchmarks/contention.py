@@ -1,4 +1,6 @@
-"""Two trainings on the cores of one: how much slower is each? With threads that spin while they wait, and that sleep.
+"""Two trainings on the cores of one: how much slower is each?
+
+With threads as they are by default in u2pl (bound to cores, and waiting shortly), as they are in torch, and asleep.
 
     python benchmarks/contention.py [--steps 40]
 
@@ -19,11 +21,22 @@ from tempfile import TemporaryDirectory
 KEYS = ("data.train=60", "data.labeled=6", "data.val=2", "train.log_every=5", "train.save_every=0")
 
 
-def start(out: Path, steps: int, policy: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from u2pl.cli import main; main()", "train", "scenes", *KEYS]
-    environment = {**os.environ, "OMP_WAIT_POLICY": policy}
+UNBOUND = "import u2pl.threads as t; t._use = lambda *_: None; "
+#: By name: what precedes the command, and the environment.
+WAYS: dict[str, tuple[str, dict[str, str]]] = {
+    "u2pl": ("", {}),
+    "torch": (UNBOUND, {"GOMP_SPINCOUNT": "300000"}),
+    "asleep": (UNBOUND, {"OMP_WAIT_POLICY": "PASSIVE"}),
+}
+
+
+def start(out: Path, steps: int, way: str) -> subprocess.Popen[bytes]:
+    before, environment = WAYS[way]
+    command = [sys.executable, "-c", f"{before}from u2pl.cli import main; main()", "train", "scenes", *KEYS]
     return subprocess.Popen(
-        [*command, f"train.steps={steps}", "--out", str(out)], env=environment, stdout=subprocess.DEVNULL
+        [*command, f"train.steps={steps}", "--out", str(out)],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
     )
 
 
@@ -38,15 +51,14 @@ def main() -> None:
     steps = parser.parse_args().steps
     print(f"{'threads':<10}{'alone':>10}{'one of two':>12}{'share':>8}")
     with TemporaryDirectory() as folder:
-        for policy in ("ACTIVE", "PASSIVE"):
-            outs = [Path(folder) / f"{policy}-{number}" for number in range(3)]
-            start(outs[0], steps, policy).wait()
-            pair = [start(out, steps, policy) for out in outs[1:]]
+        for way in WAYS:
+            outs = [Path(folder) / f"{way}-{number}" for number in range(3)]
+            start(outs[0], steps, way).wait()
+            pair = [start(out, steps, way) for out in outs[1:]]
             for process in pair:
                 process.wait()
             alone, shared = speed(outs[0]), statistics.mean(map(speed, outs[1:]))
-            name = "spin" if policy == "ACTIVE" else "sleep"
-            print(f"{name:<10}{alone:>10.2f}{shared:>12.2f}{100 * shared / alone:>7.0f}%", flush=True)
+            print(f"{way:<10}{alone:>10.2f}{shared:>12.2f}{100 * shared / alone:>7.0f}%", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,7 @@ Prints small tables, medians of runs that alternate in one process:
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -30,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training import LABELED, SMALL, UNLABELED, VOC, Shape, Training, alternate, full_contrast
 from u2pl.data.photometric import Photometric
 from u2pl.methods import U2PL, EmaTeacher, Schedule, StrongViews, WeakU2PL
 from u2pl.methods.extras.alignment import AlignPseudoLabels
@@ -45,30 +43,13 @@ from u2pl.pixels import (
     Prototypes,
     PrototypicalDenoising,
     Reliability,
-    UnreliableContrast,
 )
 from u2pl.pixels.cam import PixelAdaptiveRefinement
 from u2pl.pixels.losses import SymmetricCrossEntropy
 from u2pl.pixels.reliability import entropy_threshold
 from u2pl.structures import IGNORE_INDEX, Batch
 
-LABELED = UNLABELED = 8
 ANCHORS, NEGATIVES, TEMPERATURE, MIN_PROBABILITY = 50, 256, 0.5, 0.3
-
-
-@dataclass(frozen=True)
-class Shape:
-    name: str
-    classes: int
-    crop: int
-    features: int
-    dim: int
-    bank_size: list[int]
-    network: dict[str, object]
-
-
-VOC = Shape("voc", 21, 513, 129, 256, [50_000] + 20 * [30_000], {"encoder": "resnet50", "output_stride": 8})
-SMALL = Shape("small", 11, 160, 40, 128, 11 * [30_000], {"encoder": "resnet18", "channels": 128, "embedding_dim": 128})
 
 
 class PlainContrast:
@@ -101,16 +82,6 @@ class PlainContrast:
         return torch.stack(losses).mean() if losses else 0 * embedding.sum()
 
 
-def full_contrast(shape: Shape, device: str, **options: Any) -> UnreliableContrast:
-    """The contrastive term of the library, all of its queues full."""
-    background, *_, others = shape.bank_size
-    sizes = {"bank_size": others, "background_bank_size": background}
-    contrast = UnreliableContrast(shape.classes, shape.dim, **sizes, **options).to(device)
-    contrast.bank.keys.normal_()
-    contrast.bank.pushed.copy_(contrast.bank.capacity)
-    return contrast
-
-
 def synthetic_pixels(shape: Shape, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
     """Blocks of classes that a teacher mostly recognises, half of them labeled."""
     batch, size = LABELED + UNLABELED, (shape.features, shape.features)
@@ -133,22 +104,6 @@ def synthetic_pixels(shape: Shape, device: str, dtype: torch.dtype) -> dict[str,
     }
 
 
-def alternate(runs: dict[str, Callable[[], object]], *, repeats: int, device: str) -> dict[str, float]:
-    """Median milliseconds of each run, after one of each that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats + 1):
-        for name, run in runs.items():
-            if device == "cuda":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            run()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if repeat:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: 1000 * statistics.median(values) for name, values in seconds.items()}
-
-
 def compare_contrast(shape: Shape, *, device: str, dtype: torch.dtype, repeats: int) -> None:
     ours = full_contrast(shape, device)
     low_rank, high_rank = ours.negative_keys.ranks(shape.classes)
@@ -163,30 +118,6 @@ def compare_contrast(shape: Shape, *, device: str, dtype: torch.dtype, repeats: 
     runs = {"plain": lambda: run(plain), "ours": lambda: run(ours)}
     ms = alternate(runs, repeats=repeats, device=device)
     report("contrast", shape, "plain / ours", ms["plain"], ms["ours"], target=">= 8")
-
-
-class Training:
-    """A student, its optimizer and a batch of random images."""
-
-    def __init__(self, shape: Shape, *, device: str, dtype: torch.dtype) -> None:
-        network = deeplabv3plus(num_classes=shape.classes, **shape.network)  # type: ignore[arg-type]
-        self.student = network.to(device).train()
-        self.optimizer = torch.optim.SGD(self.student.parameters(), lr=1e-4, momentum=0.9)
-        image, weak, strong = torch.rand(3, LABELED, 3, shape.crop, shape.crop, device=device)
-        label = torch.randint(shape.classes, (LABELED, shape.crop, shape.crop), device=device)
-        self.batch = Batch(image, label, weak, strong, torch.ones_like(label, dtype=torch.bool))
-        self.autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
-
-    def learn(self, loss: Tensor) -> None:
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def step(self, method: U2PL) -> None:
-        with self.autocast:
-            losses = method(self.student, self.batch, 0.5)
-        self.learn(torch.stack(list(losses.values())).sum())
-        method.after_step(self.student)
 
 
 def compare_step(

@@ -19,6 +19,7 @@ from u2pl.data.batches import Batches, Evaluation
 from u2pl.data.loading import loader
 from u2pl.data.scenes.reader import scenes
 from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
+from u2pl.pixels.views import as_float, views_of
 
 #: L = L_s + L_u + 0.1 L_c; lambda_u is part of what the method returns as "unsupervised".
 LOSS_WEIGHTS = {"supervised": 1.0, "unsupervised": 1.0, "contrastive": 0.1}
@@ -58,9 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> float:
     optimizer = AdamW(student.parameters(), lr=1e-3, weight_decay=0.01)  # the teacher has no gradient
 
     student.train()
-    for step, batch in enumerate(loader(batches)):
+    for step, crops in enumerate(loader(batches)):
         progress = step / options.steps
-        losses = method(student, batch.to(device), progress)
+        batch = views_of(crops.to(device))  # images as float32; the strong views are jittered
+        losses = method(student, batch, progress)
         total = sum((LOSS_WEIGHTS[name] * loss for name, loss in losses.items()), start=torch.zeros((), device=device))
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * (1 - progress) ** 0.9
@@ -89,9 +91,9 @@ def confusion_matrix(
     network.eval()
     counts = torch.zeros(classes * classes, dtype=torch.int64)
     for image, mask in images:
-        predicted = network(image.unsqueeze(0).to(device)).logits.argmax(dim=1)[0].cpu()
+        predicted = network(as_float(image.to(device)).unsqueeze(0)).logits.argmax(dim=1)[0].cpu()
         known = mask < classes  # 255 is ignored
-        counts += torch.bincount(mask[known] * classes + predicted[known], minlength=classes * classes)
+        counts += torch.bincount(mask[known].long() * classes + predicted[known], minlength=classes * classes)
     return counts.view(classes, classes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from u2pl.build.trained import network_of
 from u2pl.config.schema import Config
 from u2pl.engine.checkpoint import save_weights
+from u2pl.engine.machine import best_precision
+from u2pl.engine.many_images import segment_many
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
 from u2pl.structures import SegmentationOutput
@@ -97,3 +100,83 @@ def test_weights_that_are_not_of_what_they_describe(tmp_path: Path, change: dict
 def test_a_network_without_contrast_has_no_projection_head() -> None:
     assert network_of({**DESCRIPTION, "method": "supervised"}).projection is None
     assert Config().network.embedding_dim == 256
+
+
+class Blurred(nn.Module):
+    """Classes by the colours around a pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv2d(3, 3, 5, padding=2)
+        self.batches: list[int] = []
+        self.dtypes: list[torch.dtype] = []
+
+    def forward(self, image: Tensor) -> SegmentationOutput:
+        self.batches.append(len(image))
+        logits = self.layer(image)
+        self.dtypes.append(logits.dtype)
+        return SegmentationOutput(logits, logits)
+
+
+SIZES = [(9, 14), (12, 8), (9, 14), (70, 60), (9, 14), (12, 8)]  # the fourth does not fit into the memory
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("inference.SMALL", "inference.whole_pixels", "many_images.whole_pixels"):
+        monkeypatch.setattr(f"u2pl.engine.{name}", 20 * 20 if name.endswith("SMALL") else lambda *_: 30 * 30)
+    monkeypatch.setattr("u2pl.predictor.SMALL", 20 * 20)
+    monkeypatch.setattr("u2pl.predictor.whole_pixels", lambda *_: 30 * 30)
+
+
+@pytest.mark.parametrize("way", ["threads", "batches", "one core"])
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_masks_of_many_images(little_memory: None, way: str, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is that of the image alone, in the order of the images, whatever their sizes."""
+    network, before = Blurred(), torch.get_num_threads()
+    predictor = Predictor(network, classes=("r", "g", "b"), scale=scale, evaluation={"window": 16})
+    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in SIZES * 4]
+    alone = [predictor.mask(image) for image in images]
+    network.batches.clear()
+    if way == "batches":  # as on an accelerator
+
+        def together(*given: Any, device: torch.device, **options: Any) -> Any:
+            return segment_many(*given, device=torch.device("cuda"), **options)
+
+        monkeypatch.setattr("u2pl.predictor.segment_many", together)
+    torch.set_num_threads(3 if way == "threads" else 1)
+    try:
+        masks = list(predictor.masks(iter(images)))
+    finally:
+        torch.set_num_threads(before)
+    assert len(masks) == len(images)
+    assert all(torch.equal(mask, expected) for mask, expected in zip(masks, alone, strict=True))
+    assert {mask.dtype for mask in masks} == {torch.uint8}
+    assert len(set(map(str, alone))) == len(alone)
+    assert (max(network.batches) > 1) == (way == "batches")
+    assert list(predictor.masks([])) == []
+    masks[0][0, 0] = 7  # an ordinary tensor
+
+
+def test_precision_is_chosen() -> None:
+    image = torch.randint(0, 256, (3, 9, 14), dtype=torch.uint8)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        network = Blurred()
+        predictor = Predictor(network, classes=("r", "g", "b"), precision=precision)
+        assert torch.equal(predictor(image).mask, predictor.mask(image))
+        assert torch.equal(next(predictor.masks([image])), predictor.mask(image))
+        assert predictor(image).probability.dtype == torch.float32
+        assert set(network.dtypes) == {dtype}
+    assert Predictor(Blurred(), classes=("r",)).precision == "fp32"
+    assert Predictor(Blurred(), classes=("r",), precision="auto").precision == best_precision(on_cpu=True)
+    with pytest.raises(InputError, match="--precision fp8: should be fp32, bf16 or auto"):
+        Predictor(Blurred(), classes=("r",), precision="fp8")
+
+
+def test_large_images_have_the_precision_too(little_memory: None) -> None:
+    network = Blurred()
+    predictor = Predictor(network, classes=("r", "g", "b"), precision="bf16", evaluation={"window": 16})
+    predictor.mask(torch.randint(0, 256, (3, 50, 40), dtype=torch.uint8))
+    assert len(network.dtypes) > 4
+    assert set(network.dtypes) == {torch.bfloat16}

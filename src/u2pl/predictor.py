@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +16,20 @@ from u2pl.build.trained import WEIGHTS_SUFFIX, read_trained
 from u2pl.data.classes import Palette
 from u2pl.data.image_files import ImageReader
 from u2pl.data.readers.pascal_voc import voc_palette
-from u2pl.engine.inference import SMALL, Inference, MultiScale, Softmax, Whole, inference
+from u2pl.engine.evaluate import labels
+from u2pl.engine.inference import SMALL, Inference, MultiScale, Segment, Softmax, Whole, inference
+from u2pl.engine.machine import best_precision
+from u2pl.engine.many_images import in_order, segment_many
 from u2pl.engine.memory import whole_pixels
 from u2pl.engine.strips import labels_by_strips
 from u2pl.errors import InputError
 from u2pl.networks.image_classifier import ImageClassifier
 from u2pl.networks.image_encoder import SIDE
 from u2pl.paths import is_file
+
+Item = TypeVar("Item")
+#: Of the network's layers; auto: bf16 if the processor multiplies it natively, else fp32.
+PRECISIONS = ("fp32", "bf16", "auto")
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class Predictor:
         evaluation: the options of that function, for images that are too large to be processed at once.
         image_prior: the classifier of the image prior, to build another inference with.
         reader: how image files become RGB, as in training.
+        precision: one of ``PRECISIONS``. bf16 is faster, and changes the class of a few pixels in a hundred.
     """
 
     def __init__(
@@ -60,7 +69,10 @@ class Predictor:
         image_prior: ImageClassifier | None = None,
         reader: ImageReader = ImageReader(),
         evaluation: Mapping[str, Any] | None = None,
+        precision: str = "fp32",
     ) -> None:
+        if precision not in PRECISIONS:
+            raise InputError(f"--precision {precision}: should be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
         self.network = network.eval()
         self.classes = classes
         self.palette = palette or voc_palette(len(classes))
@@ -70,6 +82,7 @@ class Predictor:
         self.image_prior = image_prior
         self.reader = reader
         self.evaluation = {"window": 769, "overlap": 0.33, **(evaluation or {})}
+        self.precision = best_precision(on_cpu=self.device.type == "cpu") if precision == "auto" else precision
 
     @classmethod
     def from_run(
@@ -79,6 +92,7 @@ class Predictor:
         weights: str = "last",
         device: str | torch.device = "cpu",
         overrides: Sequence[str] = (),
+        precision: str = "fp32",
     ) -> Predictor:
         """Load the network of a run folder. ``weights`` is ``last`` (end of training) or ``best`` (on validation).
 
@@ -94,11 +108,16 @@ class Predictor:
                     "yet; use --weights last"
                 )
             raise InputError(f"{path} is missing; give a run folder made by `u2pl train` that has saved its weights")
-        return cls.from_file(path, device=device, overrides=overrides)
+        return cls.from_file(path, device=device, overrides=overrides, precision=precision)
 
     @classmethod
     def from_file(
-        cls, path: Path | str, *, device: str | torch.device = "cpu", overrides: Sequence[str] = ()
+        cls,
+        path: Path | str,
+        *,
+        device: str | torch.device = "cpu",
+        overrides: Sequence[str] = (),
+        precision: str = "fp32",
     ) -> Predictor:
         """Load the network of a ``.safetensors`` file from `u2pl train` or `u2pl import-weights`.
 
@@ -120,6 +139,7 @@ class Predictor:
             image_prior=trained.image_prior,
             reader=ImageReader(**{key: tuple(value) for key, value in description["images"].items()}),
             evaluation=description["evaluation"],
+            precision=precision,
         )
 
     @classmethod
@@ -130,29 +150,28 @@ class Predictor:
         weights: str = "last",
         device: str | torch.device = "cpu",
         overrides: Sequence[str] = (),
+        precision: str = "fp32",
     ) -> Predictor:
         """Call :meth:`from_file` or :meth:`from_run`, depending on the suffix of the path."""
         if Path(path).suffix != WEIGHTS_SUFFIX:
-            return cls.from_run(path, weights=weights, device=device, overrides=overrides)
+            return cls.from_run(path, weights=weights, device=device, overrides=overrides, precision=precision)
         if weights != "last":
             raise InputError(f"--weights {weights}: {path} is one file of weights; leave --weights out")
-        return cls.from_file(path, device=device, overrides=overrides)
+        return cls.from_file(path, device=device, overrides=overrides, precision=precision)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Prediction:
         """Segment one (3, H, W) uint8 RGB image."""
-        device = next(self.network.parameters()).device
-        pixels = image.to(device).float().div(255).unsqueeze(0)
-        if self.scale != 1.0:
-            size = [max(1, round(side * self.scale)) for side in image.shape[-2:]]
-            pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
-        logits = self.inference(self.network)(pixels).float()
-        if logits.shape[-2:] != image.shape[-2:]:
-            logits = F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
-        log_probability = logits[0].log_softmax(dim=0)
+        scores = self._scores(self.inference(self.network), [image])
+        log_probability = scores[0].log_softmax(dim=0)
         probability = log_probability.exp()
         return Prediction(
-            mask=probability.argmax(dim=0).to(torch.uint8).cpu(),
+            mask=labels(scores)[0].to(torch.uint8).cpu(),
             probability=probability.cpu(),
             entropy=-(probability * log_probability).sum(dim=0).cpu(),
         )
@@ -166,26 +185,85 @@ class Predictor:
         Args:
             progress: called with (windows done, windows in total), for such an image.
         """
-        height, width = image.shape[-2:]
-        device = next(self.network.parameters()).device
-        options = dict(self.evaluation)
-        fits = height * width <= SMALL or height * width <= whole_pixels(self.network, device)
-        if fits or options.pop("protocol", "auto") == "whole":
-            return self(image).mask
+        if self._fits(image):
+            return labels(self._scores(self.inference(self.network), [image]))[0].to(torch.uint8).cpu()
+        options = {key: value for key, value in self.evaluation.items() if key != "protocol"}
         window, overlap, power = options.pop("window"), options.pop("overlap"), options.pop("image_prior", 1.0)
         scores = inference(self.network, protocol="whole", **options)
         shift = None
         if self.image_prior is not None and power > 0:
-            shift = power * self.image_prior(_shrunk(image).to(device))[0]
-        return labels_by_strips(
-            image,
-            MultiScale(Softmax(scores), scales=(self.scale,)),
-            device=device,
-            window=round(window / self.scale),
-            overlap=overlap,
-            shift=shift,
-            progress=progress,
+            shift = power * self.image_prior(_shrunk(image).to(self.device))[0]
+        with self._autocast():
+            return labels_by_strips(
+                image,
+                MultiScale(Softmax(scores), scales=(self.scale,)),
+                device=self.device,
+                window=round(window / self.scale),
+                overlap=overlap,
+                shift=shift,
+                progress=progress,
+            )
+
+    def masks(self, images: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield :meth:`mask` of each image, in their order: faster than one call an image.
+
+        Several images are processed at a time, see :func:`u2pl.engine.many_images.segment_many`. Images are taken from
+        the iterable as they are needed.
+        """
+        return (mask.cpu() for _, mask in self.masks_of(images, lambda image: image))
+
+    def masks_of(
+        self,
+        items: Iterable[Item],
+        image: Callable[[Item], Tensor],
+        *,
+        during: Callable[[Item], AbstractContextManager[object]] = lambda item: nullcontext(),
+    ) -> Generator[tuple[Item, Tensor], None, None]:
+        """Items with an ``image``, each with its mask, as in :meth:`masks`, but on the device of the network.
+
+        Args:
+            during: a context for the work on an item, to explain its errors.
+        """
+
+        @torch.no_grad()
+        def work(segment: Segment, some: Sequence[tuple[int, Item]]) -> list[Tensor]:
+            images = [image(item) for _, item in some]
+            with during(some[0][1]):
+                if len(some) == 1 and not self._fits(images[0]):
+                    return [self.mask(images[0])]
+                return [*labels(self._scores(segment, images)).to(torch.uint8)]
+
+        def size(item: tuple[int, Item]) -> tuple[int, int]:
+            height, width = image(item[1]).shape[-2:]
+            return height, width
+
+        done = segment_many(
+            work, enumerate(items), network=self.network, inference=self.inference, size=size, device=self.device
         )
+        return in_order(done)
+
+    def _fits(self, image: Tensor) -> bool:
+        """Whether the memory holds the class scores of the whole image."""
+        if self.evaluation.get("protocol") == "whole":
+            return True
+        pixels = image.shape[-2] * image.shape[-1]
+        return pixels <= SMALL or pixels <= whole_pixels(self.network, self.device)
+
+    def _scores(self, segment: Segment, images: Sequence[Tensor]) -> Tensor:
+        """Images (3, H, W) uint8 of one size -> class scores (B, C, H, W) float32."""
+        pixels = torch.stack([image.to(self.device) for image in images]).float().div(255)
+        size = pixels.shape[-2:]
+        if self.scale != 1.0:
+            scaled = [max(1, round(side * self.scale)) for side in size]
+            pixels = F.interpolate(pixels, size=scaled, mode="bilinear", antialias=True)
+        with self._autocast():
+            scores = segment(pixels)
+        scores = scores.float()
+        return scores if scores.shape[-2:] == size else F.interpolate(scores, size=size, mode="bilinear")
+
+    def _autocast(self) -> torch.autocast:
+        """The precision of the network. Each thread needs a context of its own."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
 
 def _shrunk(image: Tensor) -> Tensor:

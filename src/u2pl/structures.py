@@ -62,15 +62,80 @@ class Batch:
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """The same batch on another device (arguments of :meth:`torch.Tensor.to`)."""
-        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+        return _each_tensor(self, lambda tensor: tensor.to(*args, **kwargs))
 
-    def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory (called by the data loader)."""
-        return self._map(lambda tensor: tensor.pin_memory())
 
-    def _map(self, function: Any) -> Batch:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: function(value) for name, value in values.items() if isinstance(value, Tensor)})
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """What becomes a :class:`Batch`: its crops as bytes, and numbers in place of jittered images.
+
+    A loader sends and copies to a device a quarter of the bytes or less. On the device,
+    :func:`u2pl.pixels.views.views_of` makes the batch.
+    """
+
+    image: Tensor  #: (B_l, 3, H, W) uint8
+    label: Tensor  #: (B_l, H, W) uint8, class index or IGNORE_INDEX (crop padding included)
+    unlabeled: Tensor | None = None  #: (B_u, 3, H, W) uint8, the weak views
+    valid: Tensor | None = None  #: (B_u, H, W) bool, False on crop padding
+    truth: Tensor | None = None  #: (B_u, H, W) uint8, see :class:`Batch`
+    strong_views: int = 1  #: of each unlabeled image, 1 or 2
+    image_jitter: Tensor | None = None  #: (B_l, P) float32, see :class:`Jitter`; None: no jitter
+    strong_jitter: Tensor | None = None  #: (strong_views * B_u, P) float32, by view; None: as the weak views
+    tags: Tensor | None = None  #: (B_u, C) bool, see :class:`Batch`
+    tagged: Tensor | None = None  #: (B_u,) bool
+    prior: Tensor | None = None  #: (B_u, C) float32
+
+    def to(self, *args: Any, **kwargs: Any) -> Crops:
+        """The same crops on another device (arguments of :meth:`torch.Tensor.to`); pinned memory is not waited for."""
+        return _each_tensor(self, lambda tensor: tensor.to(*args, **{"non_blocking": tensor.is_pinned(), **kwargs}))
+
+    def pin_memory(self) -> Crops:
+        """The same crops in page-locked memory (called by the data loader)."""
+        return _each_tensor(self, lambda tensor: tensor.pin_memory())
+
+
+@dataclass(frozen=True, slots=True)
+class Jitter:
+    """Photometric jitter of B images as numbers, drawn on the host and applied to all images at once on a device.
+
+    Each image takes up to seven steps in turn: three blends, a turn of the hue, and three blends. A blend is
+    ``factor * x + (1 - factor) * target``. Brightness, contrast and saturation are blends with black, with the image's
+    mean gray, and with each pixel's gray. So any order of the four is a row of numbers: an image whose hue turns first
+    does nothing in the first three steps. Conversion to gray and blur follow.
+    """
+
+    values: Tensor  #: (B, 20 + K) float32: all of what follows, so that one tensor travels
+
+    @classmethod
+    def pack(cls, *, blends: Tensor, hue: Tensor, gray: Tensor, kernel: Tensor) -> Jitter:
+        """Join the numbers of the shapes below."""
+        return cls(torch.cat((blends.flatten(1), hue[:, None], gray[:, None], kernel), dim=1))
+
+    @property
+    def blends(self) -> Tensor:
+        """(B, 6, 3): factor, and 1 if the target is the mean gray or the pixel's gray. Factor 1 changes nothing."""
+        return self.values[:, :18].unflatten(1, (6, 3))
+
+    @property
+    def hue(self) -> Tensor:
+        """(B,) turn of the hue between the third and the fourth blend, in full turns. 0 changes nothing."""
+        return self.values[:, 18]
+
+    @property
+    def gray(self) -> Tensor:
+        """(B,) 1 to convert to gray, else 0."""
+        return self.values[:, 19]
+
+    @property
+    def kernel(self) -> Tensor:
+        """(B, K) weights of the blur along either side, with a sum of 1. A 1 in the middle changes nothing."""
+        return self.values[:, 20:]
+
+
+def _each_tensor(container: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """The container with ``function`` applied to its tensors."""
+    values = {field.name: getattr(container, field.name) for field in fields(container)}
+    return replace(container, **{name: function(value) for name, value in values.items() if isinstance(value, Tensor)})
 
 
 @dataclass  # neither frozen nor slotted: Lightning Fabric rebuilds it when it converts precision

@@ -157,6 +157,7 @@ def with_method(config: Config, name: str) -> Config:
         ({}, ("network.encoder=tu-maxvit_tiny_tf_224",), {"network.architecture": "FPN"}),
         ({}, ("network.low_level_channels=48",), {"network.name": "deeplabv3plus", "network.architecture": None}),
         ({}, ("network.channels=64",), {"network.name": "smp", "network.architecture": "FPN"}),
+        ({}, ("network.freeze=2",), {"network.name": "smp", "network.architecture": "FPN"}),
         ({}, ("network.output_stride=8",), {"network.name": "deeplabv3plus"}),
         ({}, ("network.architecture=PAN", "network.output_stride=16"), {"network.name": "smp"}),
         ({}, ("network.name=deeplabv3plus",), {"network.architecture": None}),
@@ -441,7 +442,7 @@ def test_large_images_are_better_scaled_down(tags: str, side: int, hint: str | N
 
 def test_a_line_names_its_keys_and_says_why() -> None:
     text = lines()
-    assert len(text.splitlines()) == 17
+    assert len(text.splitlines()) == 18
     for key in load_config("folder").auto_keys():
         assert f"{key} " in text
     assert "\nauto: train.steps 1200, train.eval_every 300: 24 passes over 367 images" in text
@@ -456,7 +457,7 @@ def test_a_line_names_its_keys_and_says_why() -> None:
     assert "is seen" not in lines(labeled=0)
     assert "eval_every" not in lines(("train.eval_every=7",))
     told = lines(("train.steps=5", "train.eval_every=7")).splitlines()
-    assert len([line for line in told if line.startswith("auto: train.")]) == 4  # no line on the length
+    assert len([line for line in told if line.startswith("auto: train.")]) == 5  # no line on the length
 
 
 def test_what_a_method_does_not_use_is_chosen_and_not_told() -> None:
@@ -523,3 +524,22 @@ def test_like_fills_what_is_auto_and_asked_for() -> None:
     config = like(load_config("folder", ["train.steps=7"]), model, ["train.steps", "train.lr", "network.architecture"])
     assert (config.train.steps, config.train.lr, config.network.architecture) == (7, 0.5, "PAN")
     assert config.train.crop_size == AUTO
+
+
+@pytest.mark.parametrize(
+    ("facts", "steps", "compiled", "because"),
+    [
+        (ON_A_GPU, 1000, True, "1000 steps repay it"),
+        (ON_A_GPU, 999, False, "999 steps do not repay it"),
+        ({**ON_A_GPU, "uncompilable": "no Triton here"}, 1000, False, "no Triton here"),
+        ({**ON_A_GPU, "processes": 2}, 1000, False, "it is not measured with several processes"),
+        ({}, 4000, False, "on cpu it gains little"),
+        ({"device": "mps"}, 4000, False, "on mps it gains little"),
+    ],
+)
+def test_compilation(facts: dict[str, Any], steps: int, compiled: bool, because: str) -> None:
+    config, choices = chosen((f"train.steps={steps}",), **facts)
+    assert config.train.compile is compiled
+    (choice,) = [choice for choice in choices if "train.compile" in choice.values]
+    assert choice.because == because
+    assert chosen((f"train.steps={steps}", "train.compile=true"), **facts)[0].train.compile is True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW
+from torch.optim import SGD, AdamW, Optimizer
 
 from u2pl.build import (
     build_batches,
@@ -435,6 +436,41 @@ def test_every_parameter_is_in_one_group(name: str) -> None:
     assert sorted(grouped) == sorted(id(parameter) for parameter in network.parameters())
 
 
+def stepped(optimizer: Optimizer, network: nn.Module, steps: int) -> list[Tensor]:
+    """The weights after some steps with gradients that depend on the step and on the weights."""
+    for step in range(steps):
+        for parameter in network.parameters():
+            parameter.grad = parameter.detach() * (step + 1) + 0.1
+        optimizer.step()
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_run_that_began_without_a_fused_optimizer_goes_on_without_it(name: str) -> None:
+    """Also on a GPU: the state of an optimizer says how it steps."""
+    train = config(f"train.optimizer={name}", "train.lr=0.1").train
+    network = Two()
+    optimizer = build_optimizer(train, network)
+    assert all(not group["fused"] for group in optimizer.param_groups)
+    stepped(optimizer, network, 2)
+    resumed = copy.deepcopy(network)
+    fused = build_optimizer(train, resumed, torch.device("cuda"))
+    assert all(group["fused"] is True for group in fused.param_groups)
+    fused.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert all(not group["fused"] for group in fused.param_groups)
+    assert all(map(torch.equal, stepped(optimizer, network, 3), stepped(fused, resumed, 3)))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_fused_optimizer_steps_like_the_other(name: str) -> None:
+    train = config(f"train.optimizer={name}", "train.lr=0.1").train
+    network = Two()
+    other = copy.deepcopy(network)
+    fused, plain = build_optimizer(train, network, torch.device("cuda")), build_optimizer(train, other)
+    for one, another in zip(stepped(fused, network, 4), stepped(plain, other, 4), strict=True):
+        assert torch.allclose(one, another, rtol=1e-5, atol=1e-7)
+
+
 def test_poly_schedule_with_a_rise() -> None:
     train = config("train.steps=20", "train.lr=0.2", "train.lr_warmup=3", "train.power=0.9", "train.head_lr_factor=10")
     optimizer = build_optimizer(train.train, Two())
@@ -458,9 +494,9 @@ def test_batches_follow_the_keys() -> None:
     drawn = list(batches(1))
     assert len(drawn) == 3  # from step 1 on
     assert drawn[0].image.shape == (3, 3, 32, 40)
-    assert drawn[0].weak is not None
+    assert drawn[0].unlabeled is not None
     supervised = build_batches(chosen, source, semi_supervised=False, rank=0, world_size=1)
-    assert next(iter(supervised(0))).weak is None
+    assert next(iter(supervised(0))).unlabeled is None
     other = build_batches(chosen, source, semi_supervised=True, rank=1, world_size=2)
     assert not torch.equal(next(iter(other(1))).image, drawn[0].image)
 
@@ -478,11 +514,11 @@ def test_batches_of_a_diagnosis_are_of_images_with_masks() -> None:
         assert diagnosis.classes == source.classes
         for batch, twin in zip(drawn, again, strict=True):
             assert torch.equal(batch.truth, twin.truth)
-            assert torch.equal(batch.strong, twin.strong)
+            assert torch.equal(batch.strong_jitter, twin.strong_jitter)
             shown = [(truth != 255).any().item() for truth in batch.truth]
             assert shown == [known] * 2
     alone = build_diagnosis(chosen, source, **{**options, "semi_supervised": False})
-    assert next(iter(alone.batches())).weak is None
+    assert next(iter(alone.batches())).unlabeled is None
     training = next(iter(build_batches(chosen, source, **options)(0)))
     assert training.truth is None
     assert not torch.equal(training.image, drawn[0].image)

@@ -78,7 +78,6 @@ def shown(sample: Any) -> set[int]:
     [
         (),
         ("method.image_prior.sharpness=2", "method.name=supervised"),
-        ("method.image_prior.sharpness=2", "method.name=supervised"),
     ],
 )
 def test_no_prior_where_none_is_asked_for_or_no_teacher_listens(overrides: tuple[str, ...]) -> None:

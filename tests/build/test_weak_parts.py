@@ -25,6 +25,7 @@ from u2pl.errors import InputError
 from u2pl.methods import U2PL, WeakU2PL
 from u2pl.methods.seeding import Seeding
 from u2pl.pixels.cam import PixelAdaptiveRefinement
+from u2pl.pixels.views import views_of
 
 TINY = (
     *("data.name=scenes", "data.kind=objects", "data.labeled=0", "data.tags=masks", "data.train=6", "data.val=2"),
@@ -88,7 +89,7 @@ def test_batches_have_tags_for_this_method_alone() -> None:
     source = build_source(settings.data, seed=0)
     options = {"semi_supervised": True, "rank": 0, "world_size": 1}
     batch = next(iter(build_batches(settings, source, **options)(0)))
-    assert (len(batch.image), len(batch.weak)) == (0, 2)
+    assert (len(batch.image), len(batch.unlabeled)) == (0, 2)
     assert batch.tags.shape == (2, 7)
     assert batch.tagged.all()
     labeled = config("method.name=u2pl", "data.labeled=2")
@@ -104,7 +105,7 @@ def test_a_step_of_the_built_method() -> None:
     batches = build_batches(settings, source, semi_supervised=True, rank=0, world_size=1)(0)
     names = {"supervised", "classification", "contrastive"}
     for batch, progress, more in zip(batches, (0.0, 0.2, 0.9), ((), (), ("unsupervised",)), strict=False):
-        losses = method(student, batch, progress)
+        losses = method(student, views_of(batch), progress)
         assert set(losses) == names | set(more)
         assert all(loss.isfinite() for loss in losses.values())
         method.after_step(student)
@@ -172,8 +173,8 @@ def test_labels_and_tags_in_one_run() -> None:
     source = build_source(settings.data, seed=0)
     check_source(source, settings)
     batch = next(iter(build_batches(settings, source, semi_supervised=True, rank=0, world_size=1)(0)))
-    assert (len(batch.image), len(batch.weak)) == (2, 2)
+    assert (len(batch.image), len(batch.unlabeled)) == (2, 2)
     student = build_network(settings, 7)
-    losses = method_of(settings)(student, batch, 0.1)
+    losses = method_of(settings)(student, views_of(batch), 0.1)
     assert losses["supervised"] > 0  # labels train from the start
     assert losses["classification"] > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.models import resnet18
 
 from u2pl.config.overrides import load_config
 from u2pl.config.preset_files import preset_names
@@ -166,6 +168,39 @@ def test_check_tells_what_is_there(u2pl: Command, files: Path, yaml: Path) -> No
     told = f"images (height x width): 4 labeled {size}, 3 unlabeled {size}, 2 validation {size}\n"
     assert told in shown.out
     assert "ready to train" in shown.out
+
+
+def test_check_tells_what_a_frozen_encoder_leaves_to_train(
+    u2pl: Command, files: Path, yaml: Path, tmp_path: Path
+) -> None:
+    shown = u2pl("check", yaml, f"data.root={files}", "network.freeze=true")
+    assert (shown.code, shown.err) == (0, "")
+    assert "warning: network.freeze: the encoder has random weights" in shown.out
+    whole = re.search(r"network\.freeze: (\S+) M parameters, (\S+) M of them train\n", shown.out)
+    assert whole is not None
+    encoder = sum(each.numel() for name, each in resnet18().named_parameters() if not name.startswith("fc."))
+    assert float(whole[1]) - float(whole[2]) == pytest.approx(encoder / 1e6, abs=0.11)
+    torch.save(resnet18().state_dict(), tmp_path / "weights.pt")
+    shown = u2pl("check", yaml, f"data.root={files}", "network.freeze=1", f"network.weights={tmp_path}/weights.pt")
+    assert "random weights" not in shown.out
+    assert "M of them train" in shown.out
+    assert "network.freeze" not in u2pl("check", yaml, f"data.root={files}").out
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("9", "network.freeze: the encoder has 5 stages, not 9; give 1 to 5, or true for all of it"),
+        ("some", "network.freeze: should be a valid integer, unable to parse string as an integer, not 'some'"),
+        ("-1", "network.freeze: should be greater than or equal to 1, not -1"),
+    ],
+)
+def test_check_refuses_to_freeze_what_is_not_there(
+    u2pl: Command, files: Path, yaml: Path, value: str, told: str
+) -> None:
+    shown = u2pl("check", yaml, f"data.root={files}", f"network.freeze={value}")
+    assert shown.code == 2
+    assert shown.err.splitlines()[0].endswith(told)
 
 
 def test_check_lists_every_error(u2pl: Command, own_files: Path, yaml: Path) -> None:

@@ -12,7 +12,7 @@ from u2pl.data.scenes.reader import scenes
 MIB = 2**20
 
 
-@pytest.mark.parametrize(("free", "workers"), [(None, 4), (1024 * MIB, 4), (28 * MIB, 2), (1 * MIB, 0)])
+@pytest.mark.parametrize(("free", "workers"), [(None, 4), (1024 * MIB, 4), (5 * MIB, 2), (1 * MIB, 0)])
 def test_loader_processes_fit_the_shared_memory(
     monkeypatch: pytest.MonkeyPatch, free: int | None, workers: int
 ) -> None:

@@ -64,7 +64,7 @@ def test_batches_have_labels_of_one_domain_and_images_of_the_other(cache: str) -
     config = load_config("domain", [*SMALL, "train.steps=3", f"data.cache={cache}"])
     source = build_source(config.data, seed=0)
     batches = list(build_batches(config, source, semi_supervised=True, rank=0, world_size=1)(0))
-    day, night = (sum(float(getattr(b, name).mean()) for b in batches) for name in ("image", "weak"))
+    day, night = (sum(float(getattr(b, name).float().mean()) for b in batches) for name in ("image", "unlabeled"))
     assert night < 0.7 * day
     assert all(batch.truth is None for batch in batches)
 

@@ -1,3 +1,4 @@
+import pickle
 from dataclasses import dataclass, fields, replace
 
 import pytest
@@ -8,7 +9,7 @@ from u2pl.data.batches import Batches, Evaluation, step_seed
 from u2pl.data.loading import loader
 from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
 from u2pl.errors import InputError
-from u2pl.structures import Batch
+from u2pl.structures import Crops, Jitter
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ def batches(**options) -> Batches:
     return Batches(**defaults | options)
 
 
-def same(first: Batch, second: Batch) -> bool:
-    pairs = [(getattr(first, field.name), getattr(second, field.name)) for field in fields(Batch)]
-    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a is b for a, b in pairs)
+def same(first: Crops, second: Crops) -> bool:
+    pairs = [(getattr(first, field.name), getattr(second, field.name)) for field in fields(Crops)]
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
 def test_priors_follow_their_images():
@@ -63,21 +64,22 @@ def test_priors_follow_their_images():
         batch, plain = drawn[step], batches()[step]
         assert batch.prior[:, 1].tolist() == [-float(index) for index in drawn.indices(step)[1]]
         assert plain.prior is None
-        assert torch.equal(batch.strong, plain.strong)
+        assert torch.equal(batch.strong_jitter, plain.strong_jitter)
 
 
 def test_shapes():
     batch = batches(unlabeled_batch_size=2)[0]
-    assert (batch.image.shape, batch.image.dtype) == ((3, 3, 16, 16), torch.float32)
-    assert (batch.label.shape, batch.label.dtype) == ((3, 16, 16), torch.int64)
-    assert batch.weak.shape == batch.strong.shape == (2, 3, 16, 16)
+    assert (batch.image.shape, batch.image.dtype) == ((3, 3, 16, 16), torch.uint8)
+    assert (batch.label.shape, batch.label.dtype) == ((3, 16, 16), torch.uint8)
+    assert (batch.unlabeled.shape, batch.unlabeled.dtype) == ((2, 3, 16, 16), torch.uint8)
+    assert (batch.image_jitter, batch.strong_jitter.shape) == (None, (2, 29))
     assert (batch.valid.shape, batch.valid.dtype) == ((2, 16, 16), torch.bool)
     assert len(batches()) == 12
 
 
 def test_without_unlabeled_the_labeled_half_is_unchanged():
     alone = batches(unlabeled=None, unlabeled_transform=None)[4]
-    assert alone.weak is alone.strong is alone.valid is None
+    assert alone.unlabeled is alone.strong_jitter is alone.valid is None
     both = batches()[4]
     assert torch.equal(alone.image, both.image)
     assert torch.equal(alone.label, both.label)
@@ -92,7 +94,7 @@ def test_the_truth_changes_nothing_else(strong_views):
     for step in range(3):
         batch = knowing[step]
         assert plain[step].truth is None
-        assert (batch.truth.shape, batch.truth.dtype) == ((3, 16, 16), torch.int64)
+        assert (batch.truth.shape, batch.truth.dtype) == ((3, 16, 16), torch.uint8)
         assert same(replace(batch, truth=None), plain[step])
         for truth, valid, index in zip(batch.truth, batch.valid, knowing.indices(step)[1], strict=True):
             assert (truth[~valid] == 255).all()
@@ -137,6 +139,17 @@ def test_every_sample_appears_once_per_epoch(world_size):
         epochs = [order[i : i + count] for i in range(0, len(order) - count + 1, count)]
         assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
         assert len({tuple(epoch) for epoch in epochs}) > len(epochs) // 2  # reshuffled
+
+
+def test_an_epoch_is_shuffled_once_and_does_not_travel(monkeypatch):
+    drawn = []
+    randperm = torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda count, **options: drawn.append(count) or randperm(count, **options))
+    many = batches(labeled=[Numbered(0)] * 1000, unlabeled=[Numbered(100)] * 3000, seed=71)
+    order = [many.indices(step) for step in range(12)]
+    assert drawn == [1000, 3000]
+    assert [many.indices(step) for step in range(12)] == order
+    assert len(pickle.dumps(many)) < 20_000
 
 
 def test_ranks_are_disjoint_within_an_epoch():
@@ -184,6 +197,27 @@ def test_empty_lists_are_refused(missing):
         batches(**missing)
 
 
+def test_jitter_is_drawn_for_each_image_and_view_and_moves_no_crop():
+    geometry = {"crop_size": 16}
+    plain = batches(unlabeled_transform=UnlabeledTransform(**geometry, photometric=False), unlabeled_batch_size=2)[3]
+    assert plain.image_jitter is plain.strong_jitter is None
+    jittered = batches(
+        labeled_transform=LabeledTransform(**geometry, jitter=True),
+        unlabeled_transform=UnlabeledTransform(**geometry, strong_views=2),
+        unlabeled_batch_size=2,
+    )
+    crops = jittered[3]
+    assert (crops.image_jitter.shape, crops.strong_jitter.shape, crops.strong_views) == ((3, 29), (4, 29), 2)
+    drawn = torch.cat([jittered[step].strong_jitter for step in range(12)])
+    assert len(drawn.unique(dim=0)) > 40
+    labeled = Jitter(torch.cat([jittered[step].image_jitter for step in range(12)]))
+    assert not labeled.gray.any()
+    assert (labeled.kernel[:, 4] == 1).all()
+    assert labeled.hue.count_nonzero() > 20
+    for name in ("image", "label", "unlabeled", "valid"):
+        assert torch.equal(getattr(crops, name), getattr(plain, name))
+
+
 def test_steps_end():
     with pytest.raises(IndexError):
         batches()[12]
@@ -193,8 +227,8 @@ def test_evaluation_gives_whole_images():
     evaluation = Evaluation([Numbered(4), Numbered(9), Numbered(2, broken=True), Numbered(6)])
     assert len(evaluation) == 4
     image, mask = evaluation[1]
-    assert torch.equal(image, Numbered(9).image().float() / 255)
-    assert (mask.dtype, mask.shape, mask.unique().tolist()) == (torch.int64, (20, 24), [9])
+    assert torch.equal(image, Numbered(9).image())
+    assert (mask.dtype, mask.shape, mask.unique().tolist()) == (torch.uint8, (20, 24), [9])
     assert isinstance(evaluation[2], InputError)
     shared = [mask[0, 0].item() for _, mask in loader(evaluation, start=1, stride=2)]
     assert shared == [9, 6]

@@ -203,3 +203,49 @@ def test_damaged_files_end_in_their_pixels_or_in_one_line(tmp_path, name):
             told.append(str(error))
     assert told
     assert all(name in line and "\n" not in line for line in told)
+
+
+def photograph(path: Path, mode: str = "RGB", size: tuple[int, int] = (203, 150), orientation: int = 1) -> Image.Image:
+    """Smooth colours with noise, saved as a JPEG; returned as it is decoded, upright."""
+    y, x = np.mgrid[: size[1], : size[0]]
+    waves = np.stack([128 + 90 * np.sin(x / 17 + band) * np.cos(y / (11 + band)) for band in range(3)], axis=-1)
+    image = Image.fromarray((waves + RNG.normal(0, 8, waves.shape)).clip(0, 255).astype(np.uint8)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(path, quality=90, exif=exif)
+    return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("scale", [0.5, 0.3, 0.25, 0.2, 0.1])
+def test_a_small_copy_of_a_jpeg_is_like_that_of_all_its_pixels(tmp_path, mode, orientation, scale):
+    whole = photograph(tmp_path / "a.jpg", mode, orientation=orientation)
+    sample = FileSample("a", tmp_path / "a.jpg", None, 2, scale=scale)
+    image = sample.image()
+    height, width = round(whole.height * scale), round(whole.width * scale)
+    assert image.shape == (3, height, width)
+    assert sample.image_size() == (height, width)
+    expected = np.array(whole.resize((width, height), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(image.permute(1, 2, 0).numpy() - expected).mean() < 1.5
+    if scale > 0.25:
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize(("scale", "part"), [(1.0, 1), (0.3, 1), (0.25, 2), (0.13, 2), (0.125, 4), (0.05, 8)])
+def test_a_jpeg_is_decoded_at_twice_the_size_that_it_gets(tmp_path, monkeypatch, scale, part):
+    photograph(tmp_path / "a.jpg", size=(320, 240))
+    decoded = []
+    convert = Image.Image.convert
+    monkeypatch.setattr(Image.Image, "convert", lambda self, mode: decoded.append(self.size) or convert(self, mode))
+    pixels = ImageReader().read(tmp_path / "a.jpg", scale=scale)
+    assert decoded == [(320 // part, 240 // part)]
+    assert pixels.shape == ((240, 320, 3) if part == 1 else (round(240 * scale), round(320 * scale), 3))
+
+
+def test_real_photographs_decoded_small_look_the_same(real_data):
+    for path in sorted((real_data / "voc_animals" / "JPEGImages").glob("*.jpg"))[::300]:
+        whole = Image.open(path).convert("RGB")
+        image = FileSample("a", path, None, 2, scale=0.25).image().permute(1, 2, 0).numpy()
+        expected = np.array(whole.resize(image.shape[1::-1], Image.Resampling.BILINEAR)).astype(int)
+        assert np.abs(image - expected).mean() < 1.5

@@ -210,8 +210,8 @@ def test_batches_carry_tags_and_may_be_without_labels(root):
     drawn = weak_batches(source)
     for step in range(4):
         batch = drawn[step]
-        assert (batch.image.shape, batch.image.dtype) == ((0, 3, 16, 16), torch.float32)
-        assert (batch.label.shape, batch.label.dtype) == ((0, 16, 16), torch.int64)
+        assert (batch.image.shape, batch.image.dtype) == ((0, 3, 16, 16), torch.uint8)
+        assert (batch.label.shape, batch.label.dtype) == ((0, 16, 16), torch.uint8)
         assert batch.tags.dtype == batch.tagged.dtype == torch.bool
         labeled, unlabeled = drawn.indices(step)
         assert labeled == []
@@ -231,7 +231,7 @@ def test_tags_change_nothing_else_of_a_batch(root):
         batch, other = weak_batches(source)[step], plain[step]
         assert other.tags is other.tagged is None
         assert len(batch.image) == 3
-        for name in ("image", "label", "weak", "strong", "valid"):
+        for name in ("image", "label", "unlabeled", "strong_jitter", "valid"):
             assert torch.equal(getattr(batch, name), getattr(other, name))
 
 
@@ -241,7 +241,7 @@ def test_no_mask_is_read(root, monkeypatch):
     monkeypatch.setattr("u2pl.data.files.FileSample.mask", lambda self: pytest.fail("a mask was read"))
     verify(source, semi_supervised=True, weak=True, thorough=True)
     for step in range(4):
-        assert isinstance(weak_batches(source)[step].weak, torch.Tensor)
+        assert isinstance(weak_batches(source)[step].unlabeled, torch.Tensor)
 
 
 def test_without_labels_and_tags_there_are_no_batches(root):

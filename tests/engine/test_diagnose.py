@@ -79,7 +79,9 @@ def new_method(name: str, student: nn.Module) -> Method:
 def look(student: nn.Module, method: Method, batches: list[Batch], **options: Any) -> dict[str, float | None]:
     fabric = make_fabric(accelerator="cpu", devices=1, nodes=1, precision="fp32")
     settings: dict[str, Any] = {"progress": 0.5, "loss_weights": {"contrastive": 0.1}, "seed": 3, **options}
-    return diagnose(fabric, Diagnosis(CLASSES, lambda: batches), student=student, method=method, **settings)
+    return diagnose(
+        fabric, Diagnosis(CLASSES, lambda: batches, lambda batch: batch), student=student, method=method, **settings
+    )
 
 
 def trained(name: str) -> tuple[Network, Method]:

@@ -61,13 +61,17 @@ WEAK = (
 )
 
 
-@pytest.mark.parametrize("options", ["plain", "with every option", "weak"])
+#: Parameters without gradient, and batch normalisation that neither synchronises nor follows.
+FROZEN = ("network.freeze=true",)
+
+
+@pytest.mark.parametrize("options", ["plain", "with every option", "weak", "frozen"])
 def test_processes_end_with_the_same_student_teacher_and_banks(
     tmp_path: Path, tiny_overrides: tuple[str, ...], all_options: tuple[str, ...], options: str
 ) -> None:
     script, out = tmp_path / "script.py", tmp_path / "run"
     script.write_text(SCRIPT)
-    more = {"plain": (), "with every option": all_options, "weak": WEAK}[options]
+    more = {"plain": (), "with every option": all_options, "weak": WEAK, "frozen": FROZEN}[options]
     done = launch(sys.executable, script, out, *tiny_overrides, *TWO, *more)
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(out / f"process{rank}.pt", weights_only=True) for rank in range(2))
@@ -87,7 +91,14 @@ def test_processes_end_with_the_same_student_teacher_and_banks(
         (steps,) = [value for name, value in method.items() if name.endswith("alignment.steps")]
         assert steps.tolist() == [8, 6]
     # A teacher is an average of students, its statistics included: neither the student nor where it began.
-    name = next(key for key in first["student"] if key.endswith("running_mean"))
+    means = [key for key in first["student"] if key.endswith("running_mean")]
+    if options == "frozen":
+        still = [key for key in means if key.startswith("encoder.")]
+        assert still
+        assert not any(first["student"][key].any() for key in still)
+        assert not any(f"teacher.network.{key}" in method for key in still)
+        means = [key for key in means if key not in still]
+    name = means[0]
     assert not torch.equal(method[f"teacher.network.{name}"], first["student"][name])
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from u2pl.engine.evaluate import Scores, evaluate
+from u2pl.engine.evaluate import Scores, count, evaluate, labels
+from u2pl.engine.many_images import segment_many
 from u2pl.structures import SegmentationOutput
 
 CLASSES = ("sky", "road", "car", "tree")
@@ -33,7 +36,7 @@ def pairs(sizes: list[tuple[int, int]]) -> list[tuple[np.ndarray, np.ndarray]]:
     return made
 
 
-def count(made: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def count_loop(made: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     confusion = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
     for predicted, mask in made:
         for p, t in zip(predicted.ravel(), mask.ravel(), strict=True):
@@ -55,30 +58,92 @@ def test_the_confusion_matrix_is_that_of_a_loop_over_pixels(fabric: Fabric) -> N
     made = pairs([(5, 7), (9, 4), (6, 6)])
     network = Oracle().train()
     confusion = evaluate(fabric, network, as_tensors(made), len(CLASSES))
-    assert confusion.tolist() == count(made).tolist()
+    assert confusion.tolist() == count_loop(made).tolist()
     assert network.training  # back in the mode it came in
 
 
 def test_one_image_and_none(fabric: Fabric) -> None:
     made = pairs([(5, 7)])
-    assert evaluate(fabric, Oracle().eval(), as_tensors(made), 4).tolist() == count(made).tolist()
+    assert evaluate(fabric, Oracle().eval(), as_tensors(made), 4).tolist() == count_loop(made).tolist()
     assert evaluate(fabric, Oracle(), [], 4).tolist() == np.zeros((4, 4)).tolist()
 
 
-def test_counts_are_gathered_from_other_processes_once(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By Fabric. A metric that gathers them itself waits for ever for a process that has no image to count."""
+def test_equal_scores_are_the_first_class() -> None:
+    scores = torch.tensor([[1.0, 3.0, 3.0, 3.0], [2.0, 2.0, 2.0, 2.0], [0.0, 0.0, 5.0, 5.0]])
+    assert labels(scores.T.reshape(1, 4, 3, 1)).flatten().tolist() == [1, 0, 2]
 
-    def gather(*arguments: object) -> None:
-        raise AssertionError("the metric gathers")
 
-    monkeypatch.setattr("torchmetrics.metric.jit_distributed_available", lambda: True)
-    monkeypatch.setattr("torchmetrics.metric.gather_all_tensors", gather)
+def test_every_ignored_pixel_is_left_out_and_every_class_has_a_row() -> None:
+    mask, predicted = torch.tensor([[255, 255, 3]], dtype=torch.uint8), torch.tensor([[0, 3, 3]])
+    assert count(mask, predicted, 4).tolist() == [[0, 0, 0, 0]] * 3 + [[0, 0, 0, 1]]
+    assert count(mask[:, :2], predicted[:, :2], 4).sum() == 0
+
+
+class Blurred(nn.Module):
+    """Two layers, and normalisation that does not depend on the other images of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3))
+        self.batches: list[int] = []
+
+    def forward(self, image: Tensor) -> SegmentationOutput:
+        self.batches.append(len(image))
+        logits = nn.functional.interpolate(self.layers(image), size=image.shape[-2:], mode="bilinear")
+        return SegmentationOutput(logits, logits)
+
+
+@pytest.mark.parametrize("way", ["threads", "batches"])
+def test_together_scores_are_those_of_one_by_one(fabric: Fabric, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On images of mixed sizes, in fp32."""
+    network, before = Blurred().eval(), torch.get_num_threads()
+    torch.manual_seed(0)
+    sizes = [(24, 32), (20, 20), (24, 32), (24, 32), (33, 17), (20, 20), (24, 32)] * 5
+    images = [(torch.rand(3, *size), torch.randint(0, 5, size)) for size in sizes]
+    for _, mask in images:
+        mask[mask == 4] = 255
+    expected = np.zeros((4, 4), dtype=np.int64)
+    for image, mask in images:
+        with torch.no_grad():
+            predicted = network(image[None]).logits.argmax(dim=1)[0]
+        np.add.at(expected, (mask[mask != 255].numpy(), predicted[mask != 255].numpy()), 1)
+    assert (expected.sum(0) > 0).sum() > 1
+    network.batches.clear()
+    if way == "batches":  # as on an accelerator
+
+        def together(*given: Any, device: torch.device, **options: Any) -> Any:
+            return segment_many(*given, device=torch.device("cuda"), **options)
+
+        monkeypatch.setattr("u2pl.engine.evaluate.segment_many", together)
+        monkeypatch.setattr("u2pl.engine.many_images.whole_pixels", lambda *_: 10**6)
+    torch.set_num_threads(3 if way == "threads" else 1)
+    try:
+        found = evaluate(fabric, network, iter(images), 4)
+    finally:
+        torch.set_num_threads(before)
+    assert found.tolist() == expected.tolist()
+    assert max(network.batches, default=0) == (8 if way == "batches" else 0)  # threads have copies
+
+
+def test_counts_are_summed_over_processes_once(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a process that has no image."""
+    summed: list[Tensor] = []
+
+    def add(counts: Tensor, reduce_op: str) -> Tensor:
+        assert reduce_op == "sum"
+        summed.append(counts)
+        return 2 * counts
+
+    monkeypatch.setattr(fabric, "all_reduce", add)
     made = pairs([(5, 7)])
-    assert evaluate(fabric, Oracle(), as_tensors(made), 4).tolist() == count(made).tolist()
+    assert evaluate(fabric, Oracle(), as_tensors(made), 4).tolist() == (2 * count_loop(made)).tolist()
+    assert evaluate(fabric, Oracle(), [], 4).tolist() == np.zeros((4, 4)).tolist()
+    assert len(summed) == 2
 
 
 def test_scores_follow_their_definition() -> None:
-    confusion = count(pairs([(5, 7), (9, 4)]))
+    confusion = count_loop(pairs([(5, 7), (9, 4)]))
     scores = Scores.from_confusion(torch.from_numpy(confusion), CLASSES)
     expected: list[float] = []
     for index, name in enumerate(CLASSES[:3]):

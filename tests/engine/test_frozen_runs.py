@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from test_resume import EVERY, assert_same_run
+from test_resume import assert_same_run
 from torchvision.models import mobilenet_v2, resnet18
 
 from tiny_run import KillAt, KilledError
@@ -22,6 +22,8 @@ SMP = (
     *("network.name=smp", "network.architecture=FPN", "network.encoder=mobilenet_v2"),
     *("network.channels=32", "network.low_level_channels=null"),
 )
+#: Two steps of warm-up and six with a teacher. Saves, reports and evaluations never fall together before the end.
+SHORT = ("train.steps=8", "train.save_every=3", "train.log_every=2", "train.eval_every=5")
 CASES = {"whole": ("true", ()), "stages": ("2", ()), "smp": ("true", SMP), "smp stages": ("2", SMP)}
 #: The layers of the first two stages, as the networks name them.
 TWO_STAGES = {
@@ -49,15 +51,17 @@ def run(out: Path, tiny: tuple[str, ...], case: str, weights: dict[bool, Path], 
     return said
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", ["whole", "smp stages", *(pytest.param(case, marks=pytest.mark.slow) for case in ("stages", "smp"))]
+)
 def test_a_killed_run_resumes_and_the_frozen_part_is_saved_once(
     tmp_path: Path, tiny_overrides: tuple[str, ...], weights: dict[bool, Path], case: str
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    said = run(whole, tiny_overrides, case, weights, *EVERY)
+    said = run(whole, tiny_overrides, case, weights, *SHORT)
     with pytest.raises(KilledError):
-        run(parts, tiny_overrides, case, weights, *EVERY, watchers=(KillAt(12),))
-    run(parts, tiny_overrides, case, weights, *EVERY, resume=True)
+        run(parts, tiny_overrides, case, weights, *SHORT, watchers=(KillAt(6),))
+    run(parts, tiny_overrides, case, weights, *SHORT, resume=True)
     assert_same_run(whole, parts)
     assert any(" M of them train; " in line for line in said)
 
@@ -95,11 +99,11 @@ def test_its_weights_need_no_word_of_freezing(
     assert torch.equal(network.encoder.conv1.weight, torch.load(weights[False], weights_only=True)["conv1.weight"])
 
 
-@pytest.mark.parametrize(("before", "now"), [("true", "false"), ("2", "3"), ("true", "1")])
+@pytest.mark.parametrize(("before", "now"), [("true", "1"), ("2", "false")])
 def test_another_part_cannot_be_frozen_later(
     tmp_path: Path, tiny_overrides: tuple[str, ...], before: str, now: str
 ) -> None:
-    options = [*tiny_overrides, "train.steps=2"]
+    options = [*tiny_overrides, "train.steps=1", "method.name=supervised"]
     train(load_config("scenes", [*options, f"network.freeze={before}"]), tmp_path, say=lambda line: None)
     with pytest.raises(InputError, match=r"^network\.freeze: is .* now but .* a run resumes with the configuration"):
         train(load_config("scenes", [*options, f"network.freeze={now}"]), tmp_path, resume=True)
@@ -109,7 +113,7 @@ def test_a_diagnosis_changes_nothing(
     tmp_path: Path, tiny_overrides: tuple[str, ...], weights: dict[bool, Path]
 ) -> None:
     for name, value in (("with", "true"), ("without", "false")):
-        run(tmp_path / name, tiny_overrides, "whole", weights, f"method.diagnose={value}", "train.steps=6")
+        run(tmp_path / name, tiny_overrides, "whole", weights, f"method.diagnose={value}", "train.steps=4")
     one, other = (load_file(tmp_path / name / "last.safetensors") for name in ("with", "without"))
     assert all(torch.equal(one[name], other[name]) for name in other)
 

@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 VALUES = HERE / "values.json"  #: what the runs came to
 BEGUN = HERE / "begun"  #: runs that were stopped, with the checkpoint to go on from
 STOPPED = ("u2pl_2_passes", "u2pl_every_option")  #: the cases in it
+RESUMED = STOPPED[0]  #: the one whose checkpoint this version goes on from
 
 
 def machine() -> dict[str, str]:
@@ -38,14 +39,22 @@ def record_all() -> dict[str, Any]:
     return values
 
 
+def gone_on(name: str, folder: Path) -> dict[str, Any]:
+    """What the stopped run of a case comes to, which an earlier version may have begun."""
+    shutil.copytree(BEGUN / name, folder)
+    return record(name, folder, resume=True)
+
+
 def main() -> None:
     """Write the values, and with ``--begun`` the stopped runs, too."""
-    golden = {"machine": machine(), "runs": record_all()}
-    VALUES.write_text(json.dumps(golden, indent=1) + "\n")
     if "--begun" in sys.argv[1:]:
         for name in STOPPED:
             shutil.rmtree(BEGUN / name, ignore_errors=True)
             begin(name, BEGUN / name)
+    golden = {"machine": machine(), "runs": record_all()}
+    with tempfile.TemporaryDirectory() as folder:
+        golden["gone_on"] = {RESUMED: gone_on(RESUMED, Path(folder) / "run")}
+    VALUES.write_text(json.dumps(golden, indent=1) + "\n")
     print(f"{len(golden['runs'])} runs in {VALUES}")
 
 

@@ -26,6 +26,16 @@ def test_a_mask_is_saved_as_indices_with_the_colours_of_its_classes(tmp_path: Pa
     assert colour_table(PALETTE).shape == (256, 3)
 
 
+def test_an_overlay_mixes_image_and_colours_pixel_by_pixel() -> None:
+    torch.manual_seed(0)
+    image, mask = torch.randint(0, 256, (3, 150, 9), dtype=torch.uint8), torch.randint(0, 4, (150, 9)).byte()
+    mask[mask == 3] = 255
+    palette = ((200, 0, 7), (1, 255, 0), (90, 80, 255))
+    expected = torch.lerp(image.float(), coloured(mask, palette).float(), 0.55).round().to(torch.uint8)
+    assert torch.equal(overlay(image, mask, palette), expected)
+    assert torch.equal(overlay(image.permute(1, 2, 0).contiguous().permute(2, 0, 1), mask, palette), expected)
+
+
 def test_an_overlay_lies_between_image_and_colours() -> None:
     image = torch.full((3, 2, 3), 100, dtype=torch.uint8)
     assert torch.equal(overlay(image, MASK, PALETTE, strength=0.0), image)

@@ -13,6 +13,7 @@ import torch
 
 from u2pl.data.rare_classes import pixel_counts, shown_classes
 from u2pl.data.source import DataSource, HasHeader, Sample
+from u2pl.engine.compiling import missing_compiler
 from u2pl.engine.memory import total_memory
 from u2pl.errors import InputError
 from u2pl.pixels.image_prior import uncommon as uncommon_classes
@@ -38,6 +39,7 @@ class Facts:
     host_memory: int
     cores: int  #: for this process
     processes: int
+    uncompilable: str | None = None  #: why networks cannot be compiled here; None: they can
 
     @property
     def images(self) -> int:
@@ -63,6 +65,7 @@ def facts_of(source: DataSource, *, device: torch.device, processes: int) -> Fac
         host_memory=total_memory(torch.device("cpu")) or _UNKNOWN_MEMORY,
         cores=_cores(),
         processes=processes,
+        uncompilable=missing_compiler(device),
     )
 
 

@@ -23,7 +23,8 @@ from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
 from u2pl.engine.diagnose import Diagnosis
 from u2pl.errors import InputError
 from u2pl.paths import is_file, usable
-from u2pl.structures import Batch
+from u2pl.pixels.views import views_of
+from u2pl.structures import Crops
 
 _DIAGNOSIS_STREAM = 5  # keeps its batches apart from those of training
 _DIAGNOSED = 4  # batches of each process
@@ -141,10 +142,13 @@ def build_batches(
     world_size: int,
     rare_classes: RareClassSampling | None = None,
     priors: Mapping[str, Tensor] | None = None,
-) -> Callable[[int], Iterable[Batch]]:
-    """The batches from a step on, read ahead by worker processes.
+    device: torch.device | None = None,
+) -> Callable[[int], Iterable[Crops]]:
+    """The crops from a step on, read ahead by worker processes.
 
     Args:
+        device: where the batches will be made. Crops for CUDA are put into pinned memory, from where they are copied
+            without waiting.
         rare_classes: the sampler, if it exists already.
         priors: image priors of unlabeled images, by name.
     """
@@ -158,7 +162,9 @@ def build_batches(
         priors=priors,
         truth=config.method.diagnose and config.method.trains_embeddings,  # true classes of the keys in the bank
     )
-    return lambda start: loader(batches, start=start, workers=config.data.workers, timeout=config.data.timeout)
+    workers, timeout = config.data.workers, config.data.timeout
+    pinned = device is not None and device.type == "cuda"
+    return lambda start: loader(batches, start=start, workers=workers, timeout=timeout, pin_memory=pinned)
 
 
 def build_diagnosis(
@@ -184,7 +190,9 @@ def build_diagnosis(
         truth=True,
     )
     workers, timeout = config.data.workers, config.data.timeout
-    return Diagnosis(classes=source.classes, batches=lambda: loader(batches, workers=workers, timeout=timeout))
+    return Diagnosis(
+        classes=source.classes, batches=lambda: loader(batches, workers=workers, timeout=timeout), views=views_of
+    )
 
 
 def _in_common(config: Config, source: DataSource, rare_classes: RareClassSampling | None) -> dict[str, Any]:

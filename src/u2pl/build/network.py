@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -14,6 +15,8 @@ from u2pl.config.schema import Config, EvaluationConfig, TrainConfig
 from u2pl.engine.inference import Inference, inference
 from u2pl.engine.parameter_groups import parameter_groups
 from u2pl.networks import NETWORKS
+
+CPU = torch.device("cpu")
 
 
 def build_network(config: Config, num_classes: int) -> nn.Module:
@@ -29,8 +32,12 @@ def build_network(config: Config, num_classes: int) -> nn.Module:
     return network
 
 
-def build_optimizer(train: TrainConfig, network: Any) -> Optimizer:
-    """SGD or AdamW, with the rates of :func:`u2pl.engine.parameter_groups.parameter_groups`."""
+def build_optimizer(train: TrainConfig, network: Any, device: torch.device = CPU) -> Optimizer:
+    """SGD or AdamW, with the rates of :func:`u2pl.engine.parameter_groups.parameter_groups`.
+
+    On CUDA, one kernel updates many weights. A run that began without this goes on without it: the choice is a part of
+    the optimiser's state.
+    """
     groups = parameter_groups(
         network,
         lr=train.lr,
@@ -38,7 +45,10 @@ def build_optimizer(train: TrainConfig, network: Any) -> Optimizer:
         weight_decay=train.weight_decay,
         layer_decay=train.layer_decay,
     )
-    return AdamW(groups) if train.optimizer == "adamw" else SGD(groups, momentum=train.momentum)
+    fused = True if device.type == "cuda" else None
+    if train.optimizer == "adamw":
+        return AdamW(groups, fused=fused)
+    return SGD(groups, momentum=train.momentum, fused=fused)
 
 
 def build_scheduler(train: TrainConfig, optimizer: Optimizer) -> LambdaLR:

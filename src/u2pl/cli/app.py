@@ -19,6 +19,7 @@ from u2pl.engine.stopping import Stopped, stop_on_signals
 from u2pl.errors import InputError, quoted
 from u2pl.paths import argument, output
 from u2pl.report.printing import Styled, accept_all_text, complain, say, show
+from u2pl.threads import spin_shortly
 
 app = typer.Typer(
     help="Label-efficient semantic segmentation: U2PL. Start with `u2pl demo`, then `u2pl train folder data.root=DIR`.",
@@ -134,6 +135,9 @@ def predict(
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Largest image in pixels. Default: 179 million.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16 (faster; the classes of some pixels change) or auto (bf16 where native).")
+    ] = "fp32",
 ) -> None:
     """Segment images: write index masks at the original size, and overlays."""
     from u2pl.commands.predict import predict_files
@@ -149,6 +153,7 @@ def predict(
         overwrite=overwrite,
         strict=strict,
         max_pixels=max_pixels,
+        precision=precision,
     )
     say(console, f"{predicted.written} masks and overlays in {out}")
     if predicted.failed:
@@ -268,6 +273,7 @@ def _finish(folder: Path, scores: dict) -> None:  # type: ignore[type-arg]
 
 def main() -> None:
     """Entry point. Bad input gives one line on stderr and exit code 2; a signal gives one, and 128 + its number."""
+    spin_shortly()
     accept_all_text()
     stop_on_signals()
     try:

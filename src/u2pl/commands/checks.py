@@ -21,7 +21,6 @@ from u2pl.report.printing import print_line
 
 _INIT_STREAM = 2  # the random numbers of the network's initial weights
 _THOROUGH = 2000  # data sets with at most this many images are decoded before training starts
-_VIEW_BYTES = 3 * 4 + 1  # of a pixel of an unlabeled view: float32 RGB, and `valid`
 
 
 def fabric_of(train: TrainConfig) -> Fabric:
@@ -88,8 +87,8 @@ def crop_sides(config: Config) -> tuple[int, int]:
 def with_fitting_workers(config: Config, inspection: Inspection, say: Callable[[str], None]) -> Config:
     """The configuration with so few loader processes that images fit into the shared memory; ``say`` tells if so."""
     height, width = crop_sides(config)
-    views = 1 + config.method.strong_views_of_an_image if config.method.kind.semi_supervised else 0
-    batch = config.train.batch_size * height * width * (PIXEL_BYTES + views * _VIEW_BYTES + 8)
+    crops = config.train.batch_size * (2 if config.method.kind.semi_supervised else 1)
+    batch = crops * height * width * (PIXEL_BYTES + 1)  # and the true class, for a diagnosis
     rows, columns = inspection.sizes.get("val", ((0, 0), (0, 0)))[1]
     largest = max(batch, rows * columns * PIXEL_BYTES)
     workers = config.data.workers

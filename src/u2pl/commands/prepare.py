@@ -18,6 +18,7 @@ from u2pl.config.schema import Config
 from u2pl.data.inspection import Inspection
 from u2pl.data.rare_classes import RareClassSampling
 from u2pl.data.source import DataSource
+from u2pl.engine.compiling import require_compiler
 from u2pl.engine.machine import share_keys, sum_over_processes
 from u2pl.methods.base import Method
 
@@ -42,11 +43,13 @@ def prepared(config: Config, say: Callable[[str], None]) -> Parts:
     fabric = fabric_of(config.train)
     source = build_source(config.data, seed=config.seed)
     config, source, choices = resolved(config, source, fabric)
+    if config.train.compile:
+        require_compiler(fabric.device)
     inspection = check_source(source, config, say)
     rare_classes = build_rare_classes(config.data, source, say=say)
     class_share = build_class_share(config.method, source, say=say)
     network = checked_network(config, source, fabric)
-    optimizer = build_optimizer(config.train, network)
+    optimizer = build_optimizer(config.train, network, fabric.device)
     processes = config.train.devices * config.train.nodes
     with out_of_memory_is_bad_input("lower method.contrast.bank_size"):
         method = build_method(

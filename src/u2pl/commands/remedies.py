@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
+from u2pl.engine.memory import is_out_of_memory
 from u2pl.errors import InputError
 
 STEP = "lower train.batch_size or train.crop_size"
@@ -18,7 +17,7 @@ def out_of_memory_is_bad_input(remedy: str = STEP, *, where: str = "") -> Iterat
     """Turn torch's out-of-memory errors into an InputError that says ``where``, and names the ``remedy``."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # torch uses RuntimeError for many errors
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         raise InputError(f"out of memory{where and f' {where}'}: {remedy}") from error

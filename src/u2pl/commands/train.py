@@ -40,11 +40,13 @@ from u2pl.data.batches import Evaluation
 from u2pl.data.fingerprint import fingerprint
 from u2pl.data.loading import loader, refuse_import
 from u2pl.data.source import DataSource
+from u2pl.engine.compiling import compile_networks, compiler_errors_are_bad_input
 from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.fit import Run, Watcher, fit
 from u2pl.engine.launching import ending_together, launch
-from u2pl.engine.machine import is_main_process, share_batch_norm
+from u2pl.engine.machine import computing_threads, is_main_process, share_batch_norm, threads_on_cores
 from u2pl.engine.unreached import freeze_unreached
+from u2pl.pixels.views import views_of
 from u2pl.report.printing import print_line
 
 
@@ -80,6 +82,7 @@ def train(
         verbose: print the full reasons of each choice; ``choices.txt`` in the run folder always has them.
     """
     refuse_import()
+    computing_threads()  # before anything is computed
     parts = prepared(as_begun(config, out) if resume else config, say)
     config, source, fabric = parts.config, parts.source, parts.fabric
     check_folder(out, config, resume=resume)
@@ -120,8 +123,10 @@ def trained(
     }
     classifier = None if prior is None else prior.classifier
     network = parts.network if fabric.world_size == 1 else for_processes(config, parts.network, fabric)
+    if config.train.compile:
+        compile_networks(network, method)
     student, optimizer = fabric.setup(network, parts.optimizer)
-    with out_of_memory_is_bad_input():
+    with out_of_memory_is_bad_input(), compiler_errors_are_bad_input(), threads_on_cores(fabric):
         return fit(
             fabric,
             run_of(config, out, source, watchers, classifier, say),
@@ -129,7 +134,8 @@ def trained(
             method=method,
             optimizer=optimizer,
             scheduler=build_scheduler(config.train, optimizer),
-            batches=build_batches(config, source, **draw),
+            batches=build_batches(config, source, **draw, device=fabric.device),
+            views=views_of,
             score=scorer(fabric, config, source, classifier) if source.val else None,
             diagnosis=build_diagnosis(config, source, **draw) if config.method.diagnose else None,
             resume=resume,
@@ -182,7 +188,7 @@ def describe(config: Config, source: DataSource, network: nn.Module) -> str:
         f"{config.method.name} on {config.data.name}: {len(source.labeled)} labeled, {len(source.unlabeled)} "
         f"unlabeled, {len(source.val)} validation images, {len(source.classes)} classes; "
         f"{config.network.name} {config.network.encoder}, {parameters_text(network)}; "
-        f"{config.train.steps} steps in {config.train.precision}"
+        f"{config.train.steps} steps in {config.train.precision}{', compiled' * config.train.compile}"
     )
 
 

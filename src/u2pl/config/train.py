@@ -63,7 +63,9 @@ class TrainConfig(Section):
     lr_warmup: Auto[Count] = 0
     """first steps, over which the learning rate rises linearly"""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """`auto`: bf16 if the processor supports it natively, else fp32; `fp16` needs a GPU"""
+    """`auto`: bf16 if the processor supports it natively, else fp32, which is TF32 on a GPU; `fp16` needs a GPU"""
+    compile: Auto[bool] = False
+    """compile the networks, which takes minutes once and makes each step faster; `auto`: in long runs on a GPU"""
     channels_last: bool = True
     """store the network in the channels-last memory layout, which is usually faster"""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from u2pl.data.rare_classes import MIN_SHARE, RareClassSampling
 from u2pl.data.source import Sample
-from u2pl.data.transforms import to_float
+from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
 from u2pl.errors import InputError
-from u2pl.structures import IGNORE_INDEX, Batch
+from u2pl.structures import IGNORE_INDEX, Crops
 
 # The random streams of a step; each has its own seed.
 _LABELED, _UNLABELED, _TRANSFORMS = range(3)
-PIXEL_BYTES = 3 * 4 + 8  #: of a labeled image: float32 RGB and an int64 class
+PIXEL_BYTES = 3 + 1  #: of an image: RGB, and its class or whether it is padding
 _MORE_CROPS = 9  # further crops of an image, until one shows the class that it was drawn for
 
 
@@ -28,8 +31,8 @@ def step_seed(seed: int, *numbers: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-class Batches(Dataset["Batch | InputError"]):
-    """The batches that one rank draws over ``steps`` steps.
+class Batches(Dataset["Crops | InputError"]):
+    """The batches that one rank draws over ``steps`` steps, as bytes: ``views_of(batches[step])`` is a batch.
 
     Labeled and unlabeled samples each follow their own sequence of permutations, one per epoch. The ranks divide each
     permutation, so every sample is drawn once before any is drawn again. ``batches[step]`` does not depend on earlier
@@ -51,8 +54,8 @@ class Batches(Dataset["Batch | InputError"]):
         *,
         labeled: Sequence[Sample],
         unlabeled: Sequence[Sample] | None,
-        labeled_transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-        unlabeled_transform: Callable[..., tuple[Tensor, ...]] | None = None,
+        labeled_transform: LabeledTransform,
+        unlabeled_transform: UnlabeledTransform | None = None,
         batch_size: int,
         unlabeled_batch_size: int | None = None,
         steps: int,
@@ -81,8 +84,8 @@ class Batches(Dataset["Batch | InputError"]):
     def __len__(self) -> int:
         return self.steps
 
-    def __getitem__(self, step: int) -> Batch | InputError:
-        """The batch of a step. An InputError is returned, not raised: a worker process would add a traceback to it."""
+    def __getitem__(self, step: int) -> Crops | InputError:
+        """The crops of a step. An InputError is returned, not raised: a worker process would add a traceback to it."""
         if not 0 <= step < self.steps:
             raise IndexError(step)
         try:
@@ -113,25 +116,36 @@ class Batches(Dataset["Batch | InputError"]):
         first = (step * self.world_size + self.rank) * batch_size
         epochs = range(first // count, (first + batch_size - 1) // count + 1)
         orders = {epoch: _permutation(count, step_seed(self.seed, stream, epoch)) for epoch in epochs}
-        return [orders[position // count][position % count] for position in range(first, first + batch_size)]
+        return [int(orders[position // count][position % count]) for position in range(first, first + batch_size)]
 
-    def _draw(self, step: int) -> Batch:
+    def _draw(self, step: int) -> Crops:
         pairs = [self._read_labeled(self.labeled[index], wanted) for index, wanted in self._labeled_draw(step)]
         if self.unlabeled is None or self.unlabeled_transform is None:
             image, label = _stack(pairs)
-            return Batch(image, label)
+            return self._with_jitter(Crops(image, label))
         samples = [self.unlabeled[index] for index in self.indices(step)[1]]
-        views = _stack([self.unlabeled_transform(*self._read_unlabeled(sample)) for sample in samples])
-        truth = views.pop() if self.truth else None
-        weak, *strong, valid = views
-        image, label = _stack(pairs) if pairs else _no_pairs(weak)
-        batch = Batch(image, label, weak, strong[0], valid, strong[1] if len(strong) > 1 else None, truth)
+        unlabeled, valid, *truth = _stack(
+            [self.unlabeled_transform(*self._read_unlabeled(sample)) for sample in samples]
+        )
+        image, label = _stack(pairs) if pairs else _no_pairs(unlabeled)
+        strong_views = self.unlabeled_transform.strong_views
+        crops = Crops(image, label, unlabeled, valid, truth[0] if truth else None, strong_views)
         if self.priors is not None:
-            batch = replace(batch, prior=torch.stack([self.priors[sample.name] for sample in samples]))
-        if self.tag_classes is None:
-            return batch
-        tags, tagged = _tags(samples, self.tag_classes)
-        return replace(batch, tags=tags, tagged=tagged)
+            crops = replace(crops, prior=torch.stack([self.priors[sample.name] for sample in samples]))
+        if self.tag_classes is not None:
+            tags, tagged = _tags(samples, self.tag_classes)
+            crops = replace(crops, tags=tags, tagged=tagged)
+        return self._with_jitter(crops)
+
+    def _with_jitter(self, crops: Crops) -> Crops:
+        """With the numbers of the jitter that follows on the device. They come last: no crop depends on them."""
+        labeled, unlabeled = self.labeled_transform.photometric, self.unlabeled_transform
+        if labeled is not None:
+            crops = replace(crops, image_jitter=labeled.draw(len(crops.image)).values)
+        if crops.unlabeled is None or unlabeled is None or unlabeled.photometric is None:
+            return crops
+        views = len(crops.unlabeled) * crops.strong_views
+        return replace(crops, strong_jitter=unlabeled.photometric.draw(views).values)
 
     def _read_labeled(self, sample: Sample, wanted: int | None) -> tuple[Tensor, Tensor]:
         """The first of up to ten crops of image and mask that shows the ``wanted`` class; if none does, the last."""
@@ -153,7 +167,7 @@ class Batches(Dataset["Batch | InputError"]):
 
 
 class Evaluation(Dataset["tuple[Tensor, Tensor] | InputError"]):
-    """Whole images with their masks: (3, H, W) float32 in [0, 1] and (H, W) int64, or an InputError."""
+    """Whole images with their masks: (3, H, W) uint8 and (H, W) uint8, or an InputError."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.samples = samples
@@ -164,18 +178,21 @@ class Evaluation(Dataset["tuple[Tensor, Tensor] | InputError"]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | InputError:
         sample = self.samples[index]
         try:
-            return to_float(sample.image()), sample.mask().long()
+            return sample.image(), sample.mask()
         except InputError as error:
             return error
 
 
 def _stack(rows: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
-    return [torch.stack(column) for column in zip(*rows, strict=True)]
+    """Images (B, 3, h, w), and masks (B, h, w). The channels of a pixel stay side by side, as in each image."""
+    images, *masks = zip(*rows, strict=True)
+    stacked = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+    return [stacked, *(torch.stack(column) for column in masks)]
 
 
-def _no_pairs(weak: Tensor) -> tuple[Tensor, Tensor]:
+def _no_pairs(unlabeled: Tensor) -> tuple[Tensor, Tensor]:
     """Empty image and label tensors, at the size of the unlabeled images."""
-    return torch.empty(0, *weak.shape[1:]), torch.empty(0, *weak.shape[-2:], dtype=torch.long)
+    return unlabeled[:0].clone(), unlabeled.new_empty(0, *unlabeled.shape[-2:])
 
 
 def _tags(samples: Sequence[Sample], num_classes: int) -> tuple[Tensor, Tensor]:
@@ -185,5 +202,7 @@ def _tags(samples: Sequence[Sample], num_classes: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows), torch.tensor([tags is not None for tags in known])
 
 
-def _permutation(count: int, seed: int) -> list[int]:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+@lru_cache(maxsize=4)  # the epoch of the labeled and of the unlabeled images, and the next one of each
+def _permutation(count: int, seed: int) -> npt.NDArray[np.int32]:
+    """(count,) in random order. Drawing ten million numbers takes a second: each process keeps its last ones."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy().astype(np.int32)

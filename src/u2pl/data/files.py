@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from u2pl.data.image_files import ImageReader, one_line, stored, upright
+from u2pl.data.image_files import ImageReader, one_line, scaled_size, stored, upright
 from u2pl.data.mask_files import mask_size, read_mask, resized
 from u2pl.data.mask_values import MaskValues, listing
+from u2pl.data.shared_store import SharedStore
 from u2pl.data.source import DataSource, HasHeader, HasNotes, Sample
 from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX
@@ -66,10 +68,10 @@ class FileSample:
 
     def image(self) -> Tensor:
         """(3, H, W) uint8 RGB. Raises InputError naming the file if it cannot be read."""
-        pixels = self.reader.read(self.image_path)
+        pixels = self.reader.read(self.image_path, scale=self.scale)
         if self.scale != 1.0:
-            size = self._scaled((pixels.shape[1], pixels.shape[0]))
-            pixels = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+            height, width = self.image_size()
+            pixels = np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def mask(self) -> Tensor:
@@ -100,8 +102,7 @@ class FileSample:
         return height, width
 
     def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
-        first, second = size
-        return max(1, round(first * self.scale)), max(1, round(second * self.scale))
+        return scaled_size(size, self.scale)
 
     def _stored_mask(self) -> npt.NDArray[Any]:
         """(H, W) raw values, before the lookup."""
@@ -162,16 +163,18 @@ class FileSample:
 
 
 class CachedSample:
-    """A sample that keeps its decoded tensors after the first read.
+    """A sample whose decoded pixels are kept after the first read, for all loader processes of a training.
 
-    Each loader process keeps its own tensors; pickling a sample drops them. All reads return the same tensors, so
-    transforms must not write into them.
+    All reads return the same memory, so transforms must not write into it.
+
+    Args:
+        store: shared by the samples of a data set; None: one of its own.
+        number: of this sample in the store.
     """
 
-    def __init__(self, sample: Sample) -> None:
+    def __init__(self, sample: Sample, store: SharedStore | None = None, number: int = 0) -> None:
         self.sample = sample
-        self._image: Tensor | None = None
-        self._mask: Tensor | None = None
+        self.store, self.number = store or SharedStore(2), number
 
     @property
     def name(self) -> str:
@@ -186,20 +189,23 @@ class CachedSample:
         return self.sample.tags
 
     def image(self) -> Tensor:
-        """(3, H, W) uint8, as the wrapped sample reads it."""
-        if self._image is None:
-            self._image = self.sample.image()
-        return self._image
+        """(3, H, W) uint8, as the wrapped sample reads it; the channels of a pixel side by side in memory."""
+        kept = self.store.get(2 * self.number)
+        if kept is None:
+            kept = self.store.put(2 * self.number, self.sample.image().permute(1, 2, 0).contiguous().numpy())
+        return torch.from_numpy(kept).permute(2, 0, 1)
 
     def mask(self) -> Tensor:
         """(H, W) uint8, as the wrapped sample reads it."""
-        if self._mask is None:
-            self._mask = self.sample.mask()
-        return self._mask
+        kept = self.store.get(2 * self.number + 1)
+        return torch.from_numpy(
+            self.store.put(2 * self.number + 1, self.sample.mask().numpy()) if kept is None else kept
+        )
 
     def image_size(self) -> tuple[int, int]:
-        """(H, W) of the image, which is decoded unless the wrapped sample can give its size."""
-        if self._image is None and isinstance(self.sample, HasHeader):
+        """(H, W) of the image, which is decoded unless it is kept or the wrapped sample can give its size."""
+        kept = self.store.get(2 * self.number)
+        if kept is None and isinstance(self.sample, HasHeader):
             return self.sample.image_size()
         height, width = self.image().shape[-2:]
         return height, width
@@ -208,13 +214,10 @@ class CachedSample:
         """Notes of the wrapped sample."""
         return self.sample.notes() if isinstance(self.sample, HasNotes) else ()
 
-    def __reduce__(self) -> tuple[type[CachedSample], tuple[Sample]]:
-        return CachedSample, (self.sample,)
-
 
 def cached(source: DataSource) -> DataSource:
-    """The same data set; each process decodes an image or mask at most once."""
-    labeled, unlabeled, val = (
-        [CachedSample(s) for s in part] for part in (source.labeled, source.unlabeled, source.val)
-    )
+    """The same data set; the loader processes together decode an image or mask at most once."""
+    parts = (source.labeled, source.unlabeled, source.val)
+    store, numbers = SharedStore(2 * sum(map(len, parts))), count()
+    labeled, unlabeled, val = ([CachedSample(sample, store, next(numbers)) for sample in part] for part in parts)
     return replace(source, labeled=labeled, unlabeled=unlabeled, val=val)

@@ -19,6 +19,8 @@ from u2pl.errors import InputError
 
 #: The formats that are opened, whatever a file is called. Others, such as EPS, could start another program.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
+#: Photographs decoded at twice the size differ by 0.5 to 1 gray levels in the mean from those decoded whole; else by 3.
+FINER = 2
 _READABLE = "JPEG, PNG, TIFF, BMP, WebP or GIF"
 _ORIENTATION = 0x0112  # the EXIF tag
 _DEEP = ("I", "F")  # Pillow's modes of more than 8 bits begin so
@@ -55,15 +57,20 @@ class ImageReader:
     bands: tuple[int, ...] | None = None
     value_range: tuple[float, float] | None = None
 
-    def read(self, path: Path) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB, upright. Raises InputError naming the file if it cannot be read."""
+    def read(self, path: Path, *, scale: float = 1.0) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB, upright. Raises InputError naming the file if it cannot be read.
+
+        Args:
+            scale: factor by which the image is resized afterwards. Where it is small, a JPEG is decoded at 1/2, 1/4 or
+                1/8 of its size, but at least at :data:`FINER` times the size that it gets, and is resized already.
+        """
         with one_line("image", path):
             header = _header(path, pages=True)
             refuse_pages(header, path, "image")
             if header.deep or header.bands > 3 or self.bands is not None:
                 return self._rgb(upright(_samples(path), header.orientation), path)
             with opened(path) as file:
-                pixels = np.array(file.convert("RGB"))
+                pixels = np.array(_small(file, scale) if file.format == "JPEG" else file.convert("RGB"))
             # Pillow turns a TIFF itself.
             return pixels if is_tiff(path) else upright(pixels, header.orientation)
 
@@ -100,6 +107,11 @@ def stored(path: Path) -> Stored:
         return _header(path, pages=False)
 
 
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """What both sides of an image become."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[ImageFile]:
     """An image file of a known format, opened with Pillow."""
@@ -131,6 +143,17 @@ def refuse_pages(header: Stored, path: Path, kind: str) -> None:
     """Raise InputError for a file of several pictures: pages, or frames of an animation."""
     if header.pages > 1:
         raise InputError(f"{kind} {path} holds {header.pages} pages; save the one to use as a file of its own")
+
+
+def _small(file: ImageFile, scale: float) -> Image.Image:
+    """A JPEG as RGB: resized by ``scale`` if so few pixels are needed that not all are decoded, else as it is."""
+    whole, size = file.size, scaled_size(file.size, scale)
+    drafted = file.draft(file.mode, (FINER * size[0], FINER * size[1]))
+    rgb = file.convert("RGB")
+    if drafted is None or file.size == whole:
+        return rgb
+    # The box leaves out what the last pixels show beyond the border of the image.
+    return rgb.resize(size, Image.Resampling.BILINEAR, box=drafted[1])
 
 
 def _header(path: Path, *, pages: bool) -> Stored:

@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 
 from u2pl.errors import InputError
+from u2pl.threads import bound_cores, unbind
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -56,6 +58,7 @@ def loader(
         timeout=timeout if workers else 0,
         pin_memory=pin_memory,
         collate_fn=_as_is,
+        worker_init_fn=partial(_on_any_core, bound_cores()),
         # A loader draws a base seed when it starts; this must not advance the global generator.
         generator=torch.Generator(),
     )
@@ -131,6 +134,10 @@ def _lost(error: RuntimeError, timeout: int) -> Exception:
             "data.cache=false; a training goes on with --resume"
         )
     return error
+
+
+def _on_any_core(cores: Set[int], worker: int) -> None:
+    unbind(cores)
 
 
 def _as_is(item: Any) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from u2pl.data.batches import step_seed
 from u2pl.methods.base import Method
-from u2pl.structures import Batch
+from u2pl.structures import Batch, Crops
 
 _DIAGNOSIS_STREAM = 4  # keeps the random numbers of a diagnosis apart from those of a step
 _SCALE = 1024.0  # keeps half precision from rounding gradients to zero; a power of two changes nothing else
@@ -28,7 +28,8 @@ class Diagnosis:
     """The data of a diagnosis."""
 
     classes: Sequence[str]
-    batches: Callable[[], Iterable[Batch]]  #: few, and the same at every evaluation; they do not train
+    batches: Callable[[], Iterable[Crops]]  #: few, and the same at every evaluation; they do not train
+    views: Callable[[Crops], Batch]  #: makes the batch on the device, as in training
 
 
 def diagnose(
@@ -52,7 +53,7 @@ def diagnose(
     first: Batch | None = None
     with untouched(fabric, student, method):
         for number, drawn in enumerate(diagnosis.batches()):
-            batch = fabric.to_device(drawn)
+            batch = diagnosis.views(fabric.to_device(drawn))
             first = batch if first is None else first
             student.train()
             torch.manual_seed(step_seed(seed, _DIAGNOSIS_STREAM, number, fabric.global_rank))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassConfusionMatrix
 
-from u2pl.engine.inference import Inference, Whole
+from u2pl.engine.inference import Inference, Segment, Whole
+from u2pl.engine.many_images import segment_many
+from u2pl.pixels.views import as_float
 from u2pl.structures import IGNORE_INDEX
 
 
@@ -49,7 +51,6 @@ class Scores:
         return scores
 
 
-@torch.no_grad()
 def evaluate(
     fabric: Fabric,
     network: nn.Module,
@@ -60,27 +61,51 @@ def evaluate(
 ) -> Tensor:
     """(C, C) confusion matrix of ``network`` over ``(image (3, H, W), mask (H, W))``, summed over all processes.
 
-    ``inference`` defines how the network processes an image. The network returns to its former mode.
+    Images are uint8, or float32 in [0, 1]; masks are uint8 or int64.
+    ``inference`` defines how the network processes an image. Several images are processed at a time, see
+    :func:`u2pl.engine.many_images.segment_many`. The network returns to its former mode.
     """
     training = network.training
     network.eval()
-    matrix = confusion_matrix(num_classes).to(fabric.device)
-    segment = inference(network)
-    for image, mask in images:
-        with fabric.autocast():
-            scores = segment(fabric.to_device(image).unsqueeze(0))
-        matrix.update(scores.argmax(dim=1), fabric.to_device(mask).unsqueeze(0))
+
+    def work(segment: Segment, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        image, mask = (torch.stack([fabric.to_device(pair[place]) for pair in pairs]) for place in (0, 1))
+        with torch.no_grad(), fabric.autocast():
+            predicted = labels(segment(as_float(image)))
+        return count(mask, predicted, num_classes)
+
+    counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=fabric.device)
+    done = segment_many(work, images, network=network, inference=inference, size=_size, device=fabric.device)
+    with closing(done):
+        for _, more in done:
+            counts += more
     network.train(training)
-    return summed(fabric, matrix)
+    return summed(fabric, counts)
 
 
-def confusion_matrix(num_classes: int) -> MulticlassConfusionMatrix:
-    """Counts pixels of this process's images, without ignored ones."""
-    # `summed` adds up the processes. The metric's own sum would wait forever for a process without images.
-    return MulticlassConfusionMatrix(num_classes, ignore_index=IGNORE_INDEX, validate_args=False, sync_on_compute=False)
+def _size(pair: tuple[Tensor, Tensor]) -> tuple[int, int]:
+    height, width = pair[0].shape[-2:]
+    return height, width
 
 
-def summed(fabric: Fabric, matrix: MulticlassConfusionMatrix) -> Tensor:
+def labels(scores: Tensor) -> Tensor:
+    """(B, C, H, W) scores -> (B, H, W) int64, the most likely class; of equal scores the first."""
+    return scores.max(dim=1).indices  # several times as fast as argmax on a CPU
+
+
+def count(mask: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """(C, C) int64 pixels by true class (row) and predicted class, without ignored ones.
+
+    Args:
+        mask: (..., H, W), class index or IGNORE_INDEX.
+        predicted: (..., H, W), class index.
+    """
+    # Ignored pixels are counted, too, in a row that is dropped: to select the others takes several times as long.
+    pairs = (mask.long() * num_classes + predicted).flatten()
+    rows = torch.bincount(pairs, minlength=(IGNORE_INDEX + 1) * num_classes)
+    return rows.view(-1, num_classes)[:num_classes]
+
+
+def summed(fabric: Fabric, counts: Tensor) -> Tensor:
     """(C, C) counts, summed over all processes."""
-    # Of a single class, the metric's own `compute` makes a matrix without dimensions.
-    return fabric.all_reduce(matrix.confmat, reduce_op="sum")  # type: ignore[return-value]
+    return fabric.all_reduce(counts, reduce_op="sum")  # type: ignore[return-value]

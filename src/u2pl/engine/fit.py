@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from u2pl.data.batches import step_seed
 from u2pl.engine.checkpoint import save_weights
+from u2pl.engine.compiling import eagerly
 from u2pl.engine.diagnose import Diagnosis, diagnose
 from u2pl.engine.evaluate import Scores
 from u2pl.engine.journal import Journal
@@ -25,7 +26,7 @@ from u2pl.engine.meter import Meter, diverged
 from u2pl.engine.resume import load_state, save_state
 from u2pl.engine.stopping import Deferred, Stopped
 from u2pl.methods.base import Method
-from u2pl.structures import Batch
+from u2pl.structures import Batch, Crops
 
 _STEP_STREAM = 3  # keeps the random numbers of a step apart from those of its batch
 
@@ -66,7 +67,8 @@ def fit(
     method: Method,
     optimizer: Optimizer,
     scheduler: LambdaLR,
-    batches: Callable[[int], Iterable[Batch]],
+    batches: Callable[[int], Iterable[Crops]],
+    views: Callable[[Crops], Batch],
     score: Callable[[nn.Module], Scores] | None,
     diagnosis: Diagnosis | None = None,
     resume: bool = False,
@@ -76,6 +78,7 @@ def fit(
     Args:
         student, optimizer: as returned by ``fabric.setup``; ``method`` is on the device already.
         batches: the batches from a step on. Each depends only on its step, so they have no state to resume.
+        views: makes the batch of a step from its crops, on the device.
         score: evaluates a network on the validation set; None without one.
         diagnosis: data of the diagnosis at every evaluation; None: no diagnosis.
         resume: continue from the last checkpoint in the run's folder, if there is one.
@@ -102,10 +105,11 @@ def fit(
     with Deferred() as signals, closing_of(journal):
         if state["unscored"]:
             scores = evaluate_step(fabric, run, state, score, diagnosis, journal)
-        for step, batch in enumerate(meter.timed(batches(start) if start < run.steps else ()), start=start):
+        for step, crops in enumerate(meter.timed(batches(start) if start < run.steps else ()), start=start):
             torch.manual_seed(step_seed(run.seed, _STEP_STREAM, step, fabric.global_rank))
+            batch = views(fabric.to_device(crops))
             with fabric.autocast():
-                losses = method(student, fabric.to_device(batch), step / run.steps)
+                losses = method(student, batch, step / run.steps)
             fabric.backward(sum(run.loss_weights.get(name, 1.0) * loss for name, loss in losses.items()))
             meter.add(losses, step=step, weights=run.loss_weights, gradient=gradient_norm(fabric, student))
             optimizer.step()
@@ -136,7 +140,8 @@ def fit(
                 raise Stopped(stop, done)
 
     if start >= run.steps and score is not None:  # a finished run was resumed: only score it
-        scores = {name: score(network) for name, network in candidates(state).items()}
+        with eagerly(unwrapped(student)):
+            scores = {name: score(network) for name, network in candidates(state).items()}
     return scores
 
 
@@ -150,9 +155,10 @@ def evaluate_step(
 ) -> dict[str, Scores]:
     """Score the networks and diagnose the last step, as far as there are data for it."""
     state["unscored"] = False
-    scores = {} if score is None else score_candidates(fabric, run, state, score, journal)
-    if diagnosis is not None:
-        report_diagnosis(fabric, run, state, diagnosis, journal)
+    with eagerly(unwrapped(state["student"])):
+        scores = {} if score is None else score_candidates(fabric, run, state, score, journal)
+        if diagnosis is not None:
+            report_diagnosis(fabric, run, state, diagnosis, journal)
     return scores
 
 

@@ -9,8 +9,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from u2pl.data.source import Sample
-from u2pl.data.transforms import to_float
 from u2pl.networks.image_encoder import ImageEncoder
+from u2pl.pixels.views import as_float
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def image_features(
     encoder.to(fabric.device)
 
     def described(sample: Sample) -> Tensor:
-        return encoder.described(to_float(sample.image())[None].to(fabric.device))[0]
+        return encoder.described(as_float(fabric.to_device(sample.image()))[None])[0]
 
     rows = torch.zeros(len(samples), len(described(samples[0])), device=fabric.device)
     mine = range(fabric.global_rank, len(samples), fabric.world_size)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +19,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from u2pl.errors import InputError
 from u2pl.networks.shared_batch_norm import SharedBatchNorm2d
+from u2pl.threads import bound, own_cores, own_threads
+
+_GRAIN = 32_768  # numbers from which on torch gives work to one more thread
+
+_computing: Sequence[int] = ()  # the threads that torch computes with, besides the one that calls it
 
 _PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
 
@@ -27,7 +33,8 @@ def make_fabric(*, accelerator: str, devices: int, nodes: int, precision: str) -
 
     Args:
         accelerator: auto, cpu, cuda or mps.
-        precision: auto, bf16, fp16 or fp32. auto is bf16 if the processor multiplies it natively, else fp32.
+        precision: auto, bf16, fp16 or fp32. auto is bf16 if the processor multiplies it natively, else fp32. On CUDA,
+            fp32 multiplies in TF32: products of 10-bit mantissas, added up in float32.
     """
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise InputError("train.accelerator: no CUDA device here; use train.accelerator=auto")
@@ -49,7 +56,7 @@ def make_fabric(*, accelerator: str, devices: int, nodes: int, precision: str) -
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*deprecated.*")  # its successor is too new
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Fabric(
+        fabric = Fabric(
             accelerator=accelerator,
             devices=devices,
             num_nodes=nodes,
@@ -57,6 +64,10 @@ def make_fabric(*, accelerator: str, devices: int, nodes: int, precision: str) -
             strategy=DDPStrategy(broadcast_buffers=False) if devices * nodes > 1 else "auto",
             precision=chosen,
         )
+    if fabric.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+    return fabric
 
 
 def _has_accelerator() -> bool:
@@ -71,6 +82,35 @@ def best_precision(on_cpu: bool) -> str:
     else:
         native = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return "bf16" if native else "fp32"
+
+
+@contextmanager
+def threads_on_cores(fabric: Fabric) -> Iterator[None]:
+    """On a CPU, give each computing thread a core of its own, if there are as many threads as cores.
+
+    The threads of a network wait for each other thousands of times a step. Where two trainings share the cores, threads
+    that move often wait for one that does not run; bound ones run at the same time. The numbers stay the same.
+    """
+    threads = computing_threads() if fabric.device.type == "cpu" and fabric.world_size == 1 else ()
+    if threads and len(threads) + 1 == len(own_cores()):
+        with bound(threads):
+            yield
+    else:
+        yield
+
+
+def computing_threads() -> Sequence[int]:
+    """The threads that torch computes with, besides this one; empty if they cannot be told from others.
+
+    They start with the first large computation, so this is to be called before one.
+    """
+    global _computing  # noqa: PLW0603
+    if not _computing:
+        before, count = own_threads(), torch.get_num_threads()
+        torch.zeros(2 * _GRAIN * count).add_(1)
+        new = sorted(own_threads() - before)
+        _computing = new if len(new) == count - 1 else ()
+    return _computing
 
 
 def precision_of(fabric: Fabric) -> str:

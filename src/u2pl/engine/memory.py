@@ -90,6 +90,15 @@ def whole_pixels(network: nn.Module, device: torch.device) -> int:
     return int(_WHOLE_SHARE * available / (layers + _SCORES))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or the error that it was raised from, says that the memory is full."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, RuntimeError) and "allocate memory" in str(error):  # torch uses it for many errors
+        return True
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
+
+
 def require_values(network: nn.Module, *, images: int, height: int, width: int) -> None:
     """Raise InputError if a batch normalisation gets one value per channel from the smallest batch of a training."""
     shadow = copy.deepcopy(network).to("meta").train()

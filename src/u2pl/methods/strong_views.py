@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from u2pl.pixels.adaptive_mixing import AdaptiveCopyPaste
+from u2pl.pixels.jitter import jittered
 from u2pl.pixels.mixing import CutMix, Mix, Mixing
-from u2pl.structures import Batch, PseudoLabel, SegmentationOutput
+from u2pl.structures import Batch, Jitter, PseudoLabel, SegmentationOutput
 
-Jitter = Callable[[Tensor], Tensor]  #: photometric jitter of one image (3, H, W) float32 in [0, 1]
+
+class DrawsJitter(Protocol):
+    """Such as :class:`u2pl.data.photometric.Photometric`."""
+
+    def draw(self, count: int) -> Jitter:
+        """Photometric jitter of ``count`` images, in the host's memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class StrongViews(nn.Module):
         self,
         mixing: Mixing | None = None,
         *,
-        jitter: Jitter | None = None,
+        jitter: DrawsJitter | None = None,
         copy_paste: AdaptiveCopyPaste | None = None,
         complementary: bool = False,
     ) -> None:
@@ -64,7 +70,10 @@ class StrongViews(nn.Module):
         _, strong = batch.unlabeled_views()
         mixes = [self.mixing.draw(pseudo, batch.label) for _ in strong]
         mixed = [mix.apply(image, batch.image) for mix, image in zip(mixes, strong, strict=True)]
-        images = torch.cat([jittered(image, self.jitter) for image in mixed])
+        images = torch.cat(mixed)
+        if self.jitter is not None:
+            values = self.jitter.draw(len(images)).values.to(images.device, non_blocking=True)
+            images = jittered(images, Jitter(values))
         labels = PseudoLabel.cat([mix.pseudo_label(pseudo) for mix in mixes])
         return MixedViews(images, labels, mixes, complementary=self.complementary)
 
@@ -79,11 +88,3 @@ class StrongViews(nn.Module):
         """Update the running class confidence with the student's output for labeled images."""
         if self.class_confidence is not None:
             self.class_confidence.update(output.logits.detach(), label)
-
-
-def jittered(images: Tensor, jitter: Jitter | None) -> Tensor:
-    """Images (B, 3, H, W), each with its own jitter; unchanged if ``jitter`` is None."""
-    if jitter is None:
-        return images
-    with torch.autocast(images.device.type, enabled=False):  # the blur is a convolution, which autocast would round
-        return torch.stack([jitter(image) for image in images])

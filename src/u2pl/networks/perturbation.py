@@ -44,21 +44,28 @@ def complementary_dropout(features: Any, pairs: int) -> Any:
     """
     if pairs == 0:
         return features
-    return _masked(features, pairs, {})
+    unchanged = torch.randperm(pairs, device=_device(features)) < pairs // 2
+    return _masked(features, unchanged.view(-1, 1), {})
 
 
-def _masked(features: Any, pairs: int, masks: dict[int, Tensor]) -> Any:
+def _device(features: Any) -> torch.device | None:
+    """The device of the first tensor."""
+    if isinstance(features, Tensor):
+        return features.device
+    return next((_device(part) for part in features if part is not None), None)
+
+
+def _masked(features: Any, unchanged: Tensor, masks: dict[int, Tensor]) -> Any:
+    """``unchanged``: (pairs, 1) bool. ``masks``: factors (2 pairs, C) by C, as far as they are drawn."""
     if features is None or (isinstance(features, Tensor) and features.dim() != 4):
         return features
     if isinstance(features, Tensor):
-        width = features.shape[1]
+        pairs, width = len(unchanged), features.shape[1]
         if width not in masks:
-            if not masks:
-                masks[0] = torch.randperm(pairs, device=features.device).view(-1, 1) < pairs // 2  # those unchanged
             first = 2.0 * torch.randint(2, (pairs, width), device=features.device)
-            masks[width] = torch.cat((first, 2 - first)).masked_fill(masks[0].repeat(2, 1), 1.0)
+            masks[width] = torch.cat((first, 2 - first)).masked_fill(unchanged.repeat(2, 1), 1.0)
         others = features.new_ones(len(features) - 2 * pairs, width)
         mask = torch.cat((others, masks[width].to(features.dtype)))
         return features * mask[:, :, None, None]
-    parts = [_masked(part, pairs, masks) for part in features]
+    parts = [_masked(part, unchanged, masks) for part in features]
     return type(features)(*parts) if hasattr(features, "_fields") else type(features)(parts)

@@ -19,7 +19,7 @@ from u2pl.structures import IGNORE_INDEX
 _IGNORED = (255, 255, 255)
 _GAP, _TITLE = 4, 14
 _SIGNATURE = "u2pl"  # in the files that `u2pl predict` writes, so that it may replace them
-_ROWS = 256  # of an image, tinted at a time
+_ROWS = 64  # of an image, tinted at a time
 
 
 def colour_table(palette: Palette) -> npt.NDArray[np.uint8]:
@@ -56,12 +56,18 @@ def coloured(mask: Tensor, palette: Palette) -> Tensor:
 
 def overlay(image: Tensor, mask: Tensor, palette: Palette, *, strength: float = 0.55) -> Tensor:
     """(3, H, W) uint8: the image tinted with the colours of the mask."""
-    picture = torch.empty(image.shape, dtype=torch.uint8)
-    for top in range(0, image.shape[1], _ROWS):  # large images have no room for all pixels as floats
+    # Every mixture of a value with a colour is worked out once: (3, 256 classes x 256 values).
+    values, colours = torch.arange(256.0), torch.from_numpy(colour_table(palette)).float()
+    mixtures = torch.lerp(values.expand(3, 256, 256), colours.T.unsqueeze(2), strength).round().to(torch.uint8)
+    table = mixtures.flatten(1).numpy()
+    pixels, classes = image.permute(1, 2, 0).numpy(), mask.numpy()
+    picture = np.empty(pixels.shape, dtype=np.uint8)
+    for top in range(0, len(classes), _ROWS):  # large images have no room for an index of each pixel
         rows = slice(top, top + _ROWS)
-        tinted = torch.lerp(image[:, rows].float(), coloured(mask[rows], palette).float(), strength)
-        picture[:, rows] = tinted.round().to(torch.uint8)
-    return picture
+        first = classes[rows].astype(np.intp) << 8
+        for channel in range(3):
+            picture[rows, :, channel] = table[channel].take(first + pixels[rows, :, channel])
+    return torch.from_numpy(picture).permute(2, 0, 1)
 
 
 def heat(values: Tensor, *, largest: float) -> Tensor:

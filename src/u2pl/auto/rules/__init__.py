@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from u2pl.auto.choices import Choice, take
 from u2pl.auto.facts import Facts
-from u2pl.auto.rules.machine import bank, batch, crops, length, loading
+from u2pl.auto.rules.machine import bank, batch, compiling, crops, length, loading
 from u2pl.auto.rules.method import (
     belief,
     image_prior,
@@ -44,6 +44,7 @@ RULES: tuple[Callable[[Config, Facts], Choice], ...] = (
     views,
     pseudo_labels,
     length,
+    compiling,
     optimizer,
     teacher,
     ranks,

@@ -1,4 +1,4 @@
-"""Rules by time and memory of the machine: loading, crops, batches, length, and the bank."""
+"""Rules by time and memory of the machine: loading, crops, batches, length, compilation, and the bank."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ WHOLE = 0.6  # larger crops, as a share of the image, are resized less: they wou
 SCALES_WHOLE, SCALES = [0.75, 1.5], [0.5, 2.0]  # from CamVid, 160 of 180x240; the paper's
 SCALES_TAGS = [0.75, 1.0]  # tags are of the whole image, not of the crop; from the scenes of objects
 HUGE = 4  # crops per side: larger images should be scaled down
+REPAID = 1000  # steps on a GPU, which repay some minutes of compilation
 VALIDATIONS = 4  # per run
 BANK_SHARE, CACHE_SHARE = 0.01, 0.25  # shares of memory; every checkpoint contains the bank
 SECONDS, SECONDS_SUPERVISED, MEASURED = 4.9e-6, 1.9e-6, "resnet18"  # per labeled pixel of a step, on two cores
 
 
 def loading(config: Config, facts: Facts) -> Choice:
-    """Whether decoded images stay in memory. Every loader process keeps its own copy."""
+    """Whether decoded images stay in memory, which the loader processes of a training process share."""
     workers = config.data.workers
     if workers == AUTO:
         workers = max(1, min(limits_of(facts).workers, facts.cores // facts.processes - 1))
-    needed = 4 * facts.height * facts.width * (facts.images + facts.val) * max(1, workers) * facts.processes
+    needed = 4 * facts.height * facts.width * (facts.images + facts.val) * facts.processes
     because = f"decoded images take {size_text(needed)} of {size_text(facts.host_memory)}"
     fits = needed <= CACHE_SHARE * facts.host_memory
     detail = f"{facts.cores} cores; images stay in memory where they take at most a quarter of it"
@@ -109,6 +110,20 @@ def bank(config: Config, facts: Facts) -> Choice:
     because = f"{facts.classes} classes take {size_text(size * row)} of {size_text(facts.memory)}"
     values = {"method.contrast.bank_size": size, "method.contrast.keys_per_step": keys}
     return Choice(values, because, used=config.method.trains_embeddings)
+
+
+def compiling(config: Config, facts: Facts) -> Choice:
+    """Whether networks are compiled: it takes minutes once, and a short run does not win them back."""
+    steps = steps_of(config, facts)
+    if facts.device != "cuda":
+        return Choice({"train.compile": False}, f"on {facts.device} it gains little")
+    if facts.processes > 1:
+        return Choice({"train.compile": False}, "it is not measured with several processes")
+    if facts.uncompilable is not None:
+        return Choice({"train.compile": False}, facts.uncompilable)
+    enough = steps >= REPAID
+    because = f"{steps} steps {'repay' if enough else 'do not repay'} it"
+    return Choice({"train.compile": enough}, because, detail=f"from {REPAID} steps on a GPU")
 
 
 def limits_of(facts: Facts) -> Limits:
