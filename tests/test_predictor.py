@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from u2pl.build.trained import network_of
+from u2pl.commands.remedies import out_of_memory_is_bad_input
 from u2pl.config.schema import Config
 from u2pl.engine.checkpoint import save_weights
 from u2pl.engine.machine import best_precision
@@ -140,11 +140,8 @@ def test_masks_of_many_images(little_memory: None, way: str, scale: float, monke
     alone = [predictor.mask(image) for image in images]
     network.batches.clear()
     if way == "batches":  # as on an accelerator
-
-        def together(*given: Any, device: torch.device, **options: Any) -> Any:
-            return segment_many(*given, device=torch.device("cuda"), **options)
-
-        monkeypatch.setattr("u2pl.predictor.segment_many", together)
+        cuda = {"device": torch.device("cuda")}
+        monkeypatch.setattr("u2pl.predictor.segment_many", lambda *a, **options: segment_many(*a, **options | cuda))
     torch.set_num_threads(3 if way == "threads" else 1)
     try:
         masks = list(predictor.masks(iter(images)))
@@ -157,6 +154,22 @@ def test_masks_of_many_images(little_memory: None, way: str, scale: float, monke
     assert (max(network.batches) > 1) == (way == "batches")
     assert list(predictor.masks([])) == []
     masks[0][0, 0] = 7  # an ordinary tensor
+
+
+def test_a_batch_without_memory_is_done_one_by_one_whoever_explains_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Short(Blurred):
+        def forward(self, image: Tensor) -> SegmentationOutput:
+            if len(image) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(image)
+
+    cuda = {"device": torch.device("cuda")}
+    monkeypatch.setattr("u2pl.predictor.segment_many", lambda *a, **given: segment_many(*a, **given | cuda))
+    monkeypatch.setattr("u2pl.engine.many_images.whole_pixels", lambda *_: 30 * 30)
+    predictor = Predictor(Short(), classes=("r", "g", "b"))
+    images = [torch.randint(0, 256, (3, 9, 14), dtype=torch.uint8) for _ in range(5)]
+    made = list(predictor.masks_of(images, lambda image: image, during=lambda _: out_of_memory_is_bad_input()))
+    assert [torch.equal(mask, predictor.mask(image)) for image, mask in made] == 5 * [True]
 
 
 def test_precision_is_chosen() -> None:

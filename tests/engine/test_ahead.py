@@ -91,7 +91,7 @@ def test_an_error_comes_where_the_result_would() -> None:
     seen: list[int] = []
     results = ahead(work, range(9), threads=2, limit=4)
     with pytest.raises(ValueError, match="three"):
-        seen.extend(results)
+        seen.extend(results)  # one after the other
     assert seen == [0, 1, 2]
 
 

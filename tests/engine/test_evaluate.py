@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -111,11 +109,10 @@ def test_together_scores_are_those_of_one_by_one(fabric: Fabric, way: str, monke
     assert (expected.sum(0) > 0).sum() > 1
     network.batches.clear()
     if way == "batches":  # as on an accelerator
-
-        def together(*given: Any, device: torch.device, **options: Any) -> Any:
-            return segment_many(*given, device=torch.device("cuda"), **options)
-
-        monkeypatch.setattr("u2pl.engine.evaluate.segment_many", together)
+        cuda = {"device": torch.device("cuda")}
+        monkeypatch.setattr(
+            "u2pl.engine.evaluate.segment_many", lambda *a, **options: segment_many(*a, **options | cuda)
+        )
         monkeypatch.setattr("u2pl.engine.many_images.whole_pixels", lambda *_: 10**6)
     torch.set_num_threads(3 if way == "threads" else 1)
     try:

@@ -117,6 +117,8 @@ def test_all_stages_are_the_whole_encoder() -> None:
     assert one.frozen == other.frozen
     assert one.frozen.whole
     assert one.frozen.modules == ("encoder",)
+    assert one.training
+    assert not any(module.training for module in one.encoder.modules())  # at once
 
 
 def test_nothing_is_frozen_without_the_key() -> None:

@@ -101,7 +101,7 @@ def _in_one(work: Work[Item, Result], segment: Segment, some: list[Item]) -> Ite
     """One batch, or its items one by one if it is too large for the memory."""
     try:
         result = work(segment, some)
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:  # one that explains another, too
         if len(some) == 1 or not is_out_of_memory(error):
             raise
     else:
@@ -124,11 +124,8 @@ def _in_threads(
         segments.put(inference(twin(network)))
 
     def run(item: Item) -> tuple[Sequence[Item], Result]:
-        beside = min(lanes, max(1, limit // max(1, pixels(item))))  # images that are worked on at a time
-        if pixels(item) > limit:
-            _use_threads(cores)
-        else:
-            _use_threads(max(1, cores // beside))
+        beside = min(lanes, max(1, limit // pixels(item)))  # images that are worked on at a time
+        _use_threads(cores // beside)
         segment = segments.get()
         try:
             return [item], work(segment, [item])

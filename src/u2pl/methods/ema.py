@@ -34,8 +34,8 @@ class EmaTeacher(nn.Module):
 
     def __init__(self, network: nn.Module, *, ema_decay: Share = 0.99, passes: Literal[1, 2] = 2) -> None:
         super().__init__()
-        shared = {id(part): part for part in frozen_parts(network)}
-        self.network = copy.deepcopy(network, dict(shared)).requires_grad_(False).eval()
+        uncopied = {id(part): part for part in frozen_parts(network)}
+        self.network = copy.deepcopy(network, uncopied).requires_grad_(False).eval()
         theirs = {id(tensor) for tensor in chain(network.parameters(), network.buffers())}
         self.shared = frozenset(name for name, tensor in self._tensors() if id(tensor) in theirs)
         self.features = frozen_features(self.network)

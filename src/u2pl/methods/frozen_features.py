@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -25,10 +24,9 @@ class FrozenFeatures:
         self.known = WeakTensorKeyDictionary()
 
     def __call__(self, *images: Tensor) -> Encoded:
-        """(B_1, 3, H, W), (B_2, 3, H, W), ... -> features of all B_1 + B_2 + ... images, without gradient."""
+        """(B_1, 3, H, W), (B_2, 3, H, W), ... -> features of all B_1 + B_2 + ... images."""
         return Encoded.cat([self._of(each) for each in images])
 
-    @torch.no_grad()
     def _of(self, image: Tensor) -> Encoded:
         encoded = self.known.get(image)
         if encoded is None:

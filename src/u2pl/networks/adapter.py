@@ -27,6 +27,7 @@ from u2pl.networks.smp_choices import (
     options_of,
     width_options,
 )
+from u2pl.networks.summed_maps import SummedMaps
 from u2pl.networks.transformers import SHORT_NAMES, create_dpt, dpt_multiple
 from u2pl.networks.vocabulary import Vocabulary, vocabulary_of
 from u2pl.networks.weights import fetch_classifier, fetching, load_encoder_weights
@@ -71,6 +72,7 @@ class SmpNetwork(FreezableNetwork):
         self.vocabulary = vocabulary
         self.corners = on_corners(self.encoder)
         PooledBatchNorm2d.adopt(self.model.decoder)  # type: ignore[arg-type]
+        SummedMaps.adopt(self.model.decoder)  # type: ignore[arg-type]
 
     @property
     def encoder(self) -> nn.Module:  # type: ignore[override]
