@@ -155,6 +155,11 @@ class SegmentationOutput:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: value[images] for name, value in values.items() if value is not None})
 
+    def detach(self) -> SegmentationOutput:
+        """The same output without gradient."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: value.detach() for name, value in values.items() if value is not None})
+
     @classmethod
     def cat(cls, parts: Sequence[SegmentationOutput]) -> SegmentationOutput:
         """Join several outputs of one network."""

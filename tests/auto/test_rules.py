@@ -28,7 +28,7 @@ CAMVID: dict[str, Any] = {
 THINGS = {"shown": 2.1, "uncommon": 1.2}  #: an image shows one or two, as VOC animals
 ON_A_GPU = {"device": "cuda", "memory": 80 * GIB, "host_memory": 128 * GIB, "cores": 16}
 CITIES = {**ON_A_GPU, "labeled": 2000, "unlabeled": 8000, "classes": 19, "height": 1024, "width": 2048}
-METHODS = ("supervised", "mean_teacher", "fixmatch", "unimatch", "u2pl")
+METHODS = ("supervised", "mean_teacher", "fixmatch", "unimatch", "unimatch_v2", "u2pl")
 
 
 def chosen(overrides: tuple[str, ...] = (), **facts: Any) -> tuple[Config, tuple[Choice, ...]]:
@@ -261,7 +261,13 @@ def with_method(config: Config, name: str) -> Config:
             ("network.weights=w.pth", "method.image_prior.sharpness=0"),
             {"method.image_prior.sharpness": 0, "method.schedule.warmup": 0.4, "method.schedule.ramp": 0.2},
         ),
-        (THINGS, ("network.weights=w.pth", "method.name=fixmatch"), {"method.schedule.warmup": 0.4}),
+        (
+            THINGS,
+            ("network.weights=w.pth", "method.name=fixmatch"),
+            {"method.image_prior.sharpness": 8.0, "method.threshold": 0.95},
+        ),
+        ({}, ("method.name=fixmatch",), {"method.threshold": 0.0, "method.unsupervised_loss.name": "balanced"}),
+        (THINGS, ("method.name=unimatch_v2",), {"method.threshold": 0.95, "method.teacher.ema_decay": 0.996}),
         (THINGS, ("network.weights=w.pth", "method.name=weak_u2pl"), {"method.schedule.warmup": 0.4}),
         # scenes, to a pretrained encoder, and what no mask tells
         *(
@@ -436,7 +442,7 @@ def test_large_images_are_better_scaled_down(tags: str, side: int, hint: str | N
 
 def test_a_line_names_its_keys_and_says_why() -> None:
     text = lines()
-    assert len(text.splitlines()) == 17
+    assert len(text.splitlines()) == 18
     for key in load_config("folder").auto_keys():
         assert f"{key} " in text
     assert "\nauto: train.steps 1200, train.eval_every 300: 24 passes over 367 images" in text
@@ -460,7 +466,7 @@ def test_what_a_method_does_not_use_is_chosen_and_not_told() -> None:
     told = {key.partition(".")[0] for choice in choices if choice.used for key in choice.values}
     assert told == {"data", "network", "method", "train"}
     _, choices = chosen(("method.name=mean_teacher",))
-    assert [choice.used for choice in choices].count(False) == 2  # ranks and bank
+    assert [choice.used for choice in choices].count(False) == 3  # threshold, ranks and bank
     assert "method.image_prior.sharpness 0.0: an encoder from scratch cannot tell which images are alike" in lines()
     assert "an image shows 2.1 classes, 1.2 of them uncommon" in lines(("network.weights=w.pth",), **THINGS)
 

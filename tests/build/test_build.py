@@ -176,7 +176,7 @@ def test_a_teacher_of_balanced_losses_is_corrected_by_all_labeled_pixels() -> No
         ("method.supervised_loss.name=balanced",),
         ("method.unsupervised_loss.name=balanced",),
         ("method.supervised_loss.name=ohem", "method.unsupervised_loss.name=balanced"),
-        ("method.name=fixmatch", "method.supervised_loss.name=balanced", "method.unsupervised_loss.name=balanced"),
+        ("method.name=supervised", "method.supervised_loss.name=balanced", "method.unsupervised_loss.name=balanced"),
     ],
 )
 def test_no_other_teacher_is_corrected(overrides: tuple[str, ...]) -> None:

@@ -249,7 +249,7 @@ def test_a_preset_of_the_plus_family_is_its_base_with_three_options() -> None:
     assert len([line for line in text.splitlines() if not line.startswith("#")]) == 2
 
 
-def test_u2pl_strong_is_folder_on_the_views_of_unimatch() -> None:
+def test_u2pl_strong_is_folder_on_the_views_of_unimatch_v2() -> None:
     strong = load_config("u2pl_strong")
-    assert strong == load_config("folder", ["method.strong_views.number=2", "method.feature_dropout=true"])
+    assert strong == load_config("folder", ["method.strong_views.number=2", "method.complementary_dropout=true"])
     assert strong.method.name == "u2pl"

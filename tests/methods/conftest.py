@@ -29,9 +29,13 @@ class TinyNetwork(nn.Module):
         with torch.no_grad():
             self.classifier.weight.mul_(6)
 
-    def forward(self, image: Tensor, *, dropped: int = 0) -> SegmentationOutput:
+    def forward(self, image: Tensor, *, dropped: int = 0, complementary: int = 0) -> SegmentationOutput:
         self.calls.append((self.training, len(image)))
         features = plain = self.stem(image)
+        if complementary:  # always the same channels, too
+            first = torch.tensor([2.0, 0, 2, 0, 2, 0]).view(1, -1, 1, 1)
+            rest, one, other = features.split((len(image) - 2 * complementary, complementary, complementary))
+            features = torch.cat((rest, one * first, other * (2 - first)))
         if dropped:  # always the same channels, so that it can be followed by hand
             features = torch.cat((features, features[-dropped:] * torch.tensor([2.0, 0, 2, 0, 2, 0]).view(1, -1, 1, 1)))
         coarse = self.classifier(features)

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from assemble import mean_teacher
 from torch import Tensor, nn
 
-from u2pl.methods import FixMatch, ReliableShare, StrongViews, UniMatch
+from u2pl.methods import EmaTeacher, FixMatch, MeanTeacher, ReliableShare, StrongViews, UniMatch
+from u2pl.methods.extras.class_weights import ClassWeightCorrection
+from u2pl.methods.extras.image_prior import AddImagePrior
+from u2pl.methods.passes import without_dropout
 from u2pl.pixels import CutMix, CutOut, NoMixing, Reliability
-from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
+from u2pl.pixels.losses import BalancedCrossEntropy
+from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel, SegmentationOutput
 
 Network = Callable[..., nn.Module]
 C, SIZE = 4, 8
@@ -141,6 +146,88 @@ def test_unimatch(tiny_network: Network, threshold: float, size: int) -> None:
         inside = loop_loss(logits[:size], batch.label, batch.label != IGNORE_INDEX)
         assert losses[name].item() == pytest.approx(inside, rel=1e-4)
     assert list(losses) == ["supervised", "auxiliary", "unsupervised"]
+
+
+def parts() -> dict[str, Any]:
+    """What `auto` gives to whatever has pseudo-labels."""
+    weight = torch.tensor([1.0, 2.0, 0.5, 3.0])
+    return {
+        "refiners": [ClassWeightCorrection(weight), AddImagePrior()],
+        "supervised_loss": BalancedCrossEntropy(),
+        "unsupervised_loss": BalancedCrossEntropy(),
+    }
+
+
+@pytest.mark.parametrize("extras", [False, True])
+@pytest.mark.parametrize("threshold", [0.5, 0.95])  # with 0, the partition leaves out the pixel of the largest entropy
+def test_a_mean_teacher_without_memory_is_fixmatch(tiny_network: Network, threshold: float, extras: bool) -> None:
+    """Without an average, with alpha 0, a floor and the share of reliable pixels: step by step the same student."""
+    shared: dict[str, Any] = parts() if extras else {}
+    students = tiny_network(1), tiny_network(1)
+    teacher = EmaTeacher(students[1], ema_decay=0.0)
+    methods = (
+        FixMatch(threshold=threshold, **shared),
+        MeanTeacher(
+            teacher, reliability=Reliability(0.0, min_confidence=threshold), weighting=ReliableShare(), **shared
+        ),
+    )
+    optimizers = [torch.optim.SGD(student.parameters(), lr=0.5) for student in students]
+    for step in range(4):
+        batch = replace(random_batch(step, 2), strong_2=None)
+        batch = replace(batch, prior=0.1 * torch.randn(2, C)) if extras else batch
+        losses = []
+        for student, method, optimizer in zip(students, methods, optimizers, strict=True):
+            torch.manual_seed(step)
+            losses.append(method(student, batch, step / 4))
+            sum(losses[-1].values()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            method.after_step(student)
+        assert list(losses[0]) == list(losses[1])
+        for name in losses[0]:
+            torch.testing.assert_close(losses[0][name], losses[1][name])
+    for one, other in zip(students[0].parameters(), students[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("method", [FixMatch, UniMatch])
+def test_refiners_change_pseudo_labels(tiny_network: Network, method: type) -> None:
+    """A prior that excludes all classes but one leaves labels of this class only."""
+    batch = random_batch(3)
+    prior = torch.full((2, C), -1e4)
+    prior[:, 2] = 0.0
+    chosen = method(threshold=0.0, refiners=[AddImagePrior()])
+    student = tiny_network()
+    output = chosen.weak_output(student, batch)
+    pseudo = chosen.make_pseudo_labels(output, replace(batch, prior=prior), 0.0)
+    assert pseudo.label.unique().tolist() == [2]
+    assert len(chosen.make_pseudo_labels(output, batch, 0.0).label.unique()) > 1
+
+
+class Dropping(nn.Module):
+    """A network with dropout, on any number of images."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.dropout = inner, nn.Dropout2d(0.5)
+        self.active: list[bool] = []
+
+    def forward(self, image: Tensor, *, dropped: int = 0) -> SegmentationOutput:
+        self.active.append(self.dropout.training)
+        output = self.inner(image, dropped=dropped)
+        return replace(output, logits=self.dropout(output.logits))
+
+
+def test_unimatch_labels_its_weak_images_without_dropout(tiny_network: Network) -> None:
+    network, batch = Dropping(tiny_network()), random_batch()
+    UniMatch(threshold=0.3)(network, batch, 0.0)
+    assert network.active == [False, True]  # the weak pass, the strong pass
+    assert network.dropout.training
+    assert [mode for mode, _ in network.inner.calls] == [True, True]  # batch norm learns in both
+    network.eval()
+    with without_dropout(network):
+        pass
+    assert not network.dropout.training
 
 
 @pytest.mark.parametrize("method", [FixMatch, UniMatch])

@@ -31,8 +31,8 @@ class ImagePrior:
 
 
 def uses_image_prior(config: Config) -> bool:
-    """Whether the configuration turns the image prior on and the method has a teacher that uses it."""
-    hears = config.method.kind.has_teacher and not config.method.kind.uses_tags
+    """Whether the configuration turns the image prior on and the method has pseudo-labels that use it."""
+    hears = config.method.kind.semi_supervised and not config.method.kind.uses_tags
     return config.method.image_prior.sharpness not in (AUTO, 0) and hears
 
 

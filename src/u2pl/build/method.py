@@ -23,6 +23,7 @@ from u2pl.methods import (
     StrongViews,
     Supervised,
     UniMatch,
+    UniMatchV2,
     WeakU2PL,
 )
 from u2pl.methods.base import Method
@@ -48,7 +49,7 @@ from u2pl.pixels import (
 )
 from u2pl.pixels.cam import PixelAdaptiveRefinement
 from u2pl.pixels.contrast import Gather
-from u2pl.pixels.losses import CrossEntropy, rarity_weight
+from u2pl.pixels.losses import rarity_weight
 from u2pl.pixels.negative_keys import NegativeKeys
 from u2pl.structures import Reduce
 
@@ -78,33 +79,35 @@ def build_method(
     if method.name == "supervised":
         return Supervised(supervised_loss=supervised_loss)
     mix = build_strong_views(method, num_classes, total)
-    if method.name in ("fixmatch", "unimatch"):
-        consistency = FixMatch if method.name == "fixmatch" else UniMatch
-        return consistency(
-            threshold=method.threshold,
-            mix=mix,
-            supervised_loss=supervised_loss,
-            unsupervised_loss=CrossEntropy(average),
-            weighting=ReliableShare(average),
-        )
     contrast, prototypes = None, build_prototypes(method, num_classes, embedding_dim, total)
     if method.trains_embeddings:
         contrast = build_contrast(method, num_classes, embedding_dim, gather, processes, prototypes)
+    refiners = build_refiners(method, num_classes, class_share, prototypes, total)
+    losses: dict[str, Any] = {
+        "supervised_loss": supervised_loss,
+        "unsupervised_loss": build_choice(
+            method.unsupervised_loss, UNSUPERVISED_LOSSES, "method.unsupervised_loss", shared
+        ),
+    }
+    if method.kind in (FixMatch, UniMatch):
+        return method.kind(
+            threshold=method.threshold, mix=mix, weighting=ReliableShare(average), refiners=refiners, **losses
+        )
     parts: dict[str, Any] = {
         "mix": mix,
         "reliability": Reliability(**dict(method.reliability), total=total),
         "schedule": Schedule(**dict(method.schedule)),
         "weighting": build_choice(method.weighting, WEIGHTINGS, "method.weighting", shared),
-        "supervised_loss": supervised_loss,
-        "unsupervised_loss": build_choice(
-            method.unsupervised_loss, UNSUPERVISED_LOSSES, "method.unsupervised_loss", shared
-        ),
-        "refiners": build_refiners(method, num_classes, class_share, prototypes, total),
+        "refiners": refiners,
+        **losses,
     }
     parts["further_losses"] = build_further_losses(
         method, num_classes, parts["weighting"], parts["unsupervised_loss"], average
     )
     teacher = EmaTeacher(network, **dict(method.teacher))
+    if method.kind is UniMatchV2:
+        threshold, share = method.threshold, ReliableShare(average)
+        return UniMatchV2(teacher, threshold=threshold, mix=mix, weighting=share, refiners=refiners, **losses)
     if method.kind.uses_tags:
         return build_weak(method, teacher, contrast, parts)
     return MeanTeacher(teacher, **parts) if contrast is None else U2PL(teacher, contrast=contrast, **parts)
@@ -141,7 +144,22 @@ def build_strong_views(method: MethodConfig, num_classes: int, total: Reduce | N
     mixing = build_choice(method.mixing, MIXINGS, "method.mixing", injected)
     copy_paste = AdaptiveCopyPaste(mixing.confidence) if isinstance(mixing, AdaptiveCutMix) else None
     jitter = Photometric() if method.strong_views.jitter == "mixed" else None
-    return StrongViews(mixing, jitter=jitter, copy_paste=copy_paste)
+    return StrongViews(mixing, jitter=jitter, copy_paste=copy_paste, complementary=drops_complementary_channels(method))
+
+
+def drops_complementary_channels(method: MethodConfig) -> bool:
+    """Whether two strong views get complementary channels. Raises InputError if there are no such two views."""
+    if method.kind is UniMatchV2:
+        return True
+    if method.complementary_dropout and not method.kind.has_teacher:
+        raise InputError(
+            f"method.complementary_dropout: needs mean_teacher or u2pl, not {method.name}; set it to false"
+        )
+    if method.complementary_dropout and method.strong_views_of_an_image != 2:
+        raise InputError("method.complementary_dropout: needs two strong views; set method.strong_views.number=2")
+    if method.complementary_dropout and method.feature_dropout:
+        raise InputError("method.complementary_dropout: set either it or method.feature_dropout, not both")
+    return method.complementary_dropout
 
 
 def build_refiners(

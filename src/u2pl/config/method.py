@@ -28,7 +28,7 @@ class StrongViewsConfig(Section):
     """The strong views of unlabeled images before mixing."""
 
     number: Literal[1, 2] = 1
-    """number of strong views of each unlabeled image; `unimatch` always has two"""
+    """number of strong views of each unlabeled image; `unimatch` and `unimatch_v2` always have two"""
     jitter: Auto[Literal["unlabeled", "mixed", "none"]] = "unlabeled"
     """images with photometric jitter: `unlabeled`, `mixed` (after mixing, with pasted pixels) or `none`"""
 
@@ -58,12 +58,14 @@ class LossWeights(Section):
 class MethodConfig(Section):
     """The method and its parts. Unused parts are kept, so that a baseline needs only one override."""
 
-    name: Literal["supervised", "mean_teacher", "fixmatch", "unimatch", "u2pl", "weak_u2pl"] = "u2pl"
-    """the method: `supervised`, `mean_teacher`, `fixmatch`, `unimatch`, `u2pl` or `weak_u2pl`"""
-    threshold: Share = 0.95
-    """smallest confidence of a pseudo-label that trains, with `fixmatch` and `unimatch`"""
+    name: Literal["supervised", "mean_teacher", "fixmatch", "unimatch", "unimatch_v2", "u2pl", "weak_u2pl"] = "u2pl"
+    """the method: `supervised`, `mean_teacher`, `fixmatch`, `unimatch`, `unimatch_v2`, `u2pl` or `weak_u2pl`"""
+    threshold: Auto[Share] = 0.95
+    """smallest confidence of a pseudo-label that trains, with `fixmatch`, `unimatch` and `unimatch_v2`"""
     feature_dropout: bool = False
     """add UniMatch's view to L_u: the unmixed image with half of its features dropped"""
+    complementary_dropout: bool = False
+    """drop complementary channels of two strong views, as `unimatch_v2` always does"""
     diagnose: bool = False
     """measure pseudo-labels, queues and gradients with masks that training never uses"""
     reliability: ReliabilitySection = ReliabilitySection()
@@ -104,9 +106,9 @@ class MethodConfig(Section):
 
     @property
     def balances(self) -> bool:
-        """Whether there is a teacher, and rare classes weigh more in both labels and pseudo-labels."""
+        """Whether there are pseudo-labels, and rare classes weigh more in both labels and pseudo-labels."""
         losses = self.supervised_loss.name, self.unsupervised_loss.name
-        return self.kind.has_teacher and losses == ("balanced", "balanced")
+        return self.kind.semi_supervised and losses == ("balanced", "balanced")
 
     @property
     def strong_views_of_an_image(self) -> int:

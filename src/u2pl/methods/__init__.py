@@ -8,6 +8,7 @@ from u2pl.methods.schedule import Schedule
 from u2pl.methods.strong_views import StrongViews
 from u2pl.methods.supervised import Supervised
 from u2pl.methods.u2pl import U2PL
+from u2pl.methods.unimatch_v2 import UniMatchV2
 from u2pl.methods.weak_u2pl import WeakU2PL
 from u2pl.methods.weighting import ConfidentShare, LambdaU, ReliableShare
 
@@ -17,6 +18,7 @@ METHODS: dict[str, type[Method]] = {
     "mean_teacher": MeanTeacher,
     "fixmatch": FixMatch,
     "unimatch": UniMatch,
+    "unimatch_v2": UniMatchV2,
     "u2pl": U2PL,
     "weak_u2pl": WeakU2PL,
 }
@@ -35,5 +37,6 @@ __all__ = [
     "StrongViews",
     "Supervised",
     "UniMatch",
+    "UniMatchV2",
     "WeakU2PL",
 ]

@@ -17,6 +17,7 @@ class Method(nn.Module):
 
     semi_supervised = False  #: whether batches need unlabeled images
     has_teacher = False  #: whether a network other than the student makes pseudo-labels
+    has_threshold = False  #: whether one confidence alone decides which pseudo-labels train, from the first step on
     has_contrast = False  #: whether it can train embeddings
     uses_tags = False  #: whether batches need image-level tags, and the network a classification head
     strong_views: int | None = 1  #: strong views of each unlabeled image; None: any number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from u2pl.methods.keys import Keys
@@ -27,6 +28,22 @@ class Refiner(nn.Module):
                 labeled and mixed images.
         """
         raise TypeError(f"{type(self).__name__} refines nothing")
+
+
+class Refiners(nn.ModuleList):
+    """Several refiners, one after the other."""
+
+    def observe(self, batch: Batch) -> None:
+        """Pass a batch to each of them."""
+        for refiner in self:
+            refiner.observe(batch)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def forward(self, output: SegmentationOutput, batch: Batch, mixed: MixedViews | None = None) -> SegmentationOutput:
+        """The output after all refiners; see :class:`Refiner`."""
+        for refiner in self:
+            output = refiner(output, batch, mixed)
+        return output
 
 
 @dataclass(frozen=True, slots=True)

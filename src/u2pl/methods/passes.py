@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from u2pl.methods.strong_views import MixedViews
 from u2pl.structures import Batch, SegmentationOutput
@@ -67,6 +70,21 @@ def student_pass(
     if dropped:
         weak, _ = batch.unlabeled_views()
         output = student(join(batch.image, mixed.image, weak), dropped=len(weak))
+    elif mixed.complementary:
+        output = student(join(batch.image, mixed.image), complementary=len(mixed.image) // 2)
     else:
         output = student(join(batch.image, mixed.image))
     return StudentOutput(output, len(batch.image), len(mixed.image))
+
+
+@contextmanager
+def without_dropout(network: nn.Module) -> Iterator[None]:
+    """Let the layers of a network drop nothing: neither numbers nor channels nor whole branches."""
+    dropping = [layer for layer in network.modules() if isinstance(layer, (_DropoutNd, DropPath)) and layer.training]
+    for layer in dropping:
+        layer.training = False
+    try:
+        yield
+    finally:
+        for layer in dropping:
+            layer.training = True

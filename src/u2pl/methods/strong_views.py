@@ -28,6 +28,7 @@ class MixedViews:
     image: Tensor  #: (V B_u, 3, H, W) float32
     pseudo: PseudoLabel  #: (V B_u, H, W), mixed like the images
     mixes: list[Mix]  #: one per strong view
+    complementary: bool = False  #: whether the two views of an image get complementary channels of its features
 
     def true_label(self) -> Tensor:
         """(V B_u, H, W) int64: the label of mixed pixels from labeled images, IGNORE_INDEX elsewhere."""
@@ -46,6 +47,8 @@ class StrongViews(nn.Module):
         jitter: photometric jitter of the mixed images, for strong views without jitter.
         copy_paste: AEL's adaptive copy-paste between labeled images (Hu et al. 2021, arXiv 2110.05474). Its running
             class confidence follows the student's labeled pixels. An adaptive ``mixing`` uses the same confidence.
+        complementary: the student drops complementary channels of two strong views (UniMatch V2, Yang et al. 2025,
+            arXiv 2410.10777).
     """
 
     def __init__(
@@ -54,8 +57,10 @@ class StrongViews(nn.Module):
         *,
         jitter: DrawsJitter | None = None,
         copy_paste: AdaptiveCopyPaste | None = None,
+        complementary: bool = False,
     ) -> None:
         super().__init__()
+        self.complementary = complementary
         self.mixing: Mixing = CutMix() if mixing is None else mixing
         self.jitter, self.copy_paste = jitter, copy_paste
         self.class_confidence = None if copy_paste is None else copy_paste.confidence  # saved and moved with the method
@@ -69,7 +74,8 @@ class StrongViews(nn.Module):
         if self.jitter is not None:
             values = self.jitter.draw(len(images)).values.to(images.device, non_blocking=True)
             images = jittered(images, Jitter(values))
-        return MixedViews(images, PseudoLabel.cat([mix.pseudo_label(pseudo) for mix in mixes]), mixes)
+        labels = PseudoLabel.cat([mix.pseudo_label(pseudo) for mix in mixes])
+        return MixedViews(images, labels, mixes, complementary=self.complementary)
 
     def paste_labeled(self, batch: Batch) -> Batch:
         """The batch with rare classes pasted between its labeled images, if there is a ``copy_paste``."""

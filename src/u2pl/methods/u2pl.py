@@ -11,7 +11,7 @@ from u2pl.methods.base import Method, PixelLoss, supervised_losses
 from u2pl.methods.diagnosis import agreement_counts, contrast_counts, pseudo_label_counts
 from u2pl.methods.ema import EmaTeacher
 from u2pl.methods.keys import Keys, make_keys, mixed_output
-from u2pl.methods.parts import FurtherLoss, Refiner, Step
+from u2pl.methods.parts import FurtherLoss, Refiner, Refiners, Step
 from u2pl.methods.passes import StudentOutput, student_pass, teacher_pass
 from u2pl.methods.schedule import Schedule
 from u2pl.methods.strong_views import MixedViews, StrongViews
@@ -39,7 +39,7 @@ class U2PL(Method):
     """
 
     semi_supervised = has_teacher = has_contrast = True
-    strong_views = None
+    strong_views: int | None = None
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class U2PL(Method):
         self.reliability, self.schedule, self.weighting = reliability, schedule, weighting
         self.mix = StrongViews() if mix is None else mix
         self.label_loss, self.pseudo_label_loss = supervised_loss, unsupervised_loss
-        self.refiners, self.further_losses = nn.ModuleList(refiners), nn.ModuleList(further_losses)
+        self.refiners, self.further_losses = Refiners(refiners), nn.ModuleList(further_losses)
         rules = [part.negative_keys for part in (contrast, *further_losses) if part is not None]
         self.negative_keys = next((rule for rule in rules if rule is not None), None)
 
@@ -90,14 +90,7 @@ class U2PL(Method):
     def teacher_pass(self, batch: Batch) -> SegmentationOutput:
         """The teacher's refined output for the weak images. If keys need it, the labeled images come before them."""
         both = self.negative_keys is not None and self.teacher.passes == 1
-        return self.refine(teacher_pass(self.teacher, batch, labeled=both), batch)
-
-    @torch.no_grad()
-    def refine(self, output: SegmentationOutput, batch: Batch, mixed: MixedViews | None = None) -> SegmentationOutput:
-        """The teacher's output after all refiners; see :class:`Refiner`."""
-        for refiner in self.refiners:
-            output = refiner(output, batch, mixed)
-        return output
+        return self.refiners(teacher_pass(self.teacher, batch, labeled=both), batch)
 
     def make_pseudo_labels(self, teacher: SegmentationOutput, batch: Batch) -> PseudoLabel:
         """The most likely class of each weak pixel, and the entropy of its prediction."""
@@ -116,7 +109,7 @@ class U2PL(Method):
         if self.teacher.passes == 1:
             output = mixed_output(teacher, batch, mixed)
         else:
-            output = self.refine(self.teacher(batch.image, mixed.image), batch, mixed)
+            output = self.refiners(self.teacher(batch.image, mixed.image), batch, mixed)
         return make_keys(output, batch, mixed, self.negative_keys)
 
     def supervised_loss(self, output: SegmentationOutput, batch: Batch) -> dict[str, Tensor]:
@@ -160,8 +153,7 @@ class U2PL(Method):
 
     def prepare(self, batch: Batch) -> Batch:
         """Pass the batch to the refiners, and let AEL paste rare classes between its labeled images."""
-        for refiner in self.refiners:
-            refiner.observe(batch)  # type: ignore[operator]
+        self.refiners.observe(batch)
         return self.mix.paste_labeled(batch)
 
     @torch.no_grad()

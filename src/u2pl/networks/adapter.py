@@ -17,7 +17,7 @@ from u2pl.networks.freezing import FreezableNetwork
 from u2pl.networks.image_encoder import ImageEncoder
 from u2pl.networks.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize, PooledBatchNorm2d
 from u2pl.networks.padding import pad, unpad
-from u2pl.networks.perturbation import append_dropped
+from u2pl.networks.perturbation import append_dropped, complementary_dropout
 from u2pl.networks.places import on_corners
 from u2pl.networks.smp_choices import (
     check_architecture,
@@ -84,17 +84,18 @@ class SmpNetwork(FreezableNetwork):
         padded = pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
         return Encoded(self.encoder(padded), size=image.shape[-2:], padded=padded.shape[-2:])
 
-    def forward(self, image: Tensor | Encoded, *, dropped: int = 0) -> SegmentationOutput:
+    def forward(self, image: Tensor | Encoded, *, dropped: int = 0, complementary: int = 0) -> SegmentationOutput:
         """(B, 3, H, W) in [0, 1] -> class scores (B, C, H, W); coarse scores and embeddings (B, ., h, w).
 
         Instead of images it takes what :meth:`encode` made of them. Coarse scores and embeddings have stride 4, or the
         decoder's stride if it is larger (8 for PSPNet). The last ``dropped`` images are appended a second time, decoded
-        from features with half of the channels dropped.
+        from features with half of the channels dropped. The last ``complementary`` images are second views of as many
+        images before them: each decodes the channels that the other lacks.
         """
         encoded = image if isinstance(image, Encoded) else self.encode(image)
         (height, width), size = encoded.size, encoded.padded
         # The steps of the library's own forward pass.
-        plain = append_dropped(encoded.features, dropped)
+        plain = append_dropped(complementary_dropout(encoded.features, complementary), dropped)
         features = self.model.decoder(*plain) if isinstance(plain, tuple) else self.model.decoder(plain)  # type: ignore[operator]
         logits = self.model.segmentation_head(features)  # type: ignore[operator]
         if logits.shape[-2:] != size:

@@ -19,7 +19,7 @@ from u2pl.networks.encoded import Encoded
 from u2pl.networks.freezing import FreezableNetwork
 from u2pl.networks.image_encoder import ImageEncoder
 from u2pl.networks.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalize, PooledBatchNorm2d
-from u2pl.networks.perturbation import append_dropped
+from u2pl.networks.perturbation import append_dropped, complementary_dropout
 from u2pl.networks.places import on_corners
 from u2pl.networks.resnet import Features, ResNetEncoder, resnet_encoder
 from u2pl.networks.vocabulary import Vocabulary, vocabulary_of
@@ -125,15 +125,16 @@ class DeepLabV3Plus(FreezableNetwork):
         size = image.shape[-2:]
         return Encoded(self.encoder(self.normalize(image)), size=size, padded=size)
 
-    def forward(self, image: Tensor | Encoded, *, dropped: int = 0) -> SegmentationOutput:
+    def forward(self, image: Tensor | Encoded, *, dropped: int = 0, complementary: int = 0) -> SegmentationOutput:
         """(B, 3, H, W) in [0, 1] -> class scores (B, C, H, W); coarse scores and embeddings (B, ., H/4, W/4).
 
         Instead of images it takes what :meth:`encode` made of them. The last ``dropped`` images are appended a second
-        time, decoded from features with half of the channels dropped.
+        time, decoded from features with half of the channels dropped. The last ``complementary`` images are second
+        views of as many images before them: each decodes the channels that the other lacks.
         """
         encoded = image if isinstance(image, Encoded) else self.encode(image)
         plain, size = encoded.features, encoded.size
-        features: Features = append_dropped(plain, dropped)
+        features: Features = append_dropped(complementary_dropout(plain, complementary), dropped)
         pixels = self.decoder(features)
         coarse = self.classifier(pixels)
         auxiliary = None

@@ -12,7 +12,17 @@ from collections.abc import Callable
 from u2pl.auto.choices import Choice, take
 from u2pl.auto.facts import Facts
 from u2pl.auto.rules.machine import bank, batch, compiling, crops, length, loading
-from u2pl.auto.rules.method import belief, image_prior, labels, pseudo_labels, ranks, schedule, teacher, views
+from u2pl.auto.rules.method import (
+    belief,
+    image_prior,
+    labels,
+    pseudo_labels,
+    ranks,
+    schedule,
+    teacher,
+    threshold,
+    views,
+)
 from u2pl.auto.rules.reading import steps_of_epochs
 from u2pl.auto.rules.training import colours, network, optimizer
 from u2pl.config.schema import Config
@@ -28,6 +38,7 @@ RULES: tuple[Callable[[Config, Facts], Choice], ...] = (
     batch,
     image_prior,
     belief,
+    threshold,
     schedule,
     labels,
     views,

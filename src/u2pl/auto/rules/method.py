@@ -19,6 +19,7 @@ RAMP = 0.2  # as in every preset for few labels
 SHOWN_APART, SHARPNESS = 2.0, 8.0  # images of VOC animals show 1.2 uncommon classes
 SURE = 0.95  # FixMatch's value; measured on VOC animals with 218 labels, in short runs
 WARMUP_PRIOR, RAMP_PRIOR = 0.1, 0.1  # with a prior, pseudo-labels are good early; measured on VOC animals
+EMA_DECAY_UNIMATCH = 0.996
 HORIZON, EMA_DECAY = 0.15, (0.95, 0.999)  # share of the teacher's steps in its average; bounds of the decay
 
 
@@ -30,7 +31,8 @@ def image_prior(config: Config, facts: Facts) -> Choice:
     if not pretrained:
         because = "an encoder from scratch cannot tell which images are alike"
     values = {"method.image_prior.sharpness": SHARPNESS if pretrained and apart else 0.0}
-    return Choice(values, because, used=config.method.name in ("mean_teacher", "u2pl"))
+    kind = config.method.kind
+    return Choice(values, because, used=kind.semi_supervised and not kind.uses_tags)
 
 
 def belief(config: Config, facts: Facts) -> Choice:
@@ -48,7 +50,14 @@ def belief(config: Config, facts: Facts) -> Choice:
     if enough:
         values = {"method.reliability.min_confidence": SURE, "method.weighting.name": "reliable_share"}
     detail = "" if sure or prior else "scenes, domains, tags and networks from scratch keep the paper's partition"
-    return Choice(values, because, used=config.method.kind.has_teacher, detail=detail)
+    return Choice(values, because, used=_partitions(config), detail=detail)
+
+
+def threshold(config: Config, facts: Facts) -> Choice:
+    """UniMatch's and UniMatch V2's values: strict for things, which one confuses; none for streets."""
+    scenes = shows_scenes(facts)
+    because = f"an image shows {facts.shown:.1f} classes: {'scenes need no threshold' if scenes else 'things need one'}"
+    return Choice({"method.threshold": 0.0 if scenes else SURE}, because, used=config.method.kind.has_threshold)
 
 
 def schedule(config: Config, facts: Facts) -> Choice:
@@ -68,7 +77,7 @@ def schedule(config: Config, facts: Facts) -> Choice:
     set_warmup = config.method.schedule.warmup
     ramp = round(min(longest, 1 - (warmup if set_warmup == AUTO else set_warmup)), 4)
     values = {"method.schedule.warmup": warmup, "method.schedule.ramp": ramp}
-    return Choice(values, because, used=config.method.kind.has_teacher)
+    return Choice(values, because, used=_partitions(config))
 
 
 def views(config: Config, facts: Facts) -> Choice:
@@ -106,7 +115,7 @@ def pseudo_labels(config: Config, facts: Facts) -> Choice:
         because = "seeds are not labels"
     elif scenes or not is_pretrained(config):
         name, because = "balanced", "else the network rarely predicts rare classes"
-    return Choice({"method.unsupervised_loss.name": name}, because, used=config.method.kind.has_teacher)
+    return Choice({"method.unsupervised_loss.name": name}, because, used=config.method.kind.semi_supervised)
 
 
 def teacher(config: Config, facts: Facts) -> Choice:
@@ -117,6 +126,8 @@ def teacher(config: Config, facts: Facts) -> Choice:
     decay = math.floor(1000 * decay + 1e-6) / 1000
     remembered = min(steps, 1 / (1 - decay))
     because = f"averages about {remembered:.0f} of {steps:.0f} steps with a teacher"
+    if config.method.kind.has_threshold:
+        decay, because = EMA_DECAY_UNIMATCH, "the paper's value"
     return Choice({"method.teacher.ema_decay": decay}, because, used=config.method.kind.has_teacher)
 
 
@@ -127,3 +138,8 @@ def ranks(config: Config, facts: Facts) -> Choice:
         "method.negative_keys.high_rank": default_high_rank(facts.classes),
     }
     return Choice(values, f"there are {facts.classes} classes", used=config.method.uses_negative_keys)
+
+
+def _partitions(config: Config) -> bool:
+    """Whether a teacher's pseudo-labels are partitioned as in U2PL."""
+    return config.method.kind.has_teacher and not config.method.kind.has_threshold
