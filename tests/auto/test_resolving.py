@@ -113,13 +113,15 @@ def numbers(path: Path) -> dict[str, Any]:
     return yaml.safe_load(path.read_text())
 
 
-def test_facts_of_a_data_set_and_a_machine() -> None:
+def test_facts_of_a_data_set_and_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("u2pl.auto.facts.missing_compiler", lambda device: f"none for {device}")
     facts = facts_of(source_of(4, 5), device=CPU, processes=3)
     assert (facts.labeled, facts.unlabeled, facts.images, facts.val, facts.classes) == (4, 5, 9, 0, 2)
     assert (facts.height, facts.width, facts.device, facts.processes) == (41, 60, "cpu", 3)
     assert (facts.shown, facts.uncommon) == (1.25, 0.25)
     assert facts.memory == facts.host_memory > 2**28
     assert facts.cores >= 1
+    assert facts.uncompilable == "none for cpu"
 
 
 def test_the_typical_size_is_the_same_however_many_are_labeled() -> None:

@@ -67,6 +67,8 @@ def test_each_kind_of_pass_is_compiled_once(
     assert counting.graphs == GRAPHS[override]
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert sum("student/miou" in json.loads(line) for line in lines) == 4
+    tiny_train(tmp_path / "run", COMPILED, *more, resume=True)  # only scores it
+    assert counting.graphs == GRAPHS[override]
 
 
 def test_seeds_from_tags_need_no_further_graphs(
