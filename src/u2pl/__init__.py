@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         StrongViews,
         Supervised,
         UniMatch,
+        UniMatchV2,
         WeakU2PL,
     )
     from u2pl.networks import deeplabv3plus, smp_network
@@ -40,6 +41,7 @@ __all__ = [
     "StrongViews",
     "Supervised",
     "UniMatch",
+    "UniMatchV2",
     "UnreliableContrast",
     "WeakU2PL",
     "deeplabv3plus",
@@ -55,7 +57,7 @@ _MODULES = {
     "u2pl.config.overrides": ("load_config",),
     "u2pl.methods": (
         *("U2PL", "EmaTeacher", "FixMatch", "MeanTeacher", "Schedule", "StrongViews"),
-        *("Supervised", "UniMatch", "WeakU2PL"),
+        *("Supervised", "UniMatch", "UniMatchV2", "WeakU2PL"),
     ),
     "u2pl.networks": ("deeplabv3plus", "smp_network"),
     "u2pl.pixels": ("Reliability", "UnreliableContrast"),
