@@ -355,6 +355,17 @@ def with_method(config: Config, name: str) -> Config:
             {"train.crop_size": 256, "train.scale_range": [0.5, 2], "data.cache": False},
         ),
         ({"height": 3000, "width": 4000, "unlabeled": 0, "val": 0, "labeled": 80}, (), {"data.cache": True}),  # 3.6 GiB
+        # The loader processes share the images, the processes of a training do not.
+        (
+            {"height": 3000, "width": 4000, "unlabeled": 0, "val": 0, "labeled": 80, "cores": 32},
+            ("data.workers=16",),
+            {"data.cache": True},
+        ),
+        (
+            {"height": 3000, "width": 4000, "unlabeled": 0, "val": 0, "labeled": 80, "processes": 2},
+            (),
+            {"data.cache": False},
+        ),
         ({"labeled": 0, "unlabeled": 9}, (), {"train.steps": 1200}),
         ({"labeled": 0}, ("data.tags=tags.csv",), {"train.scale_range": [0.75, 1.0]}),
         ({"cores": 1, "processes": 2}, (), {"data.workers": 1}),

@@ -501,6 +501,24 @@ def test_batches_follow_the_keys() -> None:
     assert not torch.equal(next(iter(other(1))).image, drawn[0].image)
 
 
+@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("cpu", False), (None, False)])
+def test_crops_for_a_gpu_come_in_pinned_memory(
+    device: str | None, pinned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr("u2pl.build.data.loader", lambda batches, **options: given.append(options))
+    chosen = config("data.timeout=7")
+    build_batches(
+        chosen,
+        build_source(chosen.data, seed=0),
+        semi_supervised=True,
+        rank=0,
+        world_size=1,
+        device=None if device is None else torch.device(device),
+    )(3)
+    assert given == [{"start": 3, "workers": chosen.data.workers, "timeout": 7, "pin_memory": pinned}]
+
+
 def test_batches_of_a_diagnosis_are_of_images_with_masks() -> None:
     chosen = config("train.batch_size=2", "train.crop_size=32", "train.scale_range=[1,1]", "data.train=9")
     source = build_source(chosen.data, seed=0)

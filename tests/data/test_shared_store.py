@@ -162,7 +162,7 @@ def test_loader_processes_decode_an_image_once(tmp_path: Path) -> None:
 
 
 def test_no_room_is_said_once_and_nothing_fails(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = SharedStore(4)
     store.put(0, noise(0))
@@ -176,11 +176,10 @@ def test_no_room_is_said_once_and_nothing_fails(
         assert np.array_equal(store.put(2, noise(2)), noise(2))
     assert store.get(1) is store.get(2) is None
     assert np.array_equal(store.get(0), noise(0))
-    line = "u2pl: data.cache: no room for more decoded images (No space left on device)\n"
-    assert capsys.readouterr().err == line
+    assert caplog.messages == ["u2pl: data.cache: no room for more decoded images (No space left on device)"]
 
 
-def test_where_no_file_can_be_made(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_no_file_can_be_made(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def refused(*_: object, **__: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -189,7 +188,7 @@ def test_where_no_file_can_be_made(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     store = SharedStore(1)
     assert np.array_equal(store.put(0, noise(0)), noise(0))
     assert store.get(0) is None
-    assert "no room for decoded images" in capsys.readouterr().err
+    assert caplog.messages == ["u2pl: data.cache: no room for decoded images (No space left on device)"]
 
 
 def test_a_temporary_file_where_there_are_none_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

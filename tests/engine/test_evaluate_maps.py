@@ -38,7 +38,7 @@ def samples(seed: int) -> list[tuple[Tensor, Tensor]]:
     for height, width in ((8, 12), (10, 6)):
         mask = torch.randint(0, 3, (height, width))
         mask[torch.rand(height, width) < 0.2] = IGNORE_INDEX
-        made.append((torch.rand(3, height, width), mask))
+        made.append((torch.randint(0, 256, (3, height, width), dtype=torch.uint8).float() / 255, mask))
     made[1][1][made[1][1] == 2] = 0
     return made
 
@@ -74,6 +74,9 @@ def test_maps_are_scored_by_pixels(seed: int) -> None:
     network: Any = Looker().train()
     fabric = Fabric(accelerator="cpu", devices=1)
     counts = evaluate_maps(fabric, network, samples(seed), C, seeding=seeding)
+    as_bytes = [((255 * image).round().to(torch.uint8), mask.to(torch.uint8)) for image, mask in samples(seed)]
+    again = evaluate_maps(fabric, network, as_bytes, C, seeding=seeding)
+    assert all(torch.equal(counts[name], again[name]) for name in counts)
     assert network.training
     assert counts["cam"].tolist() == loop(samples(seed), seeding, refine=False)
     assert counts["refined"].tolist() == loop(samples(seed), seeding, refine=True)

@@ -5,10 +5,10 @@ The memory is that of a file without a name, so it is free when the last process
 
 from __future__ import annotations
 
+import logging
 import math
 import mmap
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -23,6 +23,8 @@ try:
     import fcntl
 except ImportError:  # not on every system; there, each process keeps its own pixels
     fcntl = None  # type: ignore[assignment]
+
+_LOG = logging.getLogger(__name__)  # a warning is one line on stderr, in loader processes too
 
 #: Pixels lie in pieces of this size, which a process maps when it first reads there. Larger images are not kept.
 PIECE = 2**30
@@ -80,7 +82,7 @@ class SharedStore:
                     self._write(number, values)
                 except OSError as error:
                     self._index[_FULL] = 1
-                    sys.stderr.write(f"u2pl: data.cache: no room for more decoded images ({error.strerror})\n")
+                    _LOG.warning("u2pl: data.cache: no room for more decoded images (%s)", error.strerror)
                     return values
         kept = self.get(number)
         return values if kept is None else kept
@@ -154,5 +156,5 @@ def _unnamed_file() -> int:
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
     except OSError as error:
-        sys.stderr.write(f"u2pl: data.cache: no room for decoded images ({error.strerror})\n")
+        _LOG.warning("u2pl: data.cache: no room for decoded images (%s)", error.strerror)
         return -1
