@@ -65,6 +65,7 @@ class PlainLoop:
 
     def __init__(self, weights: Path, samples: list[FileSample]) -> None:
         predictor = Predictor.load(weights)
+        predictor.network.to(memory_format=torch.contiguous_format)  # as a network is built
         self.network, self.samples, self.classes = predictor.network, samples, len(predictor.classes)
         self.colours = np.array(predictor.palette, dtype=np.uint8).tobytes()
 

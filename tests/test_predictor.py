@@ -81,7 +81,8 @@ def test_a_run_folder_becomes_the_network_it_holds(tmp_path: Path) -> None:
     assert predictor.scale == 0.5
     image = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
-        assert torch.equal(predictor.network(image).logits, network.eval()(image).logits)
+        # Another memory format rounds differently.
+        torch.testing.assert_close(predictor.network(image).logits, network.eval()(image).logits)
     with pytest.raises(InputError, match=r"last\.safetensors is missing"):
         Predictor.from_run(tmp_path)
     with pytest.raises(InputError, match=r"--weights first: should be last or best"):

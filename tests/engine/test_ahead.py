@@ -95,6 +95,22 @@ def test_an_error_comes_where_the_result_would() -> None:
     assert seen == [0, 1, 2]
 
 
+def test_an_error_of_the_items_comes_after_the_results_before_it() -> None:
+    def items() -> Iterator[int]:
+        yield from range(5)
+        raise ValueError("five")
+
+    def work(number: int) -> int:
+        time.sleep(0.02)
+        return number
+
+    seen: list[int] = []
+    results = ahead(work, items(), threads=1, limit=100)
+    with pytest.raises(ValueError, match="five"):
+        seen.extend(results)
+    assert seen == [0, 1, 2, 3, 4]
+
+
 def test_work_that_ran_out_of_memory_is_repeated_alone_and_here() -> None:
     tried: list[tuple[int, int, int]] = []
     running, lock = set[int](), threading.Lock()

@@ -30,8 +30,9 @@ def ahead(
     costs more waits until all others are taken, and is worked on in the calling thread. So is an item whose work raised
     an error that may not occur ``again``, as soon as no other work goes on.
 
-    An error of ``work`` is raised where its result would come. When the generator ends or is closed, work that has not
-    begun is dropped, work that has begun is waited for, and ``items`` are closed if they come from a generator.
+    An error of ``work`` is raised where its result would come, and one of ``items`` after the results before it. When
+    the generator ends or is closed, work that has not begun is dropped, work that has begun is waited for, and
+    ``items`` are closed if they come from a generator.
 
     Args:
         threads: 0: all work is done in the calling thread, when its result is asked for.
@@ -52,7 +53,16 @@ def ahead(
     most = _PER_THREAD * threads
     pool = ThreadPoolExecutor(max(1, threads), initializer=unbind, initargs=(bound_cores(),))
     try:
-        for item in items:
+        iterator = iter(items)
+        while True:
+            try:
+                item = next(iterator)
+            except StopIteration:
+                break
+            except Exception:
+                while pending:
+                    yield taken()
+                raise
             price = cost(item)
             while pending and (_held(pending) + price > limit or len(pending) >= most or pending[0][1].done()):
                 yield taken()

@@ -9,11 +9,14 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
+from lightning_fabric.wrappers import _FabricModule
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from u2pl.engine.ahead import ahead
 from u2pl.engine.inference import Inference, Segment
 from u2pl.engine.memory import is_out_of_memory, whole_pixels
+from u2pl.networks.freezing import FreezableNetwork
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,7 +48,8 @@ def segment_many(
         size: (H, W) of an item.
         device: of the network.
     """
-    segment = inference(network)
+    embeds = any(isinstance(part, FreezableNetwork) and part.projection is not None for part in network.modules())
+    segment = inference(twin(network) if embeds else network)
     if device.type != "cpu":
         most = whole_pixels(network, device)
         for some in batches(items, size=size, pixels=most):
@@ -92,9 +96,19 @@ def in_order(
 
 
 def twin(network: nn.Module) -> nn.Module:
-    """A copy of the modules with the same tensors. A layer may keep notes of an image, which threads must not share."""
+    """A copy of the modules with the same tensors, without the projection head, whose embeddings only training uses.
+
+    A layer may keep notes of an image, which threads must not share. Of a network that Fabric has wrapped for training,
+    it is a copy of the network itself.
+    """
+    while isinstance(network, (_FabricModule, DistributedDataParallel)):
+        network = network.module
     tensors = [*network.parameters(), *network.buffers()]
-    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    copied = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    for part in copied.modules():
+        if isinstance(part, FreezableNetwork):
+            part.projection = None
+    return copied
 
 
 def _in_one(work: Work[Item, Result], segment: Segment, some: list[Item]) -> Iterator[tuple[Sequence[Item], Result]]:

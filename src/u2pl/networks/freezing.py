@@ -29,6 +29,7 @@ class FreezableNetwork(nn.Module):
     frozen: Frozen | None = None  #: None: everything trains
 
     encoder: nn.Module
+    projection: nn.Module | None  #: pixels -> embeddings
 
     def encode(self, image: Tensor) -> Encoded:
         """Images (B, 3, H, W) in [0, 1] -> what the rest of the network needs of them."""
