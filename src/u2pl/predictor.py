@@ -279,4 +279,4 @@ def load_network(path: Path | str, *, device: str | torch.device = "cpu") -> nn.
     image prior; a :class:`Predictor` does, if the file has one. Raises InputError if the file is missing or another
     file.
     """
-    return read_trained(Path(path), device).network.eval()
+    return read_trained(Path(path), device).network.to(memory_format=torch.channels_last).eval()
