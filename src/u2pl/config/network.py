@@ -49,5 +49,5 @@ class NetworkConfig(Section):
     """fetch the encoder's published weights; needs a network connection once"""
     weights: Annotated[str | None, A_PATH] = None
     """local file of the encoder's weights (safetensors, pt, pth), replaces `pretrained`; null: none"""
-    freeze: Annotated[int, Field(ge=1, le=64)] | bool = False
+    freeze: Annotated[int, Field(ge=1, le=1000)] | bool = False
     """keep these weights: true: the whole encoder; N: its first N stages, one for each of its feature maps"""
