@@ -59,7 +59,7 @@ def with_method(config: Config, name: str) -> Config:
             {},
             (),
             {
-                **{"data.cache": True, "data.workers": 1, "network.name": "smp", "network.architecture": "FPN"},
+                **{"data.cache": True, "data.workers": 0, "network.name": "smp", "network.architecture": "FPN"},
                 **{
                     "method.schedule.warmup": 0.4,
                     "method.schedule.ramp": 0.2,
@@ -368,7 +368,10 @@ def with_method(config: Config, name: str) -> Config:
         ),
         ({"labeled": 0, "unlabeled": 9}, (), {"train.steps": 1200}),
         ({"labeled": 0}, ("data.tags=tags.csv",), {"train.scale_range": [0.75, 1.0]}),
-        ({"cores": 1, "processes": 2}, (), {"data.workers": 1}),
+        ({"cores": 1, "processes": 2}, ("data.cache=false",), {"data.workers": 1}),
+        ({}, ("data.cache=false",), {"data.workers": 1}),
+        ({"height": 3000, "width": 4000}, (), {"data.cache": False, "data.workers": 1}),
+        ({"cores": 32}, (), {"data.cache": True, "data.workers": 0}),
         ({"device": "mps"}, (), {"train.crop_size": 160, "train.steps": 1200}),
     ],
 )

@@ -112,6 +112,7 @@ def test_a_file_of_some_keys_keeps_the_other_defaults(tmp_path: Path) -> None:
         ("methods.name=u2pl", ("unknown key methods", "did you mean method?")),
         ("zzz=1", ("unknown key zzz", "known: data, network, method, train, evaluation, seed")),
         ("train.steps=x", ("train.steps: should be a valid integer", "not 'x'")),
+        ("network.freeze=abc", ("network.freeze: should be a valid integer", "or true or false", "not 'abc'")),
         ("train.steps=1.5", ("train.steps: should be a valid integer", "not 1.5")),
         ("train.steps=-1", ("train.steps: should be greater than 0, not -1",)),
         ("train.lr=nan", ("train.lr",)),

@@ -145,4 +145,5 @@ def _explain(error: ValidationError) -> str:
         return f"{name}: should be a smaller number, not {quoted(first['input'])}"
     _, should, reason = first["msg"].partition(" should ")  # "Input should be ...", "List should have ..."
     reason = reason.partition(" after validation")[0] if should else "be " + first["msg"].removeprefix("Value error, ")
-    return f"{name}: should {reason}, not {quoted(first['input'])}"
+    switch = any(each["type"].startswith("bool_") for each in same_key if each is not first)
+    return f"{name}: should {reason}{', or true or false' if switch else ''}, not {quoted(first['input'])}"

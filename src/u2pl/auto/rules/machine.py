@@ -41,13 +41,17 @@ SECONDS, SECONDS_SUPERVISED, MEASURED = 4.9e-6, 1.9e-6, "resnet18"  # per labele
 
 
 def loading(config: Config, facts: Facts) -> Choice:
-    """Whether decoded images stay in memory, which the loader processes of a training process share."""
-    workers = config.data.workers
-    if workers == AUTO:
-        workers = max(1, min(limits_of(facts).workers, facts.cores // facts.processes - 1))
+    """Whether decoded images stay in memory, which the loader processes of a training process share.
+
+    On a CPU, crops of such images cost less than the core that a loader process takes from the network: steps were 7 %
+    faster without one.
+    """
     needed = 4 * facts.height * facts.width * (facts.images + facts.val) * facts.processes
     because = f"decoded images take {size_text(needed)} of {size_text(facts.host_memory)}"
     fits = needed <= CACHE_SHARE * facts.host_memory
+    kept = fits if config.data.cache == AUTO else config.data.cache
+    free = max(1, facts.cores // facts.processes - 1)
+    workers = 0 if kept and facts.device == "cpu" else min(limits_of(facts).workers, free)
     detail = f"{facts.cores} cores; images stay in memory where they take at most a quarter of it"
     return Choice({"data.cache": fits, "data.workers": workers}, because, detail=detail)
 
