@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from u2pl.auto.choices import Choice, like
-from u2pl.auto.facts import Facts
+from u2pl.auto.facts import Facts, Precision
 from u2pl.auto.rules import fit
 from u2pl.build import build_negative_keys
 from u2pl.config.fields import AUTO
@@ -203,16 +203,29 @@ def with_method(config: Config, name: str) -> Config:
             },
         ),
         (
-            {**THINGS, "labeled": 101, "uncommon": 0.0},
+            {**THINGS, "labeled": 101, "uncommon": 0.0, "precision": Precision(0.9, 0.5, 20)},
             ("network.weights=w.pth",),
             {
                 **{"method.reliability.min_confidence": 0.95, "method.weighting.name": "reliable_share"},
-                **{
-                    "method.schedule.warmup": 0,
-                    "method.schedule.ramp": 0,
-                    "method.teacher.ema_decay": 0.994,
-                },  # 0.15 * 1200 = 180
+                **{"method.schedule.warmup": 0.1, "method.schedule.ramp": 0},
+                **{"method.teacher.ema_decay": 0.994},  # 0.15 * 0.9 * 1300 = 175
             },
+        ),
+        *(
+            (
+                {"labeled": 101, "uncommon": 0.0, "precision": Precision(right, 0.5, 20), **facts},
+                ("network.weights=w.pth", *keys),
+                {"method.reliability.min_confidence": confidence, "method.weighting.name": weighting},
+            )
+            for right, facts, keys, confidence, weighting in (
+                (0.89, THINGS, (), 0.0, "lambda_u"),
+                (0.99, THINGS, ("method.reliability.min_confidence=0.7",), 0.7, "lambda_u"),
+                (0.99, THINGS, ("method.weighting.name=reliable_share",), 0.0, "reliable_share"),
+                (0.99, {**THINGS, "labeled": 3}, (), 0.0, "lambda_u"),
+                (0.99, {"shown": 4.1}, (), 0.0, "lambda_u"),
+                (0.99, THINGS, ("data.name=domain",), 0.0, "lambda_u"),
+                (0.99, THINGS, ("method.name=weak_u2pl",), 0.0, "lambda_u"),
+            )
         ),
         (
             {**THINGS, "labeled": 100, "uncommon": 0.0},

@@ -72,6 +72,7 @@ def tiny_train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     def train(out: Path, *overrides: str, **options: Any) -> Any:
         from u2pl.commands.train import train as run_training
 
-        return run_training(load_config("scenes", [*TINY, *overrides]), out, say=lambda line: None, **options)
+        options = {"say": lambda line: None, **options}
+        return run_training(load_config("scenes", [*TINY, *overrides]), out, **options)
 
     return train

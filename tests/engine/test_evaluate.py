@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from u2pl.engine.evaluate import Scores, count, evaluate, labels
+from u2pl.engine.evaluate import Counted, Scores, count, evaluate, interleaved, labels
 from u2pl.engine.many_images import segment_many
 from u2pl.structures import SegmentationOutput
 
@@ -55,15 +55,15 @@ def fabric() -> Fabric:
 def test_the_confusion_matrix_is_that_of_a_loop_over_pixels(fabric: Fabric) -> None:
     made = pairs([(5, 7), (9, 4), (6, 6)])
     network = Oracle().train()
-    confusion = evaluate(fabric, network, as_tensors(made), len(CLASSES))
+    confusion = evaluate(fabric, network, as_tensors(made), len(CLASSES)).confusion
     assert confusion.tolist() == count_loop(made).tolist()
     assert network.training  # back in the mode it came in
 
 
 def test_one_image_and_none(fabric: Fabric) -> None:
     made = pairs([(5, 7)])
-    assert evaluate(fabric, Oracle().eval(), as_tensors(made), 4).tolist() == count_loop(made).tolist()
-    assert evaluate(fabric, Oracle(), [], 4).tolist() == np.zeros((4, 4)).tolist()
+    assert evaluate(fabric, Oracle().eval(), as_tensors(made), 4).confusion.tolist() == count_loop(made).tolist()
+    assert evaluate(fabric, Oracle(), [], 4).confusion.tolist() == np.zeros((4, 4)).tolist()
 
 
 def test_equal_scores_are_the_first_class() -> None:
@@ -116,11 +116,46 @@ def test_together_scores_are_those_of_one_by_one(fabric: Fabric, way: str, monke
         monkeypatch.setattr("u2pl.engine.many_images.whole_pixels", lambda *_: 10**6)
     torch.set_num_threads(3 if way == "threads" else 1)
     try:
-        found = evaluate(fabric, network, iter(images), 4)
+        found = evaluate(fabric, network, iter(images), 4).confusion
     finally:
         torch.set_num_threads(before)
     assert found.tolist() == expected.tolist()
     assert max(network.batches, default=0) == (8 if way == "batches" else 0)  # threads have copies
+
+
+def test_the_areas_of_each_image_are_those_of_a_loop_over_its_pixels(fabric: Fabric) -> None:
+    made = pairs([(5, 7), (9, 4), (5, 7), (6, 6)])
+    confusion, areas = evaluate(fabric, Oracle(), as_tensors(made), 4)
+    expected = []
+    for one in made:
+        counts = count_loop([one])
+        hit = [counts[c, c] for c in range(4)]
+        expected.append([hit, [counts[c].sum() + counts[:, c].sum() - hit[c] for c in range(4)]])
+    assert areas.tolist() == expected
+    assert Scores.from_counted(Counted(confusion, areas), CLASSES).areas is not None
+    assert evaluate(fabric, Oracle(), [], 4).areas.shape == (0, 2, 4)
+
+
+@pytest.mark.parametrize("numbers", [(3, 2), (1, 0), (0, 0), (2, 2)])
+def test_areas_of_processes_are_in_the_common_order(numbers: tuple[int, int]) -> None:
+    """Process r holds images r, r + 2, ...; the sum over processes is that of what each of them gives."""
+    whole = torch.arange(sum(numbers) * 2).reshape(-1, 2)
+    given: list[list[Tensor]] = [[], []]
+
+    class Process:
+        world_size = 2
+
+        def __init__(self, rank: int) -> None:
+            self.global_rank = rank
+
+        def all_reduce(self, tensor: Tensor, reduce_op: str) -> Tensor:
+            given[self.global_rank].append(tensor)
+            return torch.tensor(sum(numbers)) if tensor.dim() == 0 else tensor
+
+    for rank in range(2):
+        interleaved(Process(rank), whole[rank::2])  # type: ignore[arg-type]
+    assert (given[0][1] + given[1][1]).tolist() == whole.tolist()
+    assert [int(each[0]) for each in given] == list(numbers)
 
 
 def test_counts_are_summed_over_processes_once(fabric: Fabric, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,8 +169,8 @@ def test_counts_are_summed_over_processes_once(fabric: Fabric, monkeypatch: pyte
 
     monkeypatch.setattr(fabric, "all_reduce", add)
     made = pairs([(5, 7)])
-    assert evaluate(fabric, Oracle(), as_tensors(made), 4).tolist() == (2 * count_loop(made)).tolist()
-    assert evaluate(fabric, Oracle(), [], 4).tolist() == np.zeros((4, 4)).tolist()
+    assert evaluate(fabric, Oracle(), as_tensors(made), 4).confusion.tolist() == (2 * count_loop(made)).tolist()
+    assert evaluate(fabric, Oracle(), [], 4).confusion.tolist() == np.zeros((4, 4)).tolist()
     assert len(summed) == 2
 
 

@@ -62,7 +62,7 @@ def test_scores_count_pixels(drawn: tuple[int, list[tuple[list[list[int]], list[
                 if truth != IGNORE_INDEX:
                     counts[truth][guess] += 1
     images = [(torch.tensor(p).float().expand(3, -1, -1), torch.tensor(mask)) for p, mask in made]
-    confusion = evaluate(FABRIC, Reader(classes), images, classes)
+    confusion = evaluate(FABRIC, Reader(classes), images, classes).confusion
     assert confusion.tolist() == counts
     names = [f"class {c}" for c in range(classes)]
     scores = Scores.from_confusion(confusion, names)

@@ -215,7 +215,7 @@ def test_every_way_is_that_of_loops(fabric: Fabric, way: dict[str, Any]) -> None
         [(torch.from_numpy(image), torch.from_numpy(mask)) for image, mask in made],
         5,
         inference=partial(inference, **way),
-    )
+    ).confusion
     assert network.training
     predicted = [(p.argmax(axis=0), mask) for p, (_, mask) in zip(expected, made, strict=True)]
     assert confusion.tolist() == count(predicted, 5).tolist()
@@ -335,7 +335,7 @@ def test_padding_inside_a_network_does_not_count(fabric: Fabric) -> None:
         scores = inference(network, **way)(torch.from_numpy(image)[None])
     assert np.allclose(scores[0].exp().numpy(), expected, atol=1e-5)
     pairs = [(torch.from_numpy(image), torch.from_numpy(mask))]
-    confusion = evaluate(fabric, network, pairs, 4, inference=partial(inference, **way))
+    confusion = evaluate(fabric, network, pairs, 4, inference=partial(inference, **way)).confusion
     assert confusion.tolist() == count([(expected.argmax(axis=0), mask)], 4).tolist()
 
 
@@ -352,7 +352,7 @@ def test_cityscapes_at_full_resolution(fabric: Fabric, real_data: Path) -> None:
     expected, truth = reference(network, image.numpy(), **way), mask.numpy()
     ignore_ties(truth, expected)
     network.seen.clear()
-    confusion = evaluate(fabric, network, [(image, mask)], 19, inference=partial(inference, **way))
+    confusion = evaluate(fabric, network, [(image, mask)], 19, inference=partial(inference, **way)).confusion
     assert network.seen == [(4, 3, 769, 769)] * 2
     predicted, kept = expected.argmax(axis=0), truth != 255
     counted = np.zeros((19, 19), dtype=np.int64)

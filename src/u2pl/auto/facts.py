@@ -22,6 +22,15 @@ _LOOKED_AT = 200  # images in a sample
 _UNKNOWN_MEMORY = 8 * 2**30  # bytes, of a small machine; used if the size is unknown
 
 
+@dataclass(frozen=True)
+class Precision:
+    """Pseudo-labels against the masks of labeled images that their teacher has not seen."""
+
+    right: float  #: share of the confident pixels that are right, in [0, 1]: the mean over the predicted classes
+    share: float  #: share of all pixels that are confident, in [0, 1]
+    images: int  #: that were held out
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """The input of the rules in :mod:`u2pl.auto.rules`."""
@@ -39,6 +48,7 @@ class Facts:
     host_memory: int
     cores: int  #: for this process
     processes: int
+    precision: Precision | None = None  #: of pseudo-labels; None: not measured yet
     uncompilable: str | None = None  #: why networks cannot be compiled here; None: they can
 
     @property
@@ -47,7 +57,7 @@ class Facts:
         return self.labeled + self.unlabeled
 
 
-def facts_of(source: DataSource, *, device: torch.device, processes: int) -> Facts:
+def facts_of(source: DataSource, *, device: torch.device, processes: int, precision: Precision | None = None) -> Facts:
     """Inspect a data set and a machine. Raises InputError if there is no image or one cannot be read."""
     height, width = typical_size([*source.labeled, *source.unlabeled])
     shown, uncommon = classes_shown(source)
@@ -65,6 +75,7 @@ def facts_of(source: DataSource, *, device: torch.device, processes: int) -> Fac
         host_memory=total_memory(torch.device("cpu")) or _UNKNOWN_MEMORY,
         cores=_cores(),
         processes=processes,
+        precision=precision,
         uncompilable=missing_compiler(device),
     )
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from lightning_fabric import Fabric
 
 from u2pl.auto.choices import Choice, like
-from u2pl.auto.facts import facts_of
+from u2pl.auto.facts import Precision, facts_of
 from u2pl.auto.rules import fit, steps_of_epochs
 from u2pl.config.fields import AUTO
 from u2pl.config.overrides import load_saved
@@ -29,16 +29,20 @@ class Resolved(NamedTuple):
     choices: tuple[Choice, ...]  #: the values chosen for `auto`
 
 
-def resolved(config: Config, source: DataSource, fabric: Fabric) -> Resolved:
-    """Replace `auto` by values, and set the number of steps and the precision in use.
+def resolved(config: Config, source: DataSource, fabric: Fabric, precision: Precision | None = None) -> Resolved:
+    """Replace `auto` by values, and set the number of steps and the numeric precision in use.
 
     Raises InputError for an image that cannot be read.
+
+    Args:
+        precision: of pseudo-labels, if it is measured; see :attr:`u2pl.auto.choices.Choice.to_measure`.
     """
     choices: tuple[Choice, ...] = ()
     keep = config.data.cache == AUTO
     if config.auto_keys():
         processes = config.train.devices * config.train.nodes
-        config, choices = fit(config, facts_of(source, device=fabric.device, processes=processes))
+        facts = facts_of(source, device=fabric.device, processes=processes, precision=precision)
+        config, choices = fit(config, facts)
     in_use = {"precision": precision_of(fabric), "steps": steps_of(config.train, source)}
     config = config.model_copy(update={"train": config.train.model_copy(update=in_use)})
     return Resolved(config, cached(source) if keep and config.data.cache else source, choices)

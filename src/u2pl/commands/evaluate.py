@@ -93,8 +93,8 @@ def score_run(
     network, classes, workers = predictor.network, predictor.classes, _workers(config, samples)
     inference = build_inference(config.evaluation, predictor.image_prior)
     pairs = loader(Evaluation(samples), workers=workers)
-    confusion = evaluate(fabric, network, pairs, len(classes), inference=inference)
-    scores = Scores.from_confusion(confusion, classes)
+    counted = evaluate(fabric, network, pairs, len(classes), inference=inference)
+    scores = Scores.from_counted(counted, classes)
     if getattr(network, "classification", None) is None:
         return scores
     pairs = loader(Evaluation(samples), workers=workers)

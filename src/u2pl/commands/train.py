@@ -23,7 +23,7 @@ from u2pl.build import (
 from u2pl.build.trained import IMAGE_PRIOR
 from u2pl.commands.checks import crop_sides, with_fitting_workers
 from u2pl.commands.overview import parameters_text, print_overview
-from u2pl.commands.prepare import Parts, prepared
+from u2pl.commands.prepare import Parts, measured, prepared
 from u2pl.commands.remedies import WHOLE_IMAGES, out_of_memory_is_bad_input
 from u2pl.commands.run_folder import (
     check_data,
@@ -46,6 +46,7 @@ from u2pl.engine.fit import Run, Watcher, fit
 from u2pl.engine.launching import ending_together, launch
 from u2pl.engine.machine import computing_threads, is_main_process, share_batch_norm, threads_on_cores
 from u2pl.engine.unreached import freeze_unreached
+from u2pl.methods import Schedule
 from u2pl.pixels.views import views_of
 from u2pl.report.printing import print_line
 
@@ -83,7 +84,8 @@ def train(
     """
     refuse_import()
     computing_threads()  # before anything is computed
-    parts = prepared(as_begun(config, out) if resume else config, say)
+    asked = as_begun(config, out) if resume else config
+    parts = prepared(asked, say)
     config, source, fabric = parts.config, parts.source, parts.fabric
     check_folder(out, config, resume=resume)
     with claimed(out) if is_main_process() else nullcontext():
@@ -91,6 +93,8 @@ def train(
         require_state(out)
         check_data(out, config, fingerprint(source))
         launch(fabric)  # other processes begin here, so only the first one reports bad input
+        parts = measured(parts, asked, say if fabric.is_global_zero else _silent)
+        config = parts.config
         if fabric.is_global_zero:
             make_folder(out, config, parts.choices)
             if console is not None:
@@ -174,12 +178,26 @@ def run_of(
         description=network_description(config, source),
         beside={} if classifier is None else {IMAGE_PRIOR: classifier},
         eval_every=train.eval_every,
+        warmup=compared_warmup(config),
         save_every=train.save_every,
         log_every=train.log_every,
         watchers=list(watchers),
         data=fingerprint(source),
         say=say,
     )
+
+
+def compared_warmup(config: Config) -> int:
+    """Steps of the warm-up after which the student is compared; 0: it is not, as there is no warm-up on labels.
+
+    With ``train.eval_every=0`` there is one validation, at the end.
+    """
+    kind, train = config.method.kind, config.train
+    if not kind.has_teacher or kind.has_threshold or kind.uses_tags or not train.eval_every:
+        return 0
+    schedule = Schedule(**dict(config.method.schedule))
+    warmup = sum(schedule.is_warmup(step / train.steps) for step in range(train.steps))
+    return warmup if warmup < train.steps else 0
 
 
 def describe(config: Config, source: DataSource, network: nn.Module) -> str:
@@ -207,7 +225,7 @@ def scorer(
             timeout=config.data.timeout,
         )
         with out_of_memory_is_bad_input(WHOLE_IMAGES, where="in validation"):
-            confusion = evaluate(fabric, network, images, len(classes), inference=inference)
-        return Scores.from_confusion(confusion, classes)
+            counted = evaluate(fabric, network, images, len(classes), inference=inference)
+        return Scores.from_counted(counted, classes)
 
     return score

@@ -1,11 +1,11 @@
-"""One confusion matrix over whole images, and the scores computed from it."""
+"""One confusion matrix over whole images, the areas of each image, and the scores computed from them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -25,6 +25,12 @@ class Scores:
     iou: dict[str, float | None]  #: None for a class that occurs in neither
     pixel_accuracy: float
     stages: Mapping[str, Scores] = field(default_factory=dict)  #: of the maps that train the segmentation, by name
+    areas: Tensor | None = field(default=None, compare=False, repr=False)  #: of each image, see :class:`Counted`
+
+    @classmethod
+    def from_counted(cls, counted: Counted, classes: Iterable[str]) -> Scores:
+        """Scores of whole images, with the areas of each."""
+        return replace(cls.from_confusion(counted.confusion, classes), areas=counted.areas.cpu())
 
     @classmethod
     def from_confusion(cls, confusion: Tensor, classes: Iterable[str]) -> Scores:
@@ -51,6 +57,13 @@ class Scores:
         return scores
 
 
+class Counted(NamedTuple):
+    """Pixels of whole images, without ignored ones."""
+
+    confusion: Tensor  #: (C, C) int64, by true class (row) and predicted class
+    areas: Tensor  #: (N, 2, C) int64: intersection and union of mask and prediction, of each image and class
+
+
 def evaluate(
     fabric: Fabric,
     network: nn.Module,
@@ -58,8 +71,11 @@ def evaluate(
     num_classes: int,
     *,
     inference: Inference = Whole,
-) -> Tensor:
-    """(C, C) confusion matrix of ``network`` over ``(image (3, H, W), mask (H, W))``, summed over all processes.
+) -> Counted:
+    """Count the pixels of ``network`` over ``(image (3, H, W), mask (H, W))``.
+
+    Of several processes, each gets the images that follow each other at a distance of their number, beginning at its
+    rank. The result is of all of them, in their common order.
 
     Images are uint8, or float32 in [0, 1]; masks are uint8 or int64.
     ``inference`` defines how the network processes an image. Several images are processed at a time, see
@@ -68,23 +84,50 @@ def evaluate(
     training = network.training
     network.eval()
 
-    def work(segment: Segment, pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        image, mask = (torch.stack([fabric.to_device(pair[place]) for pair in pairs]) for place in (0, 1))
+    def work(segment: Segment, items: Sequence[_Numbered]) -> list[tuple[int, Tensor]]:
+        image, mask = (torch.stack([fabric.to_device(pair[place]) for _, pair in items]) for place in (0, 1))
         with torch.no_grad(), fabric.autocast():
             predicted = labels(segment(as_float(image)))
-        return count(mask, predicted, num_classes)
+        return [
+            (number, count(one, other, num_classes))
+            for (number, _), one, other in zip(items, mask, predicted, strict=True)
+        ]
 
-    counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=fabric.device)
-    done = segment_many(work, images, network=network, inference=inference, size=_size, device=fabric.device)
+    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=fabric.device)
+    areas: dict[int, Tensor] = {}
+    done = segment_many(work, enumerate(images), network=network, inference=inference, size=_size, device=fabric.device)
     with closing(done):
-        for _, more in done:
-            counts += more
+        for _, counted in done:
+            for number, counts in counted:
+                confusion += counts
+                areas[number] = areas_of(counts)
     network.train(training)
-    return summed(fabric, counts)
+    rows = [areas[number] for number in range(len(areas))]
+    own = torch.stack(rows) if rows else confusion.new_zeros(0, 2, num_classes)
+    return Counted(summed(fabric, confusion), interleaved(fabric, own))
 
 
-def _size(pair: tuple[Tensor, Tensor]) -> tuple[int, int]:
-    height, width = pair[0].shape[-2:]
+_Numbered = tuple[int, tuple[Tensor, Tensor]]  # an image and its mask
+
+
+def areas_of(confusion: Tensor) -> Tensor:
+    """(2, C) from a (C, C) matrix: intersection and union of each class."""
+    hit = confusion.diagonal()
+    return torch.stack((hit, confusion.sum(0) + confusion.sum(1) - hit))
+
+
+def interleaved(fabric: Fabric, rows: Tensor) -> Tensor:
+    """(N, ...) rows of all processes: of process r those at r, r + world_size, ..."""
+    if fabric.world_size == 1:
+        return rows
+    number = int(summed(fabric, torch.tensor(len(rows), device=rows.device)))
+    whole = rows.new_zeros(number, *rows.shape[1:])
+    whole[fabric.global_rank :: fabric.world_size] = rows
+    return summed(fabric, whole)
+
+
+def _size(item: _Numbered) -> tuple[int, int]:
+    height, width = item[1][0].shape[-2:]
     return height, width
 
 
@@ -107,5 +150,5 @@ def count(mask: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
 
 
 def summed(fabric: Fabric, counts: Tensor) -> Tensor:
-    """(C, C) counts, summed over all processes."""
+    """Counts, summed over all processes."""
     return fabric.all_reduce(counts, reduce_op="sum")  # type: ignore[return-value]

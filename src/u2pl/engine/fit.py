@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from u2pl.data.batches import step_seed
+from u2pl.engine.bootstrap import FEWEST_IMAGES, gain, verdict
 from u2pl.engine.checkpoint import save_weights
 from u2pl.engine.compiling import eagerly
 from u2pl.engine.diagnose import Diagnosis, diagnose
@@ -28,6 +29,8 @@ from u2pl.engine.stopping import Deferred, Stopped
 from u2pl.methods.base import Method
 from u2pl.structures import Batch, Crops
 
+#: What a state remembers of scores: whether an evaluation was left out, and the areas of the student after the warm-up.
+UNSCORED = {"unscored": False, "supervised": None}
 _STEP_STREAM = 3  # keeps the random numbers of a step apart from those of its batch
 
 
@@ -52,6 +55,7 @@ class Run:
     description: Mapping[str, Any]  #: saved with the weights, to rebuild the network
     beside: Mapping[str, nn.Module] = field(default_factory=dict)  #: saved with the weights by name; not trained
     eval_every: int = 0  #: 0: only after the last step
+    warmup: int = 0  #: steps on labels only; the student after them is scored and compared with the model at the end
     save_every: int = 0
     log_every: int = 10
     watchers: list[Watcher] = field(default_factory=list)
@@ -86,21 +90,25 @@ def fit(
     Raises InputError if training diverges, and :class:`~u2pl.engine.stopping.Stopped` after a signal, when the step is
     finished and saved.
     """
-    state: dict[str, Any] = {"student": student, "method": method, "optimizer": optimizer, "scheduler": scheduler}
     meter = Meter(mean_over_processes if fabric.world_size > 1 else None)
-    state |= {"meter": meter, "precision": fabric._precision, "step": 0, "best": -1.0, "data": dict(run.data)}
-    state["unscored"] = False
+    state: dict[str, Any] = {"student": student, "method": method, "optimizer": optimizer, "scheduler": scheduler}
+    state |= {
+        "meter": meter,
+        "precision": fabric._precision,
+        "step": 0,
+        "best": -1.0,
+        "data": dict(run.data),
+    } | UNSCORED
     note = load_state(run.folder, state) if resume else None
     if note is not None and fabric.is_global_zero:
         run.say(note)
-    start = state["step"]
-    saved = start or None
+    start, saved = state["step"], state["step"] or None
     journal = Journal(run.folder, step=start) if fabric.is_global_zero else None
     scores: dict[str, Scores] = {}
     for watcher in run.watchers:
         watcher.begin(run.steps)
-    student.train()
-    method.train()
+    for module in (student, method):
+        module.train()
 
     with Deferred() as signals, closing_of(journal):
         if state["unscored"]:
@@ -119,9 +127,8 @@ def fit(
             method.after_step(student)
 
             done = state["step"] = step + 1
-            logs, evaluates, saves = (
-                is_due(done, every, run.steps) for every in (run.log_every, run.eval_every, run.save_every)
-            )
+            logs, saves = (is_due(done, every, run.steps) for every in (run.log_every, run.save_every))
+            evaluates = is_due(done, run.eval_every, run.steps) or done == run.warmup
             stop = signals.agreed(fabric, now=logs)
             if logs or evaluates or saves or stop:
                 meter.share()
@@ -142,6 +149,7 @@ def fit(
     if start >= run.steps and score is not None:  # a finished run was resumed: only score it
         with eagerly(unwrapped(student)):
             scores = {name: score(network) for name, network in candidates(state).items()}
+    judge(run, state, scores)
     return scores
 
 
@@ -160,6 +168,13 @@ def evaluate_step(
         if diagnosis is not None:
             report_diagnosis(fabric, run, state, diagnosis, journal)
     return scores
+
+
+def judge(run: Run, state: Mapping[str, Any], scores: Mapping[str, Scores]) -> None:
+    """Say whether unlabeled images helped, if the student was scored when labels alone had trained it."""
+    after = list(scores.values())[-1].areas if scores else None
+    if state["supervised"] is not None and after is not None and len(after) >= FEWEST_IMAGES:
+        run.say(verdict(gain(state["supervised"], after), folder=run.folder, warmup=run.warmup))
 
 
 def gradient_norm(fabric: Fabric, student: nn.Module) -> Tensor | None:
@@ -216,6 +231,8 @@ def score_candidates(
     networks = candidates(state)
     scores = {name: score(network) for name, network in networks.items()}
     chosen, network = list(networks.items())[-1]
+    if state["step"] == run.warmup:
+        state["supervised"] = scores["student"].areas
     if scores[chosen].miou > state["best"]:
         state["best"] = scores[chosen].miou
         if fabric.is_global_zero:

@@ -18,7 +18,7 @@ from u2pl.errors import InputError
 #: The checkpoint of the last save, and of the save before it.
 CHECKPOINTS = ("last.ckpt", "previous.ckpt")
 #: Parts of a state that checkpoints of earlier versions do not have.
-_NEWER = ("data", "unscored")
+_NEWER = ("data", "unscored", "supervised")
 _LITTLE = 2**24  # bytes of free space with which a disk is full
 
 

@@ -138,7 +138,7 @@ def list_trials(trials: Sequence[Trial], console: Console) -> None:
 
 def _train(trial: Trial, console: Console, watchers: tuple[Watcher, ...]) -> None:
     with ProgressBar(console, title=trial.folder.name) as bar:
-        trained = train(trial.config, trial.folder, resume=True, watchers=(bar, *watchers), say=partial(say, console))
+        trained = train(trial.asked, trial.folder, resume=True, watchers=(bar, *watchers), say=partial(say, console))
     if is_main_process():
         write_scores(trial.folder, trained.scores)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import nn
 
 from u2pl.auto.choices import Choice, like
-from u2pl.auto.resolving import resolved
+from u2pl.auto.resolving import as_begun, resolved
 from u2pl.build import (
     build_inference,
     build_method,
@@ -44,7 +44,8 @@ class Trial:
     labeled: str  #: ``data.labeled``, as text
     seed: int
     folder: Path
-    config: Config  #: as saved with the run
+    config: Config  #: complete, but for values that a measurement before the training may replace
+    asked: Config  #: before values were chosen for `auto`
     overrides: tuple[str, ...]  #: on top of the configuration that all trials share
     images: int  #: number of labeled images
     parameters: int  #: of the model in use
@@ -97,10 +98,11 @@ class Planner:
             config = load_config(self.source, [*self.overrides, *overrides, f"seed={seed}"])
             source = self._checked_source(config)
             model, choices = self._model
-            config, _, own = resolved(like(config, model, self.alike), source, fabric_of(config.train))
+            folder = self._folder(tuple(parts))
+            asked = as_begun(like(config, model, self.alike), folder)
+            config, _, own = resolved(asked, source, fabric_of(config.train))
             network, parameters = self._checked_network(config, source)
             seen_whole = image_prior_parameters(config, network)
-            folder = self._folder(tuple(parts))
             check_folder(folder, config, resume=True)
         return Trial(
             name=name,
@@ -108,6 +110,7 @@ class Planner:
             seed=seed,
             folder=folder,
             config=config,
+            asked=asked,
             overrides=tuple(overrides),
             images=len(source.labeled),
             choices=(*choices, *own),

@@ -17,7 +17,12 @@ FEW_LABELS, FEW_PER_CLASS = 100, 20  # few: up to the first, or below the second
 WARMUP_FEW, WARMUP, WARMUP_TRANSFORMER = 0.4, 0.25, 0.1  # few labels need longer, pretrained transformers learn fast
 RAMP = 0.2  # as in every preset for few labels
 SHOWN_APART, SHARPNESS = 2.0, 8.0  # images of VOC animals show 1.2 uncommon classes
-SURE = 0.95  # FixMatch's value; measured on VOC animals with 218 labels, in short runs
+BELIEF = ("method.reliability.min_confidence", "method.weighting.name")
+SURE = 0.95  # FixMatch's value
+RIGHT = 0.9  # TODO
+FLOOR = 0.0
+LEAST_LABELS = 4  # fewer, divided, say nothing
+WARMUP_SURE = 0.1  # long enough to compare with
 WARMUP_PRIOR, RAMP_PRIOR = 0.1, 0.1  # with a prior, pseudo-labels are good early; measured on VOC animals
 EMA_DECAY_UNIMATCH = 0.996
 HORIZON, EMA_DECAY = 0.15, (0.95, 0.999)  # share of the teacher's steps in its average; bounds of the decay
@@ -36,21 +41,30 @@ def image_prior(config: Config, facts: Facts) -> Choice:
 
 
 def belief(config: Config, facts: Facts) -> Choice:
-    """Which pseudo-labels are reliable, and their weight: as in U2PL or, with a pretrained encoder, as in FixMatch.
+    """Which pseudo-labels are reliable, and their weight: by how often a teacher of these labels is right.
 
-    With an image prior, U2PL's rule was ahead by 1.2 at 218 labels of VOC animals, and 0.5 behind at 109.
+    A teacher that is right where it is sure gets FixMatch's threshold and weight. Otherwise U2PL's partition and
+    weight, with a floor. Scenes, other domains and tags keep the partition of the paper, which ends at all pixels.
     """
-    prior, scenes, tags = uses_image_prior(config), shows_scenes(facts), config.method.kind.uses_tags
-    sure = is_pretrained(config) and not (prior or scenes or config.data.name == "domain" or tags)
-    enough = sure and facts.labeled > FEW_LABELS
-    because = f"{facts.labeled} labels are {'enough' if enough else 'few'} for a teacher to know when it is sure"
-    if not sure:
-        because = f"the paper's choice, {'with an image prior' if prior else 'as nothing else was better here'}"
-    values: dict[str, Any] = {"method.reliability.min_confidence": 0.0, "method.weighting.name": "lambda_u"}
-    if enough:
-        values = {"method.reliability.min_confidence": SURE, "method.weighting.name": "reliable_share"}
-    detail = "" if sure or prior else "scenes, domains, tags and networks from scratch keep the paper's partition"
-    return Choice(values, because, used=_partitions(config), detail=detail)
+    things = not (shows_scenes(facts) or config.data.name == "domain" or config.method.kind.uses_tags)
+    choosable = _partitions(config) and all(config.value(key) == AUTO for key in BELIEF)
+    if not (things and choosable and facts.labeled >= LEAST_LABELS):
+        because = "the paper's choice, as nothing else was better here"
+        return Choice(_belief(0.0, "lambda_u"), because, used=_partitions(config))
+    if facts.precision is None:
+        return Choice(_belief(0.0, "lambda_u"), "to be measured on held-out labels before training", to_measure=True)
+    right, share, images = facts.precision.right, facts.precision.share, facts.precision.images
+    values = _belief(SURE, "reliable_share") if right >= RIGHT else _belief(FLOOR, "lambda_u")
+    because = f"{100 * right:.0f} % right where sure, on {images} held-out labels"
+    detail = (
+        f"sure of {100 * share:.0f} % of the pixels, with a probability of {SURE}; right on average over the classes; "
+        f"a threshold needs {100 * RIGHT:.0f} %"
+    )
+    return Choice(values, because, detail=detail)
+
+
+def _belief(min_confidence: float, weighting: str) -> dict[str, Any]:
+    return dict(zip(BELIEF, (min_confidence, weighting), strict=True))
 
 
 def threshold(config: Config, facts: Facts) -> Choice:
@@ -69,7 +83,7 @@ def schedule(config: Config, facts: Facts) -> Choice:
         warmup = WARMUP_TRANSFORMER
         because = "the encoder is a pretrained transformer, which learns fast"
     if config.method.weighting.name == "reliable_share":
-        warmup, longest = 0.0, 0.0
+        warmup, longest = WARMUP_SURE, 0.0
         because = "a teacher that is sure of little teaches little"
     elif uses_image_prior(config):
         warmup, longest = WARMUP_PRIOR, RAMP_PRIOR
