@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+# No test fetches weights: nobody listens there, and the local cache is an empty folder.
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir()) / "u2pl-tests-without-weights")
 
 Write = Callable[..., Path]
 

@@ -142,7 +142,7 @@ def with_method(config: Config, name: str) -> Config:
                     "train.head_lr_factor": 40,
                     "train.lr_warmup": 100,
                     "method.schedule.warmup": 0.1,
-                    "method.teacher.ema_decay": 0.998,
+                    "method.teacher.ema_decay": 0.996,
                 },
                 "train.steps": 4000,
             },
@@ -469,7 +469,7 @@ def test_large_images_are_better_scaled_down(tags: str, side: int, hint: str | N
 
 def test_a_line_names_its_keys_and_says_why() -> None:
     text = lines()
-    assert len(text.splitlines()) == 18
+    assert len(text.splitlines()) == 19
     for key in load_config("folder").auto_keys():
         assert f"{key} " in text
     assert "\nauto: train.steps 1200, train.eval_every 300: 24 passes over 367 images" in text
@@ -570,3 +570,69 @@ def test_compilation(facts: dict[str, Any], steps: int, compiled: bool, because:
     (choice,) = [choice for choice in choices if "train.compile" in choice.values]
     assert choice.because == because
     assert chosen((f"train.steps={steps}", "train.compile=true"), **facts)[0].train.compile is True
+
+
+@pytest.mark.parametrize(
+    ("facts", "overrides", "encoder", "pretrained"),
+    [
+        ({}, (), "tu-tf_efficientnet_lite2", True),
+        ({"device": "mps"}, (), "tu-tf_efficientnet_lite2", True),
+        (ON_A_GPU, (), "dinov2_base", True),
+        ({**ON_A_GPU, "memory": 24 * GIB}, (), "dinov2_small", True),
+        ({**ON_A_GPU, "memory": 8 * GIB}, (), "tu-tf_efficientnet_lite2", True),
+        (ON_A_GPU, ("network.architecture=FPN",), "tu-tf_efficientnet_lite2", True),
+        (ON_A_GPU, ("network.deep_stem=true",), "resnet50", True),
+        ({}, ("network.name=deeplabv3plus",), "resnet18", True),
+        (ON_A_GPU, ("network.pretrained=false",), "resnet18", False),
+        ({}, ("network.encoder=mobilenet_v2",), "mobilenet_v2", True),
+        ({}, ("network.encoder=mobilenet_v2", "network.pretrained=false"), "mobilenet_v2", False),
+        ({}, ("network.encoder=mobilenet_v2", "network.weights=w.pt"), "mobilenet_v2", False),
+        ({}, ("network.pretrained=true",), "tu-tf_efficientnet_lite2", True),
+        ({}, ("network.weights=w.pt",), "tu-tf_efficientnet_lite2", False),
+    ],
+)
+def test_the_encoder_suits_the_device(
+    facts: dict[str, Any], overrides: tuple[str, ...], encoder: str, *, pretrained: bool
+) -> None:
+    config, choices = chosen(overrides, unfetchable=lambda name: None, **facts)
+    assert (config.network.encoder, config.network.pretrained) == (encoder, pretrained)
+    assert not any(choice.warning for choice in choices)
+    architecture = {"dinov2": "DPT", "resnet": None}.get(encoder[:6], "FPN")
+    if config.network.name == "smp" and encoder != "resnet18":
+        assert config.network.architecture == architecture
+
+
+@pytest.mark.parametrize(
+    ("overrides", "asked", "encoder"),
+    [
+        ((), "tu-tf_efficientnet_lite2", "resnet18"),
+        (("network.encoder=resnet34",), "resnet34", "resnet34"),
+        (("network.encoder=resnet34", "network.name=deeplabv3plus"), "tu-resnet34.tv_in1k", "resnet34"),
+        (("network.encoder=resnet50", "network.name=deeplabv3plus"), "tu-resnet50s.gluon_in1k", "resnet50"),
+    ],
+)
+def test_without_weights_it_says_once_what_that_costs_and_begins_from_scratch(
+    overrides: tuple[str, ...], asked: str, encoder: str
+) -> None:
+    names: list[str] = []
+
+    def unfetchable(name: str) -> str:
+        names.append(name)
+        return "no connection to the hub"
+
+    config, choices = chosen(overrides, unfetchable=unfetchable)
+    assert names == [asked]
+    assert (config.network.encoder, config.network.pretrained) == (encoder, False)
+    assert config.train.lr == 1e-3  # that of a network from scratch
+    [warning] = [choice.warning for choice in choices if choice.warning]
+    for part in ("no connection to the hub", "47.6 instead of 54.0", "network.weights=FILE"):
+        assert part in warning
+
+
+def test_a_pretrained_transformer_does_not_believe_every_pixel() -> None:
+    config, choices = chosen(("network.encoder=dinov2_small",), unfetchable=lambda name: None, **THINGS)
+    assert config.method.reliability.min_confidence == 0.95
+    assert config.method.weighting.name == "reliable_share"
+    assert not any(choice.to_measure for choice in choices)
+    scenes, _ = chosen(("network.encoder=dinov2_small",), unfetchable=lambda name: None)
+    assert scenes.method.reliability.min_confidence == 0

@@ -68,6 +68,32 @@ def test_a_classifier_is_known_by_its_shape(beside: dict[str, Tensor], known: bo
         assert vocabulary.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_b0", "mobilenetv2_050"])
+def test_efficientnets_keep_the_layer_before_their_classifier(name: str, tmp_path: Path) -> None:
+    """At each position it says what timm's whole model says there."""
+    torch.manual_seed(3)
+    whole = timm.create_model(name, pretrained=False).eval()
+    for module in whole.modules():  # statistics that are not those of an untrained network
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 2)
+    torch.save(whole.state_dict(), tmp_path / "w.pt")
+    network = smp_network(num_classes=3, architecture="FPN", encoder=f"tu-{name}", weights=tmp_path / "w.pt").eval()
+    assert network.vocabulary is not None
+    image = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        features = network.encoder(image)[-1]
+        places = whole.bn2(whole.conv_head(features))
+        expected = whole.classifier(places.permute(0, 2, 3, 1)).softmax(dim=3).mean(dim=(1, 2))
+        torch.testing.assert_close(network.vocabulary(features), expected)
+        kept = network.image_encoder()
+        assert {f"vocabulary.head_{part}" for part in ("weight", "bias", "activation")} <= set(kept.state_dict())
+        again = Vocabulary.from_state(kept.state_dict(), "vocabulary.")
+        assert again is not None
+        torch.testing.assert_close(again(features), expected)
+
+
 def test_networks_keep_the_classifier_of_their_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
     states = {"resnet18": resnet18(weights=None).state_dict(), "mobilenet_v2": mobilenet_v2(weights=None).state_dict()}

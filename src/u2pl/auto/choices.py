@@ -19,6 +19,7 @@ class Choice:
     because: str  #: the reason, in at most 60 characters
     used: bool = True  #: whether the method uses the keys
     detail: str = ""  #: further reasons, and consequences for this run
+    warning: str = ""  #: what the user should know and may change, one line
     to_measure: bool = False  #: whether the values stand in for those that a measurement before the training decides
 
     def __str__(self) -> str:

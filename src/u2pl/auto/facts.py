@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from u2pl.data.source import DataSource, HasHeader, Sample
 from u2pl.engine.compiling import missing_compiler
 from u2pl.engine.memory import total_memory
 from u2pl.errors import InputError
+from u2pl.networks.published import unfetchable
 from u2pl.pixels.image_prior import uncommon as uncommon_classes
 
 _LOOKED_AT = 200  # images in a sample
@@ -49,6 +50,7 @@ class Facts:
     cores: int  #: for this process
     processes: int
     precision: Precision | None = None  #: of pseudo-labels; None: not measured yet
+    unfetchable: Callable[[str], str | None] = unfetchable  #: why an encoder's published weights cannot be had
     uncompilable: str | None = None  #: why networks cannot be compiled here; None: they can
 
     @property

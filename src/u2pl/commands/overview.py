@@ -57,7 +57,9 @@ def parameters_text(network: nn.Module) -> str:
 def print_choices(
     console: Console, choices: Sequence[Choice], *, runs: Mapping[str, str] | None = None, verbose: bool = False
 ) -> None:
-    """Print the table of choices, if there are any."""
+    """Print the warnings and the table of choices, if there are any."""
+    for warning in dict.fromkeys(choice.warning for choice in choices if choice.warning):
+        say(console, f"warning: {warning}")
     table = choices_table(choices, runs=runs, verbose=verbose)
     if table is not None:
         say(console, "chosen by `auto`:")

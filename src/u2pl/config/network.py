@@ -19,7 +19,7 @@ class NetworkConfig(Section):
 
     name: Auto[Literal["deeplabv3plus", "smp"]] = "deeplabv3plus"
     """`deeplabv3plus`: the paper's network; `smp`: a network of segmentation_models_pytorch"""
-    encoder: Annotated[str, Field(max_length=200)] = "resnet18"
+    encoder: Auto[Annotated[str, Field(max_length=200)]] = "resnet18"
     """resnet18, 34, 50 or 101; with `smp` any of its encoders, or `tu-` and the name of a timm model"""
     architecture: Auto[str | None] = None
     """architecture of `smp`, such as Unet, FPN, Segformer or DPT; null: Unet"""
@@ -42,11 +42,11 @@ class NetworkConfig(Section):
     dropout: float | None = Field(None, ge=0, lt=1)
     """probability of dropping a channel in the heads; null: 0.1"""
     mean: Annotated[list[_InImage] | None, Field(min_length=3, max_length=3)] = None
-    """RGB mean of images in [0, 1]; null: from the fetched weights if they have one, else ImageNet's"""
+    """RGB mean of images in [0, 1]; null: of the fetched weights or of a `tu-` encoder, else ImageNet's"""
     std: Annotated[list[_Spread] | None, Field(min_length=3, max_length=3)] = None
     """RGB standard deviation of images in [0, 1]; null: as for `network.mean`"""
-    pretrained: bool = False
-    """fetch the encoder's published weights; needs a network connection once"""
+    pretrained: Auto[bool] = False
+    """fetch the encoder's published weights, once; `auto`: if they can be had and `network.weights` is not set"""
     weights: Annotated[str | None, A_PATH] = None
     """local file of the encoder's weights (safetensors, pt, pth), replaces `pretrained`; null: none"""
     freeze: Annotated[int, Field(ge=1, le=1000)] | bool = False

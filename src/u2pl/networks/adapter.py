@@ -25,6 +25,7 @@ from u2pl.networks.smp_choices import (
     check_options,
     imagenet_tag,
     options_of,
+    published_colours,
     width_options,
 )
 from u2pl.networks.summed_maps import SummedMaps
@@ -168,7 +169,7 @@ def smp_network(
         embedding_dim: D, or None for no projection head.
         classification: add a classification head on the encoder's last features, for training on image-level tags.
         mean, std: of the encoder's training images, RGB in [0, 1]. None: the values of the published weights if
-            ``pretrained`` fetches them, otherwise ImageNet's.
+            ``pretrained`` fetches them or the encoder is timm's, otherwise ImageNet's.
         pretrained: fetch the encoder's published weights.
         weights: a local file of the encoder's weights; overrides ``pretrained``.
         options: further options of the architecture in segmentation_models_pytorch (``decoder_channels=...``).
@@ -199,6 +200,8 @@ def smp_network(
     beside: dict[str, Tensor] = {}
     if weights is not None:
         beside = load_encoder_weights(model.encoder, weights)
+        own_mean, own_std = published_colours(encoder)
+        mean, std = mean or own_mean, std or own_std
     elif tag is not None:
         with fetching(encoder):
             settings = smp.encoders.get_preprocessing_params(encoder, tag)
@@ -225,7 +228,7 @@ def smp_network(
         classification=nn.Conv2d(model.encoder.out_channels[-1], num_classes - 1, kernel_size=1, bias=False)
         if classification
         else None,
-        vocabulary=vocabulary_of(beside, model.encoder.out_channels[-1]),
+        vocabulary=vocabulary_of(beside, model.encoder.out_channels[-1], model.encoder),
         multiple=dpt_multiple(model.encoder) if architecture.lower() == "dpt" else stride,
         # PAN's pyramid halves the encoder's map three times.
         minimum=8 * stride if architecture.lower() == "pan" else 1,

@@ -237,7 +237,7 @@ def deeplabv3plus(
         classification=nn.Conv2d(trunk.high_channels, num_classes - 1, kernel_size=1, bias=False)
         if classification
         else None,
-        vocabulary=vocabulary_of(beside, trunk.high_channels),
+        vocabulary=vocabulary_of(beside, trunk.high_channels, trunk),
     )
 
 

@@ -37,9 +37,7 @@ class ImageClassifier(nn.Module):
 
         Raises KeyError, RuntimeError or ValueError if the state is from another encoder or other classes.
         """
-        beside = {name: state.get(f"encoder.vocabulary.{name}") for name in ("weight", "bias")}
-        if beside["weight"] is not None and beside["bias"] is not None:
-            encoder.vocabulary = Vocabulary(beside["weight"], beside["bias"], saved=True)
+        encoder.vocabulary = Vocabulary.from_state(state, "encoder.vocabulary.") or encoder.vocabulary
         encoder.centre, encoder.spread = state["encoder.centre"], state["encoder.spread"]  # saved shapes may differ
         classifier = cls(encoder, weight=state["weight"], bias=state["bias"], told=state["told"])
         classifier.load_state_dict(state)

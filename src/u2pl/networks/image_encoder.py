@@ -49,7 +49,7 @@ class ImageEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.normalize, self.encoder = copy.deepcopy(normalize), copy.deepcopy(encoder)
-        self.vocabulary = None if vocabulary is None else Vocabulary(vocabulary.weight, vocabulary.bias, saved=True)
+        self.vocabulary = None if vocabulary is None else vocabulary.saved()
         self.last, self.multiple, self.minimum = last, multiple, minimum
         self.register_buffer("centre", torch.zeros(()))
         self.register_buffer("spread", torch.ones(()))

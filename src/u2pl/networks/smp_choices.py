@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -96,3 +96,12 @@ def imagenet_tag(encoder: str) -> str | bool:
         f"network.pretrained: {encoder} has no published weights; give network.weights=PATH, or set "
         "network.pretrained=false"
     )
+
+
+def published_colours(encoder: str) -> tuple[Sequence[float] | None, Sequence[float] | None]:
+    """Mean and standard deviation of RGB in [0, 1] for the published weights of a timm model; None: unknown here."""
+    name = encoder.removeprefix("tu-")
+    if name == encoder or not timm.is_model_pretrained(name):
+        return None, None
+    settings = smp.encoders.get_preprocessing_params(encoder, None)
+    return settings["mean"], settings["std"]

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from u2pl.errors import InputError
 
-#: Short name of DINOv2 (Oquab et al. 2023, arXiv 2304.07193) -> name in segmentation_models_pytorch.
+#: Short name of DINOv2 (Oquab et al. 2023, arXiv 2304.07193) or DINOv3 (Simeoni et al. 2025, arXiv 2508.10104) -> name
+#: in segmentation_models_pytorch.
 SHORT_NAMES = {
-    f"dinov2_{size}": f"tu-vit_{size}_patch14_dinov2.lvd142m" for size in ("small", "base", "large", "giant")
+    **{f"dinov2_{size}": f"tu-vit_{size}_patch14_dinov2.lvd142m" for size in ("small", "base", "large", "giant")},
+    **{f"dinov3_{size}": f"tu-vit_{size}_patch16_dinov3.lvd1689m" for size in ("small", "base", "large")},
 }
 
 #: MiT's layers in the format of timm's matchers: a stage is its patch embedding, its blocks, and a norm.

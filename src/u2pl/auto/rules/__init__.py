@@ -24,7 +24,7 @@ from u2pl.auto.rules.method import (
     views,
 )
 from u2pl.auto.rules.reading import steps_of_epochs
-from u2pl.auto.rules.training import colours, network, optimizer
+from u2pl.auto.rules.training import colours, encoder, network, optimizer
 from u2pl.config.schema import Config
 
 __all__ = ["fit", "steps_of_epochs"]
@@ -32,6 +32,7 @@ __all__ = ["fit", "steps_of_epochs"]
 #: In order: a rule may use the choices of earlier ones.
 RULES: tuple[Callable[[Config, Facts], Choice], ...] = (
     loading,
+    encoder,
     network,
     crops,
     colours,

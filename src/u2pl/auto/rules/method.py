@@ -43,6 +43,9 @@ def image_prior(config: Config, facts: Facts) -> Choice:
 def belief(config: Config, facts: Facts) -> Choice:
     """Which pseudo-labels are reliable, and their weight: by how often a teacher of these labels is right.
 
+    Pretrained vision transformers get the threshold at once: on VOC with 183 labels UniMatch V2 has 85.9 without, 87.9
+    with one (arXiv 2410.10777).
+
     A teacher that is right where it is sure gets FixMatch's threshold and weight. Otherwise U2PL's partition and
     weight, with a floor. Scenes, other domains and tags keep the partition of the paper, which ends at all pixels.
     """
@@ -51,6 +54,8 @@ def belief(config: Config, facts: Facts) -> Choice:
     if not (things and choosable and facts.labeled >= LEAST_LABELS):
         because = "the paper's choice, as nothing else was better here"
         return Choice(_belief(0.0, "lambda_u"), because, used=_partitions(config))
+    if kind_of(config) == "vit" and is_pretrained(config):
+        return Choice(_belief(SURE, "reliable_share"), "believing every pixel costs a pretrained transformer 1 to 5")
     if facts.precision is None:
         return Choice(_belief(0.0, "lambda_u"), "to be measured on held-out labels before training", to_measure=True)
     right, share, images = facts.precision.right, facts.precision.share, facts.precision.images
@@ -140,8 +145,8 @@ def teacher(config: Config, facts: Facts) -> Choice:
     decay = math.floor(1000 * decay + 1e-6) / 1000
     remembered = min(steps, 1 / (1 - decay))
     because = f"averages about {remembered:.0f} of {steps:.0f} steps with a teacher"
-    if config.method.kind.has_threshold:
-        decay, because = EMA_DECAY_UNIMATCH, "the paper's value"
+    if config.method.kind.has_threshold or (kind_of(config) == "vit" and is_pretrained(config)):
+        decay, because = EMA_DECAY_UNIMATCH, "UniMatch V2's value"
     return Choice({"method.teacher.ema_decay": decay}, because, used=config.method.kind.has_teacher)
 
 

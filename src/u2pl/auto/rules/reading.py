@@ -5,7 +5,7 @@ from __future__ import annotations
 from u2pl.auto.facts import Facts
 from u2pl.config.schema import Config, TrainConfig
 
-KINDS = {"mit_": "mit", **dict.fromkeys(("dinov2_", "tu-vit_", "tu-deit", "tu-beit", "tu-eva"), "vit")}
+KINDS = {"mit_": "mit", **dict.fromkeys(("dinov2_", "dinov3_", "tu-vit_", "tu-deit", "tu-beit", "tu-eva"), "vit")}
 
 FEW_SHOWN = 4.0  # images of VOC animals show 2.1 classes, CamVid 8.8
 
