@@ -11,9 +11,11 @@ from u2pl.engine.fit import Watcher
 from u2pl.errors import InputError
 from u2pl.experiments.comparison_plot import plot_comparison
 from u2pl.experiments.comparison_table import comparison_grid
+from u2pl.experiments.fairness import differences, require_fairness
 from u2pl.experiments.records import Record
 from u2pl.experiments.running import run_into
 from u2pl.experiments.trials import Planner, Trial, across_domains, labeled_text
+from u2pl.report.printing import say, show
 
 ALL_LABELS = "supervised, all labels"
 
@@ -37,7 +39,7 @@ def compare(
 
     ``out`` gets a folder for each run, and ``results.json``, ``table.md`` and ``plot.png``, which are updated after
     every run. Finished runs are kept and stopped runs resume. Raises InputError before any training if one of the runs
-    could not begin.
+    could not begin, or if a shared setting helps one method and not another.
 
     Args:
         source, overrides: the configuration that all runs share.
@@ -49,14 +51,20 @@ def compare(
         keep_checkpoints: keep ``last.ckpt`` in the folders of finished runs.
         dry_run: list the runs and train none.
     """
+    planner = Planner(source, overrides, out)
     trials = plan_comparison(
-        Planner(source, overrides, out),
+        planner,
         methods=methods,
         variants=variants or {},
         labeled=labeled,
         seeds=seeds,
         all_labels=all_labels,
     )
+    require_fairness(planner.shared, {trial.name: trial.config for trial in trials})
+    table = differences(trials)
+    if table is not None:
+        say(console, "settings that differ between the lines, each method's own parts aside:")
+        show(console, table)
     return run_into(
         out,
         trials,

@@ -51,6 +51,7 @@ def encoder(config: Config, facts: Facts) -> Choice:
     because = f"pretrained, and {'fits the GPU' if facts.device == 'cuda' else 'light enough for ' + facts.device}"
     if chosen.weights is not None or chosen.pretrained != AUTO:
         because = because if wanted else "from scratch, as network.pretrained is false"
+        because = "network.weights is set" if chosen.weights is not None else because
         return Choice({"network.encoder": name, "network.pretrained": False}, because)
     why = facts.unfetchable(published_name(name, deeplab=its_own_keys(config) is not None))
     if why is None:
