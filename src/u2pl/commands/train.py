@@ -184,6 +184,7 @@ def run_of(
         watchers=list(watchers),
         data=fingerprint(source),
         say=say,
+        confidence="method.threshold" if config.method.kind.has_threshold else "method.reliability.min_confidence",
     )
 
 

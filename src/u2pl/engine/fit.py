@@ -25,6 +25,7 @@ from u2pl.engine.journal import Journal
 from u2pl.engine.machine import mean_over_processes
 from u2pl.engine.meter import Meter, diverged
 from u2pl.engine.resume import load_state, save_state
+from u2pl.engine.silence import Silence
 from u2pl.engine.stopping import Deferred, Stopped
 from u2pl.methods.base import Method
 from u2pl.structures import Batch, Crops
@@ -61,6 +62,10 @@ class Run:
     watchers: list[Watcher] = field(default_factory=list)
     data: Mapping[str, Any] = field(default_factory=dict)  #: what the data are, saved with the state
     say: Callable[[str], None] = lambda line: None  #: called with lines of text
+    confidence: str = "method.threshold"  #: the key that sets how confident a pseudo-label must be
+
+    def __post_init__(self) -> None:
+        self.silence = Silence(self.say, self.confidence)
 
 
 def fit(
@@ -215,6 +220,7 @@ def report_losses(
     machine = {"waiting": losses.pop("waiting")}
     if fabric.device.type == "cuda":
         machine["memory_gib"] = torch.cuda.max_memory_allocated(fabric.device) / 2**30
+    run.silence.read(done, losses)
     journal.write(done, {**losses, "lr": optimizer.param_groups[0]["lr"]})
     for watcher in run.watchers:
         watcher.step(done, losses | machine)
