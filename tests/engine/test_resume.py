@@ -82,8 +82,13 @@ ACROSS = (
 )
 
 
+MASKED = (*ACROSS, "method.masked_consistency=true", "method.masked_consistency.threshold=0.1")
+
+
 @pytest.mark.parametrize(
-    "method", [("method.name=supervised",), ("method.name=mean_teacher",), ACROSS], ids=["labels", "teacher", "across"]
+    "method",
+    [("method.name=supervised",), ("method.name=mean_teacher",), ACROSS, MASKED],
+    ids=["labels", "teacher", "across", "masked"],
 )
 def test_other_methods_resume_too(tmp_path: Path, tiny_train: Train, method: tuple[str, ...]) -> None:
     options = (*EVERY, *method, "train.optimizer=adamw", "train.steps=10")
@@ -92,6 +97,8 @@ def test_other_methods_resume_too(tmp_path: Path, tiny_train: Train, method: tup
         tiny_train(tmp_path / "parts", *options, watchers=(KillAt(6),))
     tiny_train(tmp_path / "parts", *options, resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    last = [line for line in metrics(tmp_path / "whole") if line.get("lr")][-1]
+    assert (last.get("loss/masked", 0) > 0) == (method == MASKED)
 
 
 def test_a_run_with_every_option_resumes_too(tmp_path: Path, tiny_train: Train, all_options: tuple[str, ...]) -> None:
