@@ -266,6 +266,11 @@ def test_source_and_target_take_turns(batch_size, world_size):
                 assert sum(index >= 7 for index in rank.indices(step)[0]) == batch_size // 2
 
 
+def test_source_and_target_of_equal_length_are_shuffled_independently():
+    labeled, _ = batches(labeled=[Numbered(i) for i in range(14)], target_labeled=7, batch_size=14).indices(0)
+    assert labeled[::2] != [index - 7 for index in labeled[1::2]]
+
+
 def test_labels_of_two_domains_are_a_function_of_seed_and_step():
     forwards = [two_domains().indices(step) for step in range(12)]
     backwards = two_domains()

@@ -136,6 +136,9 @@ def test_labels_of_the_target_follow_those_of_the_source(source, write):
     mapped = domain(source=source, target=known, mapping={SKY: SKY})
     assert mapped.classes == known.classes
     assert meaning(mapped.labeled[-1], mapped.classes) == meaning(known.labeled[0], known.classes)
+    shown = {SKY, *(name for name in meaning(mapped.labeled[-1], mapped.classes) if name)}
+    assert {*inspect(mapped, semi_supervised=True).absent} == {*mapped.classes} - shown
+    assert SKY not in meaning(mapped.labeled[-1], mapped.classes) or own == "train/3"
     best = domain(source=source, target=known, upper_bound=True)
     assert (names(best.labeled), best.target_labeled) == ([f"target/{own}"], 0)
     assert len(best.unlabeled) == 3
