@@ -112,7 +112,10 @@ def test_source_only_and_upper_bound_are_an_override_away(
         (("data.target.root=/nowhere",), ("data.target: /nowhere/images is not a folder",)),
         (("data.source.val=nowhere",), ("data.source: val: nowhere",)),
         (("data.source.labeled=99",), ("data.source: labeled: 99 images requested",)),
-        (("data.target.labeled=2",), ("data.target.labeled", "data.upper_bound=true")),
+        (("data.target.labeled=2", "data.upper_bound=true"), ("data.target.labeled:", "leave one of the two out")),
+        (("data.target.labeled=99",), ("data.target: labeled: 99 images requested, but only 4 in",)),
+        (("data.target.labeled=1.5",), ("data.target: labeled: the fraction 1.5 is not in",)),
+        (("data.target.labeled=few.txt",), ("data.target: labeled: there is no split file few.txt",)),
         (("data.target.mapping=x.csv",), ("unknown key data.target.mapping",)),
         (("data.target.rot=x",), ("unknown key data.target.rot", "did you mean root?")),
         (("data.source.name=domain",), ("data.source.name", "'domain'")),
@@ -141,6 +144,74 @@ def refuse(result: Any, *words: str) -> None:
     assert result.err.startswith("u2pl: ")
     for word in words:
         assert word in result.err
+
+
+@pytest.fixture(scope="module")
+def readable(target: Path, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The target with training masks that can be read."""
+    root = tmp_path_factory.mktemp("readable") / "set"
+    shutil.copytree(target, root)
+    for path in (root / "masks" / "train").iterdir():
+        mask = Image.open(files / "masks" / "train" / path.name)
+        Image.frombytes("L", mask.size, mask.tobytes()).point([0, 1, 2, 2] + [255] * 252).save(path)
+    return root
+
+
+def test_check_shows_the_labels_of_both_domains(u2pl: Command, domains: Path, readable: Path, tmp_path: Path) -> None:
+    ranks = ("method.negative_keys.low_rank=1", "method.negative_keys.high_rank=3")
+    split = tmp_path / "few.txt"
+    split.write_text("train/a\ntrain/c\n")
+    for labeled in ("2", "0.5", split):
+        done = u2pl("check", domains, f"data.target.root={readable}", f"data.target.labeled={labeled}", *ranks)
+        assert (done.code, done.err) == (0, "")
+        told = " ".join(done.out.split())
+        for words in ("4 source labeled of", ", 2 target labeled of", ", 5 target unlabeled of", "2 target validation"):
+            assert words in told
+        columns = 3 * "% of pixels images "
+        assert f"source labeled target labeled target validation class {columns}above" in told
+
+
+@pytest.mark.parametrize("method", ["supervised", "mean_teacher", "fixmatch", "unimatch", "unimatch_v2", "u2pl"])
+def test_every_method_trains_with_labels_of_both(
+    u2pl: Command, domains: Path, readable: Path, small: tuple[str, ...], tmp_path: Path, method: str
+) -> None:
+    own = (f"data.target.root={readable}", "data.target.labeled=2", "method.mixing.name=cross_domain")
+    more = (f"method.name={method}", "method.schedule.warmup=0", "data.rare_class_sampling=true")
+    done = u2pl("train", domains, *small, *own, *more, "--out", tmp_path / "run")
+    assert (done.code, done.err) == (0, "")
+    told = f"{method} on domain: 6 labeled (2 of the target), 5 unlabeled, 2 validation images, 3 classes"
+    assert told in " ".join(done.out.split())
+    assert u2pl("evaluate", tmp_path / "run").code == 0
+
+
+def test_labels_of_the_target_that_cannot_be(
+    u2pl: Command, domains: Path, files: Path, target: Path, readable: Path, small: tuple[str, ...], tmp_path: Path
+) -> None:
+    split, own = tmp_path / "few.txt", f"data.target.root={readable}"
+    for lines, words in {
+        "train/a\ntrain/nothing\n": ("data.target: split file", "lists 1 image (train/nothing) not found among"),
+        "train/more/e\n": ("data.target: split file", "without a mask"),
+        "val/v\n": ("data.target:", "1 image (val/v) in both labeled and val"),
+        f"{next((files / 'images' / 'train').glob('a.*'))}\n": ("data.target.labeled: split file", "of the source"),
+        "\n": ("data.target: split file", "is empty"),
+    }.items():
+        split.write_text(lines)
+        refuse(u2pl("check", domains, own, f"data.target.labeled={split}"), *words)
+    split.write_text(f"{next((readable / 'images' / 'train').glob('a.*'))}\n")
+    assert u2pl("check", domains, own, f"data.target.labeled={split}", "method.name=supervised").code == 0
+    bare = tmp_path / "bare"
+    shutil.copytree(target, bare)
+    shutil.rmtree(bare / "masks" / "train")
+    told = ("data.target:", "has no labeled image; add masks")
+    refuse(u2pl("check", domains, f"data.target.root={bare}", "data.target.labeled=2"), *told)
+    whole = tmp_path / "whole"
+    shutil.copytree(readable, whole)
+    shutil.rmtree(whole / "images" / "train" / "more")
+    every = (f"data.target.root={whole}", "data.target.labeled=1.0")
+    done = u2pl("train", domains, *small, *every, "--out", tmp_path / "run")
+    refuse(done, "there is no unlabeled image; lower data.target.labeled")
+    assert not (tmp_path / "run").exists()
+    assert u2pl("train", domains, *small, *every, "method.name=supervised", "--out", tmp_path / "run").code == 0
 
 
 def test_bad_mappings(u2pl: Command, domains: Path, tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from u2pl.build import build_batches, build_rare_classes, build_source
+from u2pl.build import build_batches, build_class_share, build_diagnosis, build_rare_classes, build_source
 from u2pl.config.overrides import load_config
 from u2pl.config.schema import Config
-from u2pl.data.rare_classes import RareClassSampling, pixel_counts
+from u2pl.data.batches import Batches
+from u2pl.data.rare_classes import RareClassesOfDomains, RareClassSampling, pixel_counts
 from u2pl.errors import InputError
 
 SMALL = (
@@ -87,6 +88,61 @@ def test_rare_classes_are_drawn_where_they_are_asked_for() -> None:
     expected = RareClassSampling(pixel_counts(source.labeled), temperature=0.2)
     assert sampling.probability.tolist() == expected.probability.tolist()
     assert build_rare_classes(load_config("domain", SMALL).data, source) is None
+
+
+def test_a_few_labels_of_the_target_join_those_of_the_source() -> None:
+    plain = build_source(load_config("domain").data, seed=0)
+    for labeled, count in (("20", 20), ("0.05", 20), ("1", 1), ("0", 0), ("null", 0)):
+        source = build_source(load_config("domain", [f"data.target.labeled={labeled}"]).data, seed=0)
+        assert (len(source.labeled), len(source.unlabeled), len(source.val)) == (200 + count, 400 - count, 80)
+        assert source.target_labeled == count
+        target = [sample.name for sample in plain.unlabeled]
+        assert [sample.name for sample in (*source.labeled[200:], *source.unlabeled)] == target
+        assert [sample.name for sample in source.labeled[:200]] == [sample.name for sample in plain.labeled]
+
+
+@pytest.mark.parametrize("sampling", ["false", "true"])
+def test_half_of_a_labeled_batch_is_of_the_target(monkeypatch: pytest.MonkeyPatch, sampling: str) -> None:
+    """One mask of the target beside five of the source, in training and in a diagnosis."""
+    overrides = ["data.target.labeled=1", "train.batch_size=4", "train.steps=6", f"data.rare_class_sampling={sampling}"]
+    config = load_config("domain", [*SMALL, *overrides])
+    source = build_source(config.data, seed=0)
+    given: list[Batches] = []
+    monkeypatch.setattr("u2pl.build.data.loader", lambda batches, **options: given.append(batches))
+    build_batches(config, source, semi_supervised=True, rank=0, world_size=1)(0)
+    build_diagnosis(config, source, semi_supervised=True, rank=0, world_size=1).batches()
+    assert len(given) == 2
+    for batches in given:
+        for step in range(4):
+            labeled, unlabeled = batches.indices(step)
+            assert sum(source.labeled[index].name.startswith("target/") for index in labeled) == 2
+            assert len(unlabeled) == 4
+            assert all(source.unlabeled[index] is not source.labeled[-1] for index in unlabeled)
+
+
+def test_rare_classes_of_both_domains_are_drawn_alike() -> None:
+    config = load_config("domain", [*SMALL, "data.target.labeled=2", "data.rare_class_sampling=true"])
+    source = build_source(config.data, seed=0)
+    sampling = build_rare_classes(config.data, source)
+    assert isinstance(sampling, RareClassesOfDomains)
+    assert sampling.images == 5
+    for found, samples in ((sampling.source, source.labeled[:5]), (sampling.target, source.labeled[5:])):
+        assert found.probability.tolist() == RareClassSampling(pixel_counts(samples)).probability.tolist()
+
+
+def test_the_share_of_a_class_is_that_of_the_draws() -> None:
+    losses = ("method.supervised_loss.name=balanced", "method.unsupervised_loss.name=balanced")
+    config = load_config("domain", [*SMALL, *losses, "data.target.labeled=2"])
+    source = build_source(config.data, seed=0)
+    share = build_class_share(config.method, source)
+    assert share is not None
+    means = [
+        pixel_counts(part)[:, : len(source.classes)].mean(axis=0) for part in (source.labeled[:5], source.labeled[5:])
+    ]
+    expected = (means[0] + means[1]) / (means[0] + means[1]).sum()
+    assert share.tolist() == pytest.approx(expected.tolist())
+    pooled = pixel_counts(source.labeled)[:, : len(source.classes)].sum(axis=0)
+    assert share.tolist() != pytest.approx((pooled / pooled.sum()).tolist(), rel=1e-3)
 
 
 def test_reading_many_masks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from u2pl.config.schema import SourceConfig, TargetConfig, all_keys, may_be_auto
 from u2pl.data.rare_classes import RareClassSampling
 from u2pl.errors import InputError
 from u2pl.methods import EmaTeacher, Schedule
+from u2pl.methods.extras.masked_consistency import MaskedConsistencyLoss
 from u2pl.methods.seeding import Seeding
 from u2pl.pixels import (
     AdaptiveCutMix,
@@ -48,6 +49,9 @@ class Pair:
 
 
 SECTIONS: dict[str, Pair] = {
+    "MaskedConsistencySection": Pair(
+        MaskedConsistencyLoss, objects=("jitter", "average"), key="method.masked_consistency"
+    ),
     "ReliabilitySection": Pair(Reliability, objects=("total",), key="method.reliability"),
     "ScheduleSection": Pair(Schedule, key="method.schedule"),
     "TeacherSection": Pair(EmaTeacher, (nn.Linear(2, 2),), key="method.teacher"),

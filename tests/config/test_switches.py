@@ -36,7 +36,7 @@ def value(key: str, *overrides: str, source: str | Path | None = "scenes") -> An
 def test_the_parts_that_can_be_left_out() -> None:
     assert set(OPTIONAL) == {
         *("data.source", "data.target", "data.rare_class_sampling", "method.contrast", "method.alignment"),
-        *("method.prototypes", "method.denoising"),
+        *("method.prototypes", "method.denoising", "method.masked_consistency"),
     }
     sections = {name.rpartition(".")[0] for name in KEYS} - {""}
     assert sections == {*ALWAYS, *OPTIONAL} - {"data.source", "data.target"}

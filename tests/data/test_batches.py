@@ -240,3 +240,47 @@ def test_step_seed_is_stable_and_sensitive():
     assert step_seed(0, 1, 2) == 4727102316523150270
     assert len({step_seed(*numbers) for numbers in ((0,), (0, 0), (0, 1), (1, 0), (0, 1, 2), (0, 12), (0, 2, 1))}) == 7
     assert all(0 <= step_seed(0, i) < 2**63 for i in range(100))
+
+
+def two_domains(**options) -> Batches:
+    """Seven labeled samples of the source, three of the target."""
+    return batches(labeled=[Numbered(i) for i in range(10)], target_labeled=3, **options)
+
+
+@pytest.mark.parametrize(("batch_size", "world_size"), [(1, 1), (3, 1), (4, 1), (1, 2), (2, 2), (3, 2), (8, 1)])
+def test_source_and_target_take_turns(batch_size, world_size):
+    """Two sequences, dealt out one by one: each domain's samples all appear once before any appears again."""
+    steps = 42
+    ranks = [
+        two_domains(batch_size=batch_size, world_size=world_size, rank=rank, steps=steps) for rank in range(world_size)
+    ]
+    dealt = [index for step in range(steps) for rank in ranks for index in rank.indices(step)[0]]
+    source, target = dealt[::2], dealt[1::2]
+    for drawn, known in ((source, range(7)), (target, range(7, 10))):
+        for first in range(0, len(drawn) - len(known) + 1, len(known)):
+            assert sorted(drawn[first : first + len(known)]) == [*known]
+    assert len({tuple(target[first : first + 3]) for first in range(0, 18, 3)}) > 1  # another order in each epoch
+    if batch_size % 2 == 0:
+        for step in range(steps):
+            for rank in ranks:
+                assert sum(index >= 7 for index in rank.indices(step)[0]) == batch_size // 2
+
+
+def test_source_and_target_of_equal_length_are_shuffled_independently():
+    labeled, _ = batches(labeled=[Numbered(i) for i in range(14)], target_labeled=7, batch_size=14).indices(0)
+    assert labeled[::2] != [index - 7 for index in labeled[1::2]]
+
+
+def test_labels_of_two_domains_are_a_function_of_seed_and_step():
+    forwards = [two_domains().indices(step) for step in range(12)]
+    backwards = two_domains()
+    assert [backwards.indices(step) for step in reversed(range(12))] == forwards[::-1]
+    assert two_domains(seed=6).indices(0) != forwards[0]
+    assert [unlabeled for _, unlabeled in forwards] == [batches().indices(step)[1] for step in range(12)]
+
+
+@pytest.mark.parametrize("target_labeled", [0, 7])
+def test_labels_of_one_domain_are_one_sequence(target_labeled):
+    """Of the source alone, or of the target alone."""
+    drawn = batches(target_labeled=target_labeled)
+    assert [drawn.indices(step) for step in range(12)] == [batches().indices(step) for step in range(12)]

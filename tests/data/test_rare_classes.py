@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from u2pl.data.batches import Batches
-from u2pl.data.rare_classes import MIN_SHARE, RareClassSampling, pixel_counts
+from u2pl.data.rare_classes import MIN_SHARE, RareClassesOfDomains, RareClassSampling, pixel_counts
 from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
 from u2pl.errors import InputError
 
@@ -174,3 +174,20 @@ def test_crops_show_what_they_were_drawn_for():
     }
     assert shown["plain"] < 0.25
     assert shown["rare"] > shown["plain"] + 0.15
+
+
+def test_half_of_the_draws_are_of_the_target():
+    """Each domain by its own sampler; the images of the target come last."""
+    masks = samples(8)
+    of = [RareClassSampling(pixel_counts(part), temperature=0.3) for part in (masks[:6], masks[6:])]
+    both = RareClassesOfDomains(*of, images=6)
+    assert both.draw(5, 11) == both.draw(5, 11)
+    for count in (2, 4, 9):
+        drawn = [both.draw(count, seed) for seed in range(400)]
+        assert {len(each) for each in drawn} == {count}
+        own = [sum(index >= 6 for index, _ in each) for each in drawn]
+        assert {*own} == {count // 2, (count + 1) // 2}
+        assert np.mean(own) == pytest.approx(count / 2, abs=0.1)
+    for index, drawn_for in both.draw(200, 0):
+        assert (pixel_counts([masks[index]])[0, drawn_for]) > 0
+    assert [pair for pair in both.draw(8, 4) if pair[0] < 6] == of[0].draw(4, 4)

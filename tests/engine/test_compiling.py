@@ -50,6 +50,7 @@ def counting() -> Iterator[Counting]:
 GRAPHS = {
     "method.name=supervised": [(2, True)],
     "method.teacher.passes=1": [(2, True), (4, False), (4, True)],
+    "method.masked_consistency=true": [(2, True), (4, False), (4, True), (2, True)],  # as many images as in the warm-up
     "method.teacher.passes=2": [(2, True), (2, False), (4, True), (4, False)],
     "method.name=fixmatch": [(2, False), (4, True)],
     "method.name=unimatch": [(4, True), (4, True)],  # with dropped features; two strong views

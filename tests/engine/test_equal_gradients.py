@@ -38,6 +38,10 @@ EQUAL = {
         *("method.unsupervised_loss.name=symmetric", "method.reliability.class_wise=true"),
         *("method.alignment=true", "method.loss_weights.negative=1"),
     ),
+    "masked consistency": (
+        *("method.name=mean_teacher", "method.masked_consistency.threshold=0.5"),
+        "method.masked_consistency.ratio=0",  # each process hides other patches
+    ),
     "fixmatch": ("method.name=fixmatch", "method.threshold=0.5"),
 }
 #: Each process normalises its own two images.

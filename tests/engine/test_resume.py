@@ -82,8 +82,27 @@ ACROSS = (
 )
 
 
+MASKED = (*ACROSS, "method.masked_consistency=true", "method.masked_consistency.threshold=0.1")
+
+
+SCENES = [f"data.{part}.{key}" for part in ("source", "target") for key in ("name=scenes", "height=32", "width=48")]
+OF_ONE = [f"data.{key}=null" for key in ("train", "val", "labeled", "height", "width")]
+DOMAINS = (
+    *MASKED,
+    "data.name=domain",
+    *OF_ONE,
+    *SCENES,
+    "data.source.train=5",
+    "data.target.train=6",
+    "data.target.val=3",
+)
+OF_BOTH = (*DOMAINS, "data.target.labeled=2", "data.target.domain=night", "train.batch_size=3")
+
+
 @pytest.mark.parametrize(
-    "method", [("method.name=supervised",), ("method.name=mean_teacher",), ACROSS], ids=["labels", "teacher", "across"]
+    "method",
+    [("method.name=supervised",), ("method.name=mean_teacher",), ACROSS, MASKED, OF_BOTH],
+    ids=["labels", "teacher", "across", "masked", "labels of both domains"],
 )
 def test_other_methods_resume_too(tmp_path: Path, tiny_train: Train, method: tuple[str, ...]) -> None:
     options = (*EVERY, *method, "train.optimizer=adamw", "train.steps=10")
@@ -92,6 +111,8 @@ def test_other_methods_resume_too(tmp_path: Path, tiny_train: Train, method: tup
         tiny_train(tmp_path / "parts", *options, watchers=(KillAt(6),))
     tiny_train(tmp_path / "parts", *options, resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    last = [line for line in metrics(tmp_path / "whole") if line.get("lr")][-1]
+    assert (last.get("loss/masked", 0) > 0) == (method in (MASKED, OF_BOTH))
 
 
 def test_a_run_with_every_option_resumes_too(tmp_path: Path, tiny_train: Train, all_options: tuple[str, ...]) -> None:

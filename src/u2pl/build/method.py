@@ -32,6 +32,7 @@ from u2pl.methods.extras.class_weights import ClassWeightCorrection
 from u2pl.methods.extras.denoising import DenoisePseudoLabels
 from u2pl.methods.extras.feature_dropout import FeatureDropoutLoss
 from u2pl.methods.extras.image_prior import AddImagePrior
+from u2pl.methods.extras.masked_consistency import MaskedConsistencyLoss
 from u2pl.methods.extras.negative_learning import NegativeLearningLoss
 from u2pl.methods.parts import FurtherLoss, Refiner
 from u2pl.methods.seeding import Seeding
@@ -72,13 +73,15 @@ def build_method(
         gather: collects keys from all processes.
         total: sums a tensor over all processes.
         processes: their number.
+
+    Raises InputError if the method cannot use one of the parts.
     """
     average = None if total is None else average_of(total, processes)
     shared = {"average": average, "total": total}
     supervised_loss = build_choice(method.supervised_loss, SUPERVISED_LOSSES, "method.supervised_loss", shared)
     if method.name == "supervised":
         return Supervised(supervised_loss=supervised_loss)
-    mix = build_strong_views(method, num_classes, total)
+    mix, masked = build_strong_views(method, num_classes, total), build_masked_consistency(method, average)
     contrast, prototypes = None, build_prototypes(method, num_classes, embedding_dim, total)
     if method.trains_embeddings:
         contrast = build_contrast(method, num_classes, embedding_dim, gather, processes, prototypes)
@@ -104,10 +107,12 @@ def build_method(
     parts["further_losses"] = build_further_losses(
         method, num_classes, parts["weighting"], parts["unsupervised_loss"], average
     )
+    parts["further_losses"] += masked
     teacher = EmaTeacher(network, **dict(method.teacher))
     if method.kind is UniMatchV2:
         threshold, share = method.threshold, ReliableShare(average)
-        return UniMatchV2(teacher, threshold=threshold, mix=mix, weighting=share, refiners=refiners, **losses)
+        own: dict[str, Any] = {"mix": mix, "refiners": refiners, "further_losses": masked}
+        return UniMatchV2(teacher, threshold=threshold, weighting=share, **own, **losses)
     if method.kind.uses_tags:
         return build_weak(method, teacher, contrast, parts)
     return MeanTeacher(teacher, **parts) if contrast is None else U2PL(teacher, contrast=contrast, **parts)
@@ -196,6 +201,19 @@ def build_further_losses(
     if method.loss_weights.negative > 0:
         losses.append(NegativeLearningLoss(NegativeLearning(build_negative_keys(method, num_classes), average)))
     return losses
+
+
+def build_masked_consistency(method: MethodConfig, average: Reduce | None = None) -> list[FurtherLoss]:
+    """The loss of images with hidden patches, if it is on. Raises InputError if there is no teacher to label them."""
+    if method.masked_consistency is None:
+        return []
+    if not method.kind.has_teacher:
+        raise InputError(
+            "method.masked_consistency: needs a teacher (mean_teacher, u2pl, unimatch_v2 or weak_u2pl), which "
+            f"{method.name} does not have; set it to false"
+        )
+    jitter = Photometric() if method.strong_views.jitter == "mixed" else None
+    return [MaskedConsistencyLoss(**dict(method.masked_consistency), jitter=jitter, average=average)]
 
 
 def build_negative_keys(method: MethodConfig, num_classes: int) -> NegativeKeys:

@@ -50,6 +50,8 @@ def checked_network(config: Config, source: DataSource, fabric: Fabric) -> nn.Mo
     network = build_network(config, len(source.classes))
     height, width = crop_sides(config)
     views = 1 + config.method.strong_views_of_an_image if config.method.kind.semi_supervised else 1
+    if config.method.kind.has_teacher and config.method.masked_consistency is not None:
+        views += 1
     images = config.train.batch_size * views
     if config.method.kind.uses_tags and source.labeled:  # in addition to weak and strong views
         images += config.train.batch_size

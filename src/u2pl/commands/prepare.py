@@ -17,7 +17,7 @@ from u2pl.commands.checks import check_source, checked_network, fabric_of
 from u2pl.commands.remedies import out_of_memory_is_bad_input
 from u2pl.config.schema import Config
 from u2pl.data.inspection import Inspection
-from u2pl.data.rare_classes import RareClassSampling
+from u2pl.data.rare_classes import DrawsByClass
 from u2pl.data.source import DataSource
 from u2pl.engine.compiling import compiler_errors_are_bad_input, require_compiler
 from u2pl.engine.machine import share_keys, sum_over_processes
@@ -33,7 +33,7 @@ class Parts:
     source: DataSource
     inspection: Inspection
     choices: Sequence[Choice]
-    rare_classes: RareClassSampling | None
+    rare_classes: DrawsByClass | None
     network: nn.Module
     optimizer: Optimizer
     method: Method

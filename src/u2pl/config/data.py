@@ -91,10 +91,12 @@ class SourceConfig(DataKeys):
 
 
 class TargetConfig(DataKeys):
-    """The target domain. Its images train without their masks, and it is validated on."""
+    """The target domain. Its images train, without masks unless `labeled` is set, and it is validated on."""
 
     name: _Files = "folder"
     """file layout of the target data set"""
+    labeled: _Labeled = None
+    """labeled images of the target, which are half of each labeled batch: as `data.labeled`; null: none"""
 
 
 class DataConfig(DataKeys):

@@ -10,6 +10,7 @@ from u2pl.config.parts import (
     CamSection,
     ContrastSection,
     DenoisingSection,
+    MaskedConsistencySection,
     MixingSection,
     NegativeKeysSection,
     PrototypesSection,
@@ -51,6 +52,8 @@ class LossWeights(Section):
     """weight of negative learning, U2PL's idea without a memory bank; 0: off"""
     auxiliary: AtLeast0 = 0.4
     """weight of the auxiliary head's loss, with `network.auxiliary`"""
+    masked: AtLeast0 = 1.0
+    """weight of the loss of images with hidden patches, with `method.masked_consistency`"""
     classification: AtLeast0 = 1.0
     """weight of the classification loss on image-level tags, with `weak_u2pl`"""
 
@@ -87,6 +90,8 @@ class MethodConfig(Section):
     """use running class centres as positives of the contrast; `true` or its keys; null: off"""
     denoising: DenoisingSection | None = None
     """denoise pseudo-labels by prototypes (ProDA), needs a contrast; `true` or its keys; null: off"""
+    masked_consistency: MaskedConsistencySection | None = None
+    """train on unlabeled images with hidden patches (MIC), needs a teacher; `true` or its keys; null: off"""
     cam: CamSection = CamSection()
 
     @property

@@ -9,6 +9,7 @@ from u2pl.config.fields import Section
 from u2pl.config.part import choice_of, section_of
 from u2pl.data.rare_classes import RareClassSampling
 from u2pl.methods import ConfidentShare, EmaTeacher, LambdaU, ReliableShare, Schedule
+from u2pl.methods.extras.masked_consistency import MaskedConsistencyLoss
 from u2pl.methods.seeding import Seeding
 from u2pl.pixels import (
     AdaptiveCutMix,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     AlignmentSection: TypeAlias = PartSection
     PrototypesSection: TypeAlias = PartSection
     DenoisingSection: TypeAlias = PartSection
+    MaskedConsistencySection: TypeAlias = PartSection
 else:
     ReliabilitySection = section_of(Reliability, auto=("min_confidence",))
     ScheduleSection = section_of(Schedule, auto=("warmup", "ramp"))
@@ -89,3 +91,4 @@ else:
     AlignmentSection = section_of(DistributionAlignment)
     PrototypesSection = section_of(Prototypes)
     DenoisingSection = section_of(PrototypicalDenoising)
+    MaskedConsistencySection = section_of(MaskedConsistencyLoss)

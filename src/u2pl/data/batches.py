@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from u2pl.data.rare_classes import MIN_SHARE, RareClassSampling
+from u2pl.data.rare_classes import MIN_SHARE, DrawsByClass
 from u2pl.data.source import Sample
 from u2pl.data.transforms import LabeledTransform, UnlabeledTransform
 from u2pl.errors import InputError
@@ -21,6 +21,7 @@ from u2pl.structures import IGNORE_INDEX, Crops
 
 # The random streams of a step; each has its own seed.
 _LABELED, _UNLABELED, _TRANSFORMS = range(3)
+_TARGET_LABELED = 6  # 3 to 5 are those of steps and diagnoses
 PIXEL_BYTES = 3 + 1  #: of an image: RGB, and its class or whether it is padding
 _MORE_CROPS = 9  # further crops of an image, until one shows the class that it was drawn for
 
@@ -38,7 +39,13 @@ class Batches(Dataset["Crops | InputError"]):
     permutation, so every sample is drawn once before any is drawn again. ``batches[step]`` does not depend on earlier
     reads.
 
+    With labels of two domains, labeled samples come from source and target in turn, so half of each batch is of the
+    target (as in MME, Saito et al. 2019, arXiv 1904.06487). In one sequence, 20 target masks beside 400 of the source
+    would be 5 % of the labeled pixels, although they alone show what the model is for. Source and target each follow
+    their own sequence of permutations.
+
     Args:
+        target_labeled: how many labeled samples, the last ones, are of the target domain; 0: there is one domain.
         unlabeled: None: batches have labeled parts only.
         batch_size: labeled images per rank.
         unlabeled_batch_size: unlabeled images per rank; None: ``batch_size``.
@@ -53,6 +60,7 @@ class Batches(Dataset["Crops | InputError"]):
         self,
         *,
         labeled: Sequence[Sample],
+        target_labeled: int = 0,
         unlabeled: Sequence[Sample] | None,
         labeled_transform: LabeledTransform,
         unlabeled_transform: UnlabeledTransform | None = None,
@@ -64,14 +72,14 @@ class Batches(Dataset["Crops | InputError"]):
         world_size: int = 1,
         truth: bool = False,
         tag_classes: int | None = None,
-        rare_classes: RareClassSampling | None = None,
+        rare_classes: DrawsByClass | None = None,
         priors: Mapping[str, Tensor] | None = None,
     ) -> None:
         if not labeled and (tag_classes is None or unlabeled is None):
             raise InputError("there is no labeled image to train on; label at least one")
         if unlabeled is not None and (not unlabeled or unlabeled_transform is None):
             raise InputError("there is no unlabeled image to train on; add some or train supervised")
-        self.labeled, self.unlabeled = labeled, unlabeled
+        self.labeled, self.target_labeled, self.unlabeled = labeled, target_labeled, unlabeled
         self.labeled_transform, self.unlabeled_transform = labeled_transform, unlabeled_transform
         self.batch_size = batch_size
         self.unlabeled_batch_size = unlabeled_batch_size or batch_size
@@ -102,21 +110,40 @@ class Batches(Dataset["Crops | InputError"]):
         labeled = [index for index, _ in self._labeled_draw(step)]
         if self.unlabeled is None:
             return labeled, []
-        return labeled, self._positions(step, _UNLABELED, self.unlabeled_batch_size, len(self.unlabeled))
+        places = self._places(step, self.unlabeled_batch_size)
+        return labeled, self._in_order(places, _UNLABELED, len(self.unlabeled))
 
     def _labeled_draw(self, step: int) -> list[tuple[int, int | None]]:
         """Indices of a step's labeled samples, each with the class that it was drawn for, if any."""
         if not self.labeled:
             return []
         if self.rare_classes is None:
-            return [(index, None) for index in self._positions(step, _LABELED, self.batch_size, len(self.labeled))]
+            return [(index, None) for index in self._labeled_in_turn(self._places(step, self.batch_size))]
         return [*self.rare_classes.draw(self.batch_size, step_seed(self.seed, _LABELED, step, self.rank))]
 
-    def _positions(self, step: int, stream: int, batch_size: int, count: int) -> list[int]:
+    def _labeled_in_turn(self, places: range) -> list[int]:
+        """Indices of the labeled samples at places of their sequence: even ones of the source, odd ones of the target.
+
+        With one domain, all are of one sequence.
+        """
+        source = len(self.labeled) - self.target_labeled
+        if not (self.target_labeled and source):
+            return self._in_order(places, _LABELED, len(self.labeled))
+        halves = [[place // 2 for place in places if place % 2 == odd] for odd in (False, True)]
+        of_source = iter(self._in_order(halves[0], _LABELED, source))
+        of_target = iter(self._in_order(halves[1], _TARGET_LABELED, self.target_labeled))
+        return [source + next(of_target) if place % 2 else next(of_source) for place in places]
+
+    def _places(self, step: int, batch_size: int) -> range:
+        """This rank's places at a step, in an endless sequence of samples."""
         first = (step * self.world_size + self.rank) * batch_size
-        epochs = range(first // count, (first + batch_size - 1) // count + 1)
+        return range(first, first + batch_size)
+
+    def _in_order(self, places: Sequence[int], stream: int, count: int) -> list[int]:
+        """Indices below ``count`` at places of an endless sequence of permutations."""
+        epochs = dict.fromkeys(place // count for place in places)
         orders = {epoch: _permutation(count, step_seed(self.seed, stream, epoch)) for epoch in epochs}
-        return [int(orders[position // count][position % count]) for position in range(first, first + batch_size)]
+        return [int(orders[place // count][place % count]) for place in places]
 
     def _draw(self, step: int) -> Crops:
         pairs = [self._read_labeled(self.labeled[index], wanted) for index, wanted in self._labeled_draw(step)]
@@ -202,7 +229,7 @@ def _tags(samples: Sequence[Sample], num_classes: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows), torch.tensor([tags is not None for tags in known])
 
 
-@lru_cache(maxsize=4)  # the epoch of the labeled and of the unlabeled images, and the next one of each
+@lru_cache(maxsize=6)  # the epoch of the labeled images, of those of a target, and of the unlabeled ones; and the next
 def _permutation(count: int, seed: int) -> npt.NDArray[np.int32]:
     """(count,) in random order. Drawing ten million numbers takes a second: each process keeps its last ones."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy().astype(np.int32)

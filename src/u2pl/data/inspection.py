@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from u2pl.data.source import DataSource, HasHeader, HasNotes, Sample
-from u2pl.data.splits import some
+from u2pl.data.structure import structure_errors, structure_warnings
 from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX
 
@@ -24,10 +24,20 @@ _SHOWN = 3  # errors of one kind that are printed
 
 
 @dataclass(frozen=True)
+class Masks:
+    """What masks show."""
+
+    number: int
+    shares: dict[str, float]  #: share of each class among the pixels that are not ignored
+    images: dict[str, int]  #: images that show each class
+    ignored: float  #: share of ignored pixels
+
+
+@dataclass(frozen=True)
 class Inspection:
     """The contents of a data set, and its problems."""
 
-    labeled: int  #: number of samples
+    labeled: int  #: number of samples; with labels of two domains, of the source: see :attr:`target`
     unlabeled: int
     val: int
     smallest: tuple[int, int] | None  #: (H, W) of the image with the fewest pixels; None if no image can be read
@@ -38,10 +48,11 @@ class Inspection:
     val_images: dict[str, int]  #: the same for the validation images
     labeled_ignored: float  #: share of ignored pixels in the labeled masks
     val_ignored: float  #: the same for the validation masks
-    absent: tuple[str, ...]  #: classes without a pixel in the labeled masks
+    absent: tuple[str, ...]  #: classes without a pixel in the labeled masks, of either domain
+    target: Masks | None = None  #: labeled samples of the target, if the source has labels, too
     tagged: dict[str, int] = field(default_factory=dict)  #: unlabeled images tagged with each class; empty: no tags
     sizes: dict[str, tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=dict)
-    """(H, W) of the smallest and the largest of the labeled, unlabeled and val images that can be read."""
+    """(H, W) of the smallest and the largest of the labeled, target, unlabeled and val images that can be read."""
     errors: tuple[str, ...] = ()  #: problems that make the data set unusable, one line each
     warnings: tuple[str, ...] = ()  #: other problems, one line each
 
@@ -66,8 +77,8 @@ class _Tally:
     """Totals over all readings."""
 
     sizes: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
-    counts: dict[str, npt.NDArray[np.int64]] = field(default_factory=lambda: _none_of(("labeled", "val")))
-    images: dict[str, npt.NDArray[np.int64]] = field(default_factory=lambda: _none_of(("labeled", "val")))
+    counts: dict[str, npt.NDArray[np.int64]] = field(default_factory=lambda: _none_of(("labeled", "target", "val")))
+    images: dict[str, npt.NDArray[np.int64]] = field(default_factory=lambda: _none_of(("labeled", "target", "val")))
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -89,7 +100,7 @@ def inspect(
     ``weak``: the method learns from image-level tags and needs no mask. ``progress`` is called with (samples done,
     samples in total). Never raises InputError.
     """
-    tally = _Tally(errors=structure_errors(source, semi_supervised, weak=weak), warnings=_structure_warnings(source))
+    tally = _Tally(errors=structure_errors(source, semi_supervised, weak=weak), warnings=structure_warnings(source))
     for reading in _readings(source, thorough=True, progress=progress):
         tally.add(reading)
     return _told(tally, source, weak=weak)
@@ -110,7 +121,7 @@ def verify(
     """
     for error in structure_errors(source, semi_supervised, weak=weak):
         raise InputError(error)
-    tally = _Tally(warnings=_structure_warnings(source))
+    tally = _Tally(warnings=structure_warnings(source))
     for reading in _readings(source, thorough=thorough, progress=progress):
         for error in reading.errors:
             raise InputError(error)
@@ -123,7 +134,8 @@ def verify(
 
 def _told(tally: _Tally, source: DataSource, *, weak: bool) -> Inspection:
     """Summarise the readings."""
-    classes, counted = source.classes, tally.counts["labeled"]
+    classes, counts, images, own = source.classes, tally.counts, tally.images, source.target_labeled
+    counted = counts["labeled"] + counts["target"]
     readable = source.labeled and not any("mask" in error for error in tally.errors)
     absent = tuple(name for index, name in enumerate(classes) if counted[index] == 0) if readable else ()
     if absent and source.few_classes:
@@ -138,18 +150,19 @@ def _told(tally: _Tally, source: DataSource, *, weak: bool) -> Inspection:
     sizes = {kind: _extremes(each) for kind, each in tally.sizes.items()}
     smallest, largest = _extremes({size for pair in sizes.values() for size in pair}) if sizes else (None, None)
     return Inspection(
-        labeled=len(source.labeled),
+        labeled=len(source.labeled) - own,
         unlabeled=len(source.unlabeled),
         val=len(source.val),
         smallest=smallest,
         largest=largest,
-        labeled_shares=_shares(counted, classes),
-        val_shares=_shares(tally.counts["val"], classes),
-        labeled_images=_images(tally.images["labeled"], classes),
-        val_images=_images(tally.images["val"], classes),
-        labeled_ignored=_ignored(counted),
-        val_ignored=_ignored(tally.counts["val"]),
+        labeled_shares=_shares(counts["labeled"], classes),
+        val_shares=_shares(counts["val"], classes),
+        labeled_images=_images(images["labeled"], classes),
+        val_images=_images(images["val"], classes),
+        labeled_ignored=_ignored(counts["labeled"]),
+        val_ignored=_ignored(counts["val"]),
         absent=absent,
+        target=_masks(own, counts["target"], images["target"], classes) if own else None,
         tagged=tagged,
         sizes=sizes,
         errors=tuple(_summed(tally.errors)),
@@ -171,48 +184,10 @@ def _summed(problems: Sequence[str]) -> list[str]:
     return lines
 
 
-def _structure_warnings(source: DataSource) -> list[str]:
-    """Warnings about the lists of a data set; no file is read."""
-    notes = list(source.notes)
-    if not source.val:
-        notes.append("there are no validation images, so no score will be known; set data.val")
-    return notes
-
-
-def structure_errors(source: DataSource, semi_supervised: bool, *, weak: bool = False) -> list[str]:
-    """Errors in the lists of a data set, one line each; no file is read."""
-    errors = []
-    if len(source.classes) < 2:
-        errors.append(f"there is one class, {source.classes[0]}; a segmentation needs two: name the background, too")
-    if weak:
-        errors += _tag_errors(source)
-    elif not source.labeled:
-        errors.append("there is no labeled image; add a mask for at least one training image")
-    if semi_supervised and not source.unlabeled:
-        errors.append("there is no unlabeled image; add images without masks, label fewer, or train supervised")
-    validated = {sample.name for sample in source.val}
-    overlap = [sample.name for sample in source.labeled if sample.name in validated]
-    errors += [f"image {name} is in both labeled and val; take it off one of the lists" for name in overlap]
-    return errors
-
-
-def _tag_errors(source: DataSource) -> list[str]:
-    """Errors for a method that learns from tags."""
-    if not source.unlabeled:
-        return ["there is no image to learn from by its tags; set data.labeled=0, or label fewer images"]
-    untagged = [sample.name for sample in source.unlabeled if sample.tags is None]
-    if len(untagged) == len(source.unlabeled):
-        return [
-            "no unlabeled image has a tag; set data.tags to a csv with the columns image,tags, xml, or masks, and "
-            "data.labeled=0 where no mask is to train"
-        ]
-    if untagged and not source.labeled:  # if some images have masks, others may have no mask and no tags
-        return [f"{some(untagged)} without a tag; add their classes to data.tags or take them off the training images"]
-    return []
-
-
 def _readings(source: DataSource, *, thorough: bool, progress: Progress | None) -> Iterator[_Reading]:
-    lists: dict[str, Sequence[Sample]] = {"labeled": source.labeled, "val": source.val, "unlabeled": source.unlabeled}
+    first = len(source.labeled) - source.target_labeled
+    lists: dict[str, Sequence[Sample]] = {"labeled": source.labeled[:first], "target": source.labeled[first:]}
+    lists |= {"val": source.val, "unlabeled": source.unlabeled}
     jobs = [(kind, sample) for kind, samples in lists.items() for sample in samples]
     workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as threads:
@@ -273,6 +248,10 @@ def _count_tags(source: DataSource) -> dict[str, int]:
 
 def _none_of(kinds: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
     return {kind: np.zeros(256, dtype=np.int64) for kind in kinds}
+
+
+def _masks(number: int, counts: npt.NDArray[np.int64], images: npt.NDArray[np.int64], classes: Sequence[str]) -> Masks:
+    return Masks(number, _shares(counts, classes), _images(images, classes), _ignored(counts))
 
 
 def _images(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> dict[str, int]:

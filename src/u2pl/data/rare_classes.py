@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,13 @@ from u2pl.structures import IGNORE_INDEX, Share, Temperature
 
 #: An image shows a class that covers at least this share of it: DAFormer's 3000 of 1914 x 1052 pixels.
 MIN_SHARE = 0.0015
+
+
+class DrawsByClass(Protocol):
+    """Draws labeled images by class: :class:`RareClassSampling`, or one of two domains."""
+
+    def draw(self, count: int, seed: int) -> list[tuple[int, int]]:
+        """``count`` pairs (image index, class that it was drawn for). They depend only on the seed."""
 
 
 class RareClassSampling:
@@ -52,6 +60,28 @@ class RareClassSampling:
         random = np.random.Generator(np.random.PCG64(seed))
         chosen = random.choice(self.classes, size=count, p=self.probability)
         return [(int(random.choice(self.holders[int(index)])), int(index)) for index in chosen]
+
+
+class RareClassesOfDomains:
+    """Draw half of the labeled images from the source, half from the target, each by its own classes.
+
+    Of an odd number, the seed decides which domain gives one more.
+
+    Args:
+        source, target: the samplers of both. Images of the target come after the ``images`` of the source.
+    """
+
+    def __init__(self, source: RareClassSampling, target: RareClassSampling, *, images: int) -> None:
+        self.source, self.target, self.images = source, target, images
+
+    def draw(self, count: int, seed: int) -> list[tuple[int, int]]:
+        """See :class:`DrawsByClass`."""
+        own = (count + seed % 2) // 2
+        of_target = self.target.draw(own, seed ^ 1)  # its own random numbers
+        return [
+            *self.source.draw(count - own, seed),
+            *((self.images + index, drawn_for) for index, drawn_for in of_target),
+        ]
 
 
 def shown_classes(pixels: npt.NDArray[np.int64], *, min_share: float = MIN_SHARE) -> npt.NDArray[np.bool_]:

@@ -71,4 +71,5 @@ class DataSource:
     notes: tuple[str, ...] = ()  #: notes of the reader on problems and omissions, one line each
     #: What to do if masks show few of the classes, for layouts whose classes are given.
     few_classes: str = ""
+    target_labeled: int = 0  #: with two domains: how many of ``labeled``, the last ones, are of the target
     lookup: tuple[int, ...] | None = None  #: raw mask value -> class index or 255; None: masks hold class indices

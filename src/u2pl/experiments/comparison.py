@@ -45,7 +45,8 @@ def compare(
         source, overrides: the configuration that all runs share.
         methods: values of ``method.name``.
         variants: overrides by the variant's name in the table.
-        labeled: values of ``data.labeled`` (with two domains, of the source); empty: the configuration's value.
+        labeled: values of ``data.labeled`` (with two domains, of the source; labels of the target are a setting of all
+            lines or of a variant, ``data.target.labeled``); empty: the configuration's value.
         seeds: empty: the configuration's seed.
         all_labels: also train ``supervised`` on all labels (with two domains, of the target).
         keep_checkpoints: keep ``last.ckpt`` in the folders of finished runs.
@@ -98,7 +99,9 @@ def plan_comparison(
     if not lines:
         raise InputError("there is nothing to compare; give --methods or --variant")
     two = across_domains(planner.shared)
-    of, best = ("data.source", "data.upper_bound=true") if two else ("data", "data.labeled=1.0")
+    of, best = ("data.source", ["data.upper_bound=true"]) if two else ("data", ["data.labeled=1.0"])
+    if two and planner.shared.data.validated.labeled is not None:
+        best.append("data.target.labeled=null")  # all its labels train
     columns: dict[str, tuple[str, ...]] = {text: (f"{of}.labeled={text}",) for text in labeled}
     columns = columns or {labeled_text(planner.shared): ()}
     trials = []
@@ -107,7 +110,7 @@ def plan_comparison(
             for name, line in lines.items():
                 trials.append(planner.trial((name, text, str(seed)), (*line, *column), seed=seed))
         if all_labels:
-            upper = ("method.name=supervised", best)
+            upper = ("method.name=supervised", *best)
             parts = (ALL_LABELS, "1.0", str(seed))
             trials.append(planner.trial(parts, upper, seed=seed, baseline=True))
     return trials

@@ -56,8 +56,12 @@ def _without_baseline(trials: Iterable[Trial]) -> Iterable[Trial]:
 def labels_header(column: Sequence[Trial]) -> str:
     """The number, or numbers, of labeled images of a column, and their choice if that adds information."""
     baseline, labeled = column[-1].baseline, column[-1].labeled
-    counts = " or ".join(map(str, dict.fromkeys(trial.images for trial in column)))
+    counts = " or ".join(dict.fromkeys(trial.counted for trial in column))
     if baseline:
         return f"all {counts} labels"
-    told = "" if labeled in (counts, "all") else f" ({labeled})"
+    told = (
+        ""
+        if labeled in (counts, "all", *(str(trial.images) for trial in column if trial.target_images))
+        else f" ({labeled})"
+    )
     return f"{counts} {'label' if counts == '1' else 'labels'}{told}"

@@ -64,7 +64,7 @@ def read_record(trial: Trial) -> Record:
         name=trial.name,
         method=trial.config.method.name,
         labeled=trial.labeled,
-        labeled_images=trial.images,
+        labeled_images=trial.images + trial.target_images,
         seed=trial.seed,
         miou=miou,
         iou=iou,

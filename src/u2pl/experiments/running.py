@@ -132,7 +132,7 @@ def list_trials(trials: Sequence[Trial], console: Console) -> None:
     for column in ("folder", "labeled images", "steps", "state"):
         table.add_column(column, justify="right" if column in ("labeled images", "steps") else "left")
     for trial in trials:
-        table.add_row(trial.folder.name, str(trial.images), str(trial.config.train.steps), state_of(trial))
+        table.add_row(trial.folder.name, trial.counted, str(trial.config.train.steps), state_of(trial))
     show(console, table)
 
 

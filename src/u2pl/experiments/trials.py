@@ -26,8 +26,8 @@ from u2pl.commands.checks import checked_network, fabric_of
 from u2pl.commands.run_folder import check_folder
 from u2pl.config.overrides import load_config
 from u2pl.config.schema import Config
-from u2pl.data.inspection import structure_errors
 from u2pl.data.source import DataSource
+from u2pl.data.structure import structure_errors
 from u2pl.engine.parameter_count import inference_parameters, training_parameters
 from u2pl.errors import InputError
 
@@ -47,11 +47,17 @@ class Trial:
     config: Config  #: complete, but for values that a measurement before the training may replace
     asked: Config  #: before values were chosen for `auto`
     overrides: tuple[str, ...]  #: on top of the configuration that all trials share
-    images: int  #: number of labeled images
+    images: int  #: number of labeled images; with two domains, of the source
+    target_images: int = 0  #: number of labeled images of the target, beside those of the source
     parameters: int  #: of the model in use
     training_parameters: int
     baseline: bool = False  #: whether the others are compared with it
     choices: tuple[Choice, ...] = ()  #: one for each group of keys that were `auto`
+
+    @property
+    def counted(self) -> str:
+        """The number of labeled images: ``200``, or of both domains ``200 + 20``."""
+        return f"{self.images} + {self.target_images}" if self.target_images else str(self.images)
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,8 @@ class Planner:
             config=config,
             asked=asked,
             overrides=tuple(overrides),
-            images=len(source.labeled),
+            images=len(source.labeled) - source.target_labeled,
+            target_images=source.target_labeled,
             choices=(*choices, *own),
             parameters=parameters + seen_whole,
             training_parameters=training_parameters(network) + seen_whole,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +56,8 @@ class Step:
     pseudo: PseudoLabel | None = None  #: (B_u, H, W), for the weak images
     mixed: MixedViews | None = None
     keys: Keys | None = None  #: None unless a part of the method uses them
+    #: Further images (B, 3, H, W) -> the student's output for them, see :func:`u2pl.methods.passes.further_pass`
+    predict: Callable[[Tensor], SegmentationOutput] | None = None
 
 
 class FurtherLoss(nn.Module):

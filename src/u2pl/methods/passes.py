@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from u2pl.methods.strong_views import MixedViews
@@ -75,6 +76,29 @@ def student_pass(
     else:
         output = student(join(batch.image, mixed.image))
     return StudentOutput(output, len(batch.image), len(mixed.image))
+
+
+def further_pass(student: nn.Module, image: Tensor, *, join: Callable[..., Any] = joined) -> SegmentationOutput:
+    """The student's output for further images (B, 3, H, W), in a pass of their own.
+
+    Batch normalisations use the statistics of these images, but do not remember them.
+    """
+    with without_remembering(student):
+        return student(join(image))
+
+
+@contextmanager
+def without_remembering(network: nn.Module) -> Iterator[None]:
+    """Let the batch normalisations of a network in training leave their running statistics as they are."""
+    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    following = [layer for layer in layers if layer.training and layer.track_running_stats]
+    for layer in following:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in following:
+            layer.track_running_stats = True
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from u2pl.methods.diagnosis import agreement_counts, contrast_counts, pseudo_lab
 from u2pl.methods.ema import EmaTeacher
 from u2pl.methods.keys import Keys, make_keys, mixed_output
 from u2pl.methods.parts import FurtherLoss, Refiner, Refiners, Step
-from u2pl.methods.passes import StudentOutput, student_pass, teacher_pass
+from u2pl.methods.passes import StudentOutput, further_pass, student_pass, teacher_pass
 from u2pl.methods.schedule import Schedule
 from u2pl.methods.strong_views import MixedViews, StrongViews
 from u2pl.methods.weighting import LambdaU, Weighting
@@ -82,8 +83,9 @@ class U2PL(Method):
         losses["unsupervised"] = self.unsupervised_loss(output.mixed, mixed, pseudo)
         if keys is not None and self.contrast is not None:
             losses["contrastive"] = self.contrastive_loss(output.labeled_and_mixed, keys)
+        predict = partial(further_pass, student, join=self.teacher.joined)
         for further_loss in self.further_losses:
-            losses = further_loss(losses, Step(batch, output, pseudo, mixed, keys))
+            losses = further_loss(losses, Step(batch, output, pseudo, mixed, keys, predict))
         losses["unsupervised"] = self.schedule.ramped(progress) * losses["unsupervised"]
         return losses
 

@@ -119,6 +119,49 @@ def test_upper_bound_has_the_same_images_with_the_targets_labels(source, write):
     assert set(meaning(best.labeled[0], best.classes)) == {TREE, None}
 
 
+def test_labels_of_the_target_follow_those_of_the_source(source, write):
+    """Its other images stay unlabeled, and classes are those of a run without such labels."""
+    contents = {"train/1": (3, 1), "train/2": None, "train/3": (0, 2), "val/1": (0, 1)}
+    root = write("b", contents, "car road sky tree")
+    hidden, known = (folder(root=root, val="val", labeled=labeled) for labeled in (False, 1))
+    plain, both = domain(source=source, target=hidden), domain(source=source, target=known)
+    (own,) = names(known.labeled)
+    assert names(both.labeled) == [*names(plain.labeled), f"target/{own}"]
+    assert both.target_labeled == 1
+    assert plain.target_labeled == 0
+    assert names(both.unlabeled) == [name for name in names(plain.unlabeled) if name != f"target/{own}"]
+    assert (both.val, both.classes) == (plain.val, plain.classes)
+    assert None in meaning(both.labeled[-1], both.classes) or own == "train/3"  # road is ignored
+    assert both.notes[0] == f"{plain.notes[0]}; data.source.mapping keeps them, as labels of the target may show them"
+    mapped = domain(source=source, target=known, mapping={SKY: SKY})
+    assert mapped.classes == known.classes
+    assert meaning(mapped.labeled[-1], mapped.classes) == meaning(known.labeled[0], known.classes)
+    shown = {SKY, *(name for name in meaning(mapped.labeled[-1], mapped.classes) if name)}
+    assert {*inspect(mapped, semi_supervised=True).absent} == {*mapped.classes} - shown
+    assert SKY not in meaning(mapped.labeled[-1], mapped.classes) or own == "train/3"
+    best = domain(source=source, target=known, upper_bound=True)
+    assert (names(best.labeled), best.target_labeled) == ([f"target/{own}"], 0)
+    assert len(best.unlabeled) == 3
+    assert cached(both).target_labeled == 1
+    told = inspect(both, semi_supervised=True)
+    assert (told.labeled, told.target.number, told.unlabeled) == (2, 1, 2)
+    pixels = known.labeled[0].mask()
+    kept = {name: int((pixels == index).sum()) for index, name in enumerate(known.classes) if name in both.classes}
+    assert told.target.shares == pytest.approx({name: kept[name] / sum(kept.values()) for name in both.classes})
+    assert told.target.images == {name: int(kept[name] > 0) for name in both.classes}
+    assert told.target.ignored == pytest.approx((pixels == 1).float().mean().item())
+    assert inspect(plain, semi_supervised=True).labeled_shares == told.labeled_shares
+    assert inspect(plain, semi_supervised=True).target is None
+
+
+def test_a_target_that_is_labeled_whole_leaves_nothing_to_adapt_to(source, write):
+    root = write("b", {"train/1": (3, 1), "train/2": (0, 2), "val/1": (0, 1)}, "car road sky tree")
+    both = domain(source=source, target=folder(root=root, val="val"))
+    with pytest.raises(InputError, match=r"no unlabeled image; lower data\.target\.labeled, add images of the target"):
+        verify(both, semi_supervised=True, thorough=True)
+    verify(both, semi_supervised=False, thorough=True)
+
+
 def test_raw_values_of_the_target_are_known(write, source):
     """``lookup`` says what a mask outside the run means, as the target's reader does."""
     root = write("b", {"train/1": None, "val/1": (0, 1, 2, 3)}, "car road sky tree")

@@ -1,4 +1,4 @@
-"""Two data sets as one, for domain adaptation: labels from the source domain, images from the target domain."""
+"""Two data sets as one, for domain adaptation: labels of the source, perhaps a few of the target, and its images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DomainSample:
 
     @property
     def tags(self) -> frozenset[int] | None:
-        return None  # only the labels of the source train
+        return None  # only masks train
 
     def image(self) -> Tensor:
         """(3, H, W) uint8 RGB, as the sample reads it."""
@@ -62,13 +62,15 @@ def domain(
     mapping: Mapping[str, str] | None = None,
     upper_bound: bool = False,
 ) -> DataSource:
-    """Combine the source's labeled images with the target's training images, as unlabeled ones, and validation images.
+    """Combine the source's labeled images with the target's labeled, unlabeled and validation images.
 
     The classes are the target's. Without a mapping they are matched by name. Classes that the source does not have are
-    left out, because no label shows them. Only a diagnosis reads the masks of the target's training images.
+    then left out, even if labels of the target show them: so scores with and without such labels, and with different
+    numbers of them, are about the same classes. With a mapping, all classes of the target stay.
 
     Args:
-        source, target: both data sets; only the labeled images of the source are used.
+        source, target: both data sets; only the labeled images of the source are used. Labeled images of the target
+            come after those of the source.
         mapping: source class -> target class; other source classes are ignored.
         upper_bound: use the target's own labels instead of the source's: the best that adaptation can reach.
 
@@ -85,13 +87,15 @@ def domain(
         raise InputError("data.target: has no training image; all are for validation, or there is none")
     if not upper_bound:
         _refuse_shared(source.labeled, target.val)
-    labeled = _of(target.labeled, "target", target_lookup) if upper_bound else None
+    own = _of(target.labeled, "target", target_lookup)
     absent = [name for name in target.classes if name not in classes]
     note = [f"target classes that the source does not have are ignored: {', '.join(absent)}"] if absent else []
+    if note and own and not upper_bound:
+        note[0] += "; data.source.mapping keeps them, as labels of the target may show them"
     return DataSource(
         classes=classes,
-        labeled=_of(source.labeled, "source", source_lookup) if labeled is None else labeled,
-        unlabeled=_of(training, "target", target_lookup),
+        labeled=own if upper_bound else [*_of(source.labeled, "source", source_lookup), *own],
+        unlabeled=_of(training if upper_bound else target.unlabeled, "target", target_lookup),
         val=_of(target.val, "target", target_lookup),
         palette=_palette(target, classes),
         notes=(
@@ -99,6 +103,7 @@ def domain(
             *(f"target: {note}" for note in target.notes),
             *note,
         ),
+        target_labeled=0 if upper_bound else len(own),
         lookup=compose(target.lookup, target_lookup),
     )
 
