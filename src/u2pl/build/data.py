@@ -15,6 +15,7 @@ from u2pl.data.batches import Batches, step_seed
 from u2pl.data.class_mapping import read_mapping
 from u2pl.data.files import cached
 from u2pl.data.loading import loader
+from u2pl.data.pseudo_masks import with_pseudo_masks
 from u2pl.data.rare_classes import RareClassSampling, pixel_counts
 from u2pl.data.readers import READERS
 from u2pl.data.readers.domain import domain
@@ -33,12 +34,14 @@ _MANY = 2000  # from this number of masks on, progress is reported
 
 def build_source(data: DataConfig, *, seed: int) -> DataSource:
     """The data set. Raises InputError for a key that its reader does not use, and for errors of the reader."""
-    apart = {"cache", "workers", "timeout", "rare_class_sampling"}
+    apart = {"cache", "workers", "timeout", "rare_class_sampling", "pseudo_masks", "pseudo_share"}
     options = {key: value for key, value in data if key not in apart and value is not None}
     if data.name == "domain":
         source = read_domains(**accepted(read_domains, options, "data.name=domain", "data"), seed=seed)
     else:
         source = _read(options, "data", seed)
+    if data.pseudo_masks is not None:
+        source = with_pseudo_masks(source, usable(data.pseudo_masks, "data.pseudo_masks:"))
     return cached(source) if data.cache is True else source
 
 
@@ -199,6 +202,8 @@ def _in_common(config: Config, source: DataSource, rare_classes: RareClassSampli
     """Arguments that batches for training and for a diagnosis share: labels, tags and crops."""
     return {
         "labeled": source.labeled,
+        "pseudo": source.pseudo,
+        "pseudo_share": 0.5 if config.data.pseudo_share is None else config.data.pseudo_share,
         "tag_classes": len(source.classes) if config.method.kind.uses_tags else None,
         "rare_classes": rare_classes or build_rare_classes(config.data, source),
         **_crops(config),

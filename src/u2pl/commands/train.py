@@ -184,8 +184,9 @@ def run_of(
 
 def describe(config: Config, source: DataSource, network: nn.Module) -> str:
     """One line about the training that begins."""
+    pseudo = f", {len(source.pseudo)} pseudo-labeled" if source.pseudo else ""
     return (
-        f"{config.method.name} on {config.data.name}: {len(source.labeled)} labeled, {len(source.unlabeled)} "
+        f"{config.method.name} on {config.data.name}: {len(source.labeled)} labeled{pseudo}, {len(source.unlabeled)} "
         f"unlabeled, {len(source.val)} validation images, {len(source.classes)} classes; "
         f"{config.network.name} {config.network.encoder}, {parameters_text(network)}; "
         f"{config.train.steps} steps in {config.train.precision}{', compiled' * config.train.compile}"

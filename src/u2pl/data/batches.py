@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -20,7 +21,7 @@ from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX, Crops
 
 # The random streams of a step; each has its own seed.
-_LABELED, _UNLABELED, _TRANSFORMS = range(3)
+_LABELED, _UNLABELED, _TRANSFORMS, _PSEUDO = range(4)
 PIXEL_BYTES = 3 + 1  #: of an image: RGB, and its class or whether it is padding
 _MORE_CROPS = 9  # further crops of an image, until one shows the class that it was drawn for
 
@@ -38,14 +39,21 @@ class Batches(Dataset["Crops | InputError"]):
     permutation, so every sample is drawn once before any is drawn again. ``batches[step]`` does not depend on earlier
     reads.
 
+    With pseudo-labeled samples, a share of the labeled part of each batch is drawn from them, in permutations of their
+    own. By default it is half, as in a semi-supervised step, which has as many labeled as unlabeled images: few labels
+    are not lost among many pseudo-masks, and no batch is without a label. Over all steps and ranks together the share
+    is exact for every batch size.
+
     Args:
+        pseudo: samples with pseudo-masks; empty: none.
+        pseudo_share: of the labeled part; 1 if there is no labeled sample.
         unlabeled: None: batches have labeled parts only.
         batch_size: labeled images per rank.
         unlabeled_batch_size: unlabeled images per rank; None: ``batch_size``.
         truth: read the masks that unlabeled images have, for a diagnosis; nothing else in a batch changes.
         tag_classes: the number of classes; adds the tags of unlabeled images, and no labeled image is needed.
-        rare_classes: draws the labeled images instead of the permutations. Of up to ten crops, the first that shows the
-            class that the image was drawn for is used.
+        rare_classes: draws the labeled images, but not pseudo-labeled ones, instead of the permutations. Of up to ten
+            crops, the first that shows the class that the image was drawn for is used.
         priors: (C,) float32 by the name of an unlabeled image; the ``prior`` of a batch.
     """
 
@@ -54,6 +62,8 @@ class Batches(Dataset["Crops | InputError"]):
         *,
         labeled: Sequence[Sample],
         unlabeled: Sequence[Sample] | None,
+        pseudo: Sequence[Sample] = (),
+        pseudo_share: float = 0.5,
         labeled_transform: LabeledTransform,
         unlabeled_transform: UnlabeledTransform | None = None,
         batch_size: int,
@@ -67,11 +77,12 @@ class Batches(Dataset["Crops | InputError"]):
         rare_classes: RareClassSampling | None = None,
         priors: Mapping[str, Tensor] | None = None,
     ) -> None:
-        if not labeled and (tag_classes is None or unlabeled is None):
+        if not (labeled or pseudo) and (tag_classes is None or unlabeled is None):
             raise InputError("there is no labeled image to train on; label at least one")
         if unlabeled is not None and (not unlabeled or unlabeled_transform is None):
             raise InputError("there is no unlabeled image to train on; add some or train supervised")
-        self.labeled, self.unlabeled = labeled, unlabeled
+        self.labeled, self.unlabeled, self.pseudo = labeled, unlabeled, pseudo
+        self.pseudo_share = (pseudo_share if labeled else 1.0) if pseudo else 0.0
         self.labeled_transform, self.unlabeled_transform = labeled_transform, unlabeled_transform
         self.batch_size = batch_size
         self.unlabeled_batch_size = unlabeled_batch_size or batch_size
@@ -98,28 +109,49 @@ class Batches(Dataset["Crops | InputError"]):
             return error
 
     def indices(self, step: int) -> tuple[list[int], list[int]]:
-        """Indices of the labeled and of the unlabeled samples that this rank draws at a step."""
+        """Indices of the labeled and of the unlabeled samples that this rank draws at a step.
+
+        Those of pseudo-labeled samples follow those of the labeled ones.
+        """
         labeled = [index for index, _ in self._labeled_draw(step)]
         if self.unlabeled is None:
             return labeled, []
-        return labeled, self._positions(step, _UNLABELED, self.unlabeled_batch_size, len(self.unlabeled))
+        first = self._first(step, self.unlabeled_batch_size)
+        return labeled, self._in_turn(_UNLABELED, first, self.unlabeled_batch_size, len(self.unlabeled))
 
     def _labeled_draw(self, step: int) -> list[tuple[int, int | None]]:
         """Indices of a step's labeled samples, each with the class that it was drawn for, if any."""
-        if not self.labeled:
+        first = self._first(step, self.batch_size)
+        # Of the first n labeled places of a training, floor(n * share) are for pseudo-labeled samples.
+        before, after = (math.floor(places * self.pseudo_share) for places in (first, first + self.batch_size))
+        pseudo = self._in_turn(_PSEUDO, before, after - before, len(self.pseudo))
+        return [
+            *self._true_draw(step, first - before, self.batch_size - len(pseudo)),
+            *((len(self.labeled) + index, None) for index in pseudo),
+        ]
+
+    def _true_draw(self, step: int, first: int, number: int) -> list[tuple[int, int | None]]:
+        """As :meth:`_labeled_draw`, without pseudo-labeled samples: so many from the ``first`` place on."""
+        if not (self.labeled and number):
             return []
         if self.rare_classes is None:
-            return [(index, None) for index in self._positions(step, _LABELED, self.batch_size, len(self.labeled))]
-        return [*self.rare_classes.draw(self.batch_size, step_seed(self.seed, _LABELED, step, self.rank))]
+            return [(index, None) for index in self._in_turn(_LABELED, first, number, len(self.labeled))]
+        return [*self.rare_classes.draw(number, step_seed(self.seed, _LABELED, step, self.rank))]
 
-    def _positions(self, step: int, stream: int, batch_size: int, count: int) -> list[int]:
-        first = (step * self.world_size + self.rank) * batch_size
-        epochs = range(first // count, (first + batch_size - 1) // count + 1)
+    def _first(self, step: int, batch_size: int) -> int:
+        """The first place of this rank's batch, among all places of the training."""
+        return (step * self.world_size + self.rank) * batch_size
+
+    def _in_turn(self, stream: int, first: int, number: int, count: int) -> list[int]:
+        """Indices below ``count`` for so many places from the ``first`` on, by the permutations of a stream."""
+        if not number:
+            return []
+        epochs = range(first // count, (first + number - 1) // count + 1)
         orders = {epoch: _permutation(count, step_seed(self.seed, stream, epoch)) for epoch in epochs}
-        return [int(orders[position // count][position % count]) for position in range(first, first + batch_size)]
+        return [int(orders[place // count][place % count]) for place in range(first, first + number)]
 
     def _draw(self, step: int) -> Crops:
-        pairs = [self._read_labeled(self.labeled[index], wanted) for index, wanted in self._labeled_draw(step)]
+        pairs = [self._read_labeled(self._sample(index), wanted) for index, wanted in self._labeled_draw(step)]
         if self.unlabeled is None or self.unlabeled_transform is None:
             image, label = _stack(pairs)
             return self._with_jitter(Crops(image, label))
@@ -136,6 +168,9 @@ class Batches(Dataset["Crops | InputError"]):
             tags, tagged = _tags(samples, self.tag_classes)
             crops = replace(crops, tags=tags, tagged=tagged)
         return self._with_jitter(crops)
+
+    def _sample(self, index: int) -> Sample:
+        return self.labeled[index] if index < len(self.labeled) else self.pseudo[index - len(self.labeled)]
 
     def _with_jitter(self, crops: Crops) -> Crops:
         """With the numbers of the jitter that follows on the device. They come last: no crop depends on them."""
@@ -202,7 +237,7 @@ def _tags(samples: Sequence[Sample], num_classes: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows), torch.tensor([tags is not None for tags in known])
 
 
-@lru_cache(maxsize=4)  # the epoch of the labeled and of the unlabeled images, and the next one of each
+@lru_cache(maxsize=6)  # the epoch of labeled, pseudo-labeled and unlabeled images, and the next one of each
 def _permutation(count: int, seed: int) -> npt.NDArray[np.int32]:
     """(count,) in random order. Drawing ten million numbers takes a second: each process keeps its last ones."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy().astype(np.int32)

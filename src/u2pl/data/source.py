@@ -71,4 +71,6 @@ class DataSource:
     notes: tuple[str, ...] = ()  #: notes of the reader on problems and omissions, one line each
     #: What to do if masks show few of the classes, for layouts whose classes are given.
     few_classes: str = ""
+    #: The unlabeled samples with masks that a trained network has drawn. Training reads these masks; empty: none.
+    pseudo: Sequence[Sample] = ()
     lookup: tuple[int, ...] | None = None  #: raw mask value -> class index or 255; None: masks hold class indices
