@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
@@ -174,6 +175,17 @@ def test_without_a_label_all_labels_are_pseudo_masks(teacher: Callable[..., Path
         assert np.array_equal(written(done.folder)[sample.name], predictor.mask(sample.image()).numpy())
 
 
+def prefer_told_classes(path: Path) -> None:
+    """Let a network predict the classes that its image prior is about: four steps teach it hardly any."""
+    with safe_open(path, framework="pt") as file:
+        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    told = state["image_prior.told"]
+    assert told.any()
+    (bias,) = (name for name in state if name.startswith("classifier.") and state[name].shape == told.shape)
+    state[bias][told] += 9
+    save_file(state, path, metadata)
+
+
 @pytest.mark.slow
 def test_a_teacher_uses_its_image_prior(teacher: Callable[..., Path], tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -183,7 +195,9 @@ def test_a_teacher_uses_its_image_prior(teacher: Callable[..., Path], tmp_path: 
         "evaluation.image_prior=20",
         f"network.weights={tmp_path / 'resnet18.safetensors'}",
     )
-    run = teacher("scenes", *SCENES, "data.kind=objects", "data.labeled=4", "method.name=mean_teacher", *prior)
+    objects = ("data.kind=objects", "data.train=20", "data.labeled=12", "method.name=mean_teacher")
+    run = teacher("scenes", *SCENES, *objects, *prior)
+    prefer_told_classes(run / "last.safetensors")
     done = students(run, labelling=ONCE)
     predictor = Predictor.from_run(run)
     assert predictor.image_prior is not None
