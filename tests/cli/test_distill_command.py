@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from u2pl.build import build_source
 from u2pl.config.overrides import load_saved
@@ -37,22 +39,37 @@ def pseudo_masks(out: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def distilled(u2pl: Command, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+def teacher(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose weights differ enough between classes that views of an image disagree; not to be written to."""
+    run = tmp_path_factory.mktemp("teachers") / "run"
+    shutil.copytree(run_folder, run)
+    path = run / "last.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    last = max(name for name in state if name.startswith("classifier.") and name.endswith(".weight"))
+    torch.manual_seed(0)
+    state[last].normal_(std=3.0)
+    save_file(state, path, metadata)
+    return run
+
+
+@pytest.fixture(scope="module")
+def distilled(u2pl: Command, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """A student with a smaller decoder, and what the command printed; not to be written to."""
     out = tmp_path_factory.mktemp("students") / "student"
-    done = u2pl("distill", run_folder, "network.channels=8", "train.log_every=1", "--out", out)
+    done = u2pl("distill", teacher, "network.channels=8", "train.log_every=1", "--out", out)
     assert (done.code, done.err) == (0, "")
     return out, done
 
 
-def test_pseudo_masks_are_those_of_the_predictor(distilled: tuple[Path, Any], run_folder: Path) -> None:
+def test_pseudo_masks_are_those_of_the_predictor(distilled: tuple[Path, Any], teacher: Path) -> None:
     """Of the same settings, on the images as training reads them."""
     keys = ["evaluation.scales=[0.75, 1.0, 1.25]", "evaluation.flip=true"]
-    predictor = Predictor.from_run(run_folder, overrides=keys)
+    predictor = Predictor.from_run(teacher, overrides=keys)
     assert predictor.scale == 0.5
     predictor.scale = 1.0
     found = pseudo_masks(distilled[0])
-    config = load_saved(run_folder / "config.yaml")
+    config = load_saved(teacher / "config.yaml")
     samples = build_source(config.data, seed=config.seed).unlabeled
     assert list(found) == sorted(sample.name for sample in samples) == NAMES
     for sample in samples:
@@ -60,11 +77,12 @@ def test_pseudo_masks_are_those_of_the_predictor(distilled: tuple[Path, Any], ru
         assert found[sample.name].shape == tuple(image.shape[-2:])
         assert np.array_equal(found[sample.name], predictor.mask(image).numpy())
         assert np.array_equal(found[sample.name], predictor(image).probability.argmax(dim=0).numpy())
+        assert len(np.unique(found[sample.name])) > 1
 
 
-def test_the_configuration_says_where_the_labels_are_from(distilled: tuple[Path, Any], run_folder: Path) -> None:
+def test_the_configuration_says_where_the_labels_are_from(distilled: tuple[Path, Any], teacher: Path) -> None:
     out, _ = distilled
-    student, teacher = (dict(load_saved(folder / "config.yaml").model_dump()) for folder in (out, run_folder))
+    student, teacher = (dict(load_saved(folder / "config.yaml").model_dump()) for folder in (out, teacher))
     changed = {(section, key) for section in teacher if isinstance(teacher[section], dict) for key in teacher[section]
                if teacher[section][key] != student[section][key]}  # fmt: skip
     assert changed == {("method", "name"), ("data", "pseudo_masks"), ("network", "channels")}
@@ -72,11 +90,11 @@ def test_the_configuration_says_where_the_labels_are_from(distilled: tuple[Path,
     assert student["data"]["pseudo_masks"] == str(out / "pseudo_masks")
 
 
-def test_the_table_compares_the_models(u2pl: Command, distilled: tuple[Path, Any], run_folder: Path) -> None:
+def test_the_table_compares_the_models(u2pl: Command, distilled: tuple[Path, Any], teacher: Path) -> None:
     out, done = distilled
     assert "4 labeled, 3 pseudo-labeled, 3 unlabeled, 2 validation images" in done.out
     rows = dict(re.findall(r"^(teacher|student) +deeplabv3plus resnet18 +([\d.]+) +[\d.]+ M$", done.out, re.MULTILINE))
-    for name, folder in (("teacher", run_folder), ("student", out)):
+    for name, folder in (("teacher", teacher), ("student", out)):
         scored = json.loads(u2pl("evaluate", folder, "--json").out)
         assert rows[name] == f"{scored['miou']:.1f}"
     sizes = [float(size) for size in re.findall(r"([\d.]+) M$", done.out, re.MULTILINE)]
@@ -112,11 +130,11 @@ def test_train_understands_the_configuration(u2pl: Command, distilled: tuple[Pat
     assert not (tmp_path / "other").exists()
 
 
-def test_the_command_again_only_scores(u2pl: Command, distilled: tuple[Path, Any], run_folder: Path) -> None:
+def test_the_command_again_only_scores(u2pl: Command, distilled: tuple[Path, Any], teacher: Path) -> None:
     out, first = distilled
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.rglob("*.png") if "ps" in str(path)}
     weights = (out / "last.safetensors").read_bytes()
-    done = u2pl("distill", run_folder, "network.channels=8", "train.log_every=1", "--out", out)
+    done = u2pl("distill", teacher, "network.channels=8", "train.log_every=1", "--out", out)
     assert (done.code, done.err) == (0, "")
     assert "3 of 3 images have their pseudo-masks already" in done.out
     assert done.out.split("validation\n")[-1] == first.out.split("validation\n")[-1]
@@ -126,16 +144,16 @@ def test_the_command_again_only_scores(u2pl: Command, distilled: tuple[Path, Any
     assert len(after) == 3
 
 
-def test_a_confidence_leaves_pixels_out(u2pl: Command, run_folder: Path, tmp_path: Path) -> None:
+def test_a_confidence_leaves_pixels_out(u2pl: Command, teacher: Path, tmp_path: Path) -> None:
     out = tmp_path / "student"
-    predictor = Predictor.from_run(run_folder)
+    predictor = Predictor.from_run(teacher)
     predictor.scale = 1.0
-    config = load_saved(run_folder / "config.yaml")
+    config = load_saved(teacher / "config.yaml")
     samples = build_source(config.data, seed=config.seed).unlabeled
     predictions = {sample.name: predictor(sample.image()) for sample in samples}
     confidence = torch.cat([each.probability.max(dim=0).values.flatten() for each in predictions.values()])
     least = round(float(confidence.median()), 4)
-    done = u2pl("distill", run_folder, "train.steps=1", *FAST, "--min-confidence", least, "--out", out)
+    done = u2pl("distill", teacher, "train.steps=1", *FAST, "--min-confidence", least, "--out", out)
     assert (done.code, done.err) == (0, "")
     found = pseudo_masks(out)
     for name, prediction in predictions.items():
@@ -183,21 +201,21 @@ def distilled_until(
 
 @pytest.mark.slow
 def test_after_kills_while_labelling_and_training_the_student_is_the_same(
-    u2pl: Command, run_folder: Path, tmp_path: Path
+    u2pl: Command, teacher: Path, tmp_path: Path
 ) -> None:
     keys = ("train.steps=5", "train.save_every=2", "train.log_every=1")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    done = distilled_until(run_folder, whole, "", 0, *keys)
+    done = distilled_until(teacher, whole, "", 0, *keys)
     assert (done.returncode, done.stderr) == (0, "")
-    assert distilled_until(run_folder, parts, "mask", 3, *keys).returncode == -signal.SIGKILL
+    assert distilled_until(teacher, parts, "mask", 3, *keys).returncode == -signal.SIGKILL
     some = pseudo_masks(parts)
     assert len(some) < 3
     assert not (parts / "config.yaml").exists()
     written = {name: (parts / "pseudo_masks" / f"{name}.png").stat().st_mtime_ns for name in some}
-    assert distilled_until(run_folder, parts, "step", 3, *keys).returncode == -signal.SIGKILL
+    assert distilled_until(teacher, parts, "step", 3, *keys).returncode == -signal.SIGKILL
     assert written == {name: (parts / "pseudo_masks" / f"{name}.png").stat().st_mtime_ns for name in some}
     assert (parts / "last.safetensors").read_bytes() != (whole / "last.safetensors").read_bytes()
-    done = distilled_until(run_folder, parts, "", 0, *keys)
+    done = distilled_until(teacher, parts, "", 0, *keys)
     assert (done.returncode, done.stderr) == (0, "")
     assert (parts / "last.safetensors").read_bytes() == (whole / "last.safetensors").read_bytes()
     lines = [json.loads(line) for line in (parts / "metrics.jsonl").read_text().splitlines()]
@@ -209,11 +227,11 @@ def test_after_kills_while_labelling_and_training_the_student_is_the_same(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "says"), [("mask", ""), ("step", r" after step \d, which is saved")])
-def test_ctrl_c_says_how_to_go_on(run_folder: Path, tmp_path: Path, what: str, says: str) -> None:
+def test_ctrl_c_says_how_to_go_on(teacher: Path, tmp_path: Path, what: str, says: str) -> None:
     keys = ("train.steps=5", "train.log_every=1")
-    done = distilled_until(run_folder, tmp_path / "out", what, 2, *keys, number=signal.SIGINT)
+    done = distilled_until(teacher, tmp_path / "out", what, 2, *keys, number=signal.SIGINT)
     assert done.returncode == 128 + signal.SIGINT
-    go_on = f"u2pl: stopped by SIGINT{says}; to go on: u2pl distill {run_folder} --scales 1"
+    go_on = f"u2pl: stopped by SIGINT{says}; to go on: u2pl distill {teacher} --scales 1"
     assert re.match(go_on, done.stderr)
     assert done.stderr.count("\n") == 1
     assert b"half" not in {path.read_bytes()[:4] for path in tmp_path.rglob("*.png")}
@@ -249,8 +267,8 @@ def refused(u2pl: Command, *arguments: Any) -> str:
         (("--precision", "fp8"), "--precision fp8"),
     ],
 )
-def test_bad_input(u2pl: Command, run_folder: Path, tmp_path: Path, keys: tuple[str, ...], says: str) -> None:
-    assert says in refused(u2pl, run_folder, *keys, "--out", tmp_path / "out")
+def test_bad_input(u2pl: Command, teacher: Path, tmp_path: Path, keys: tuple[str, ...], says: str) -> None:
+    assert says in refused(u2pl, teacher, *keys, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -259,20 +277,20 @@ def copied(run: Path, to: Path) -> Path:
     return to
 
 
-def test_a_run_that_is_none(u2pl: Command, run_folder: Path, files: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_none(u2pl: Command, teacher: Path, files: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
     assert "is no run folder: config.yaml is missing" in refused(u2pl, tmp_path / "nowhere", *out)
     assert "is no run folder: config.yaml is missing" in refused(u2pl, files, *out)
-    assert "is no run folder" in refused(u2pl, run_folder / "last.safetensors", *out)
-    run = copied(run_folder, tmp_path / "run")
+    assert "is no run folder" in refused(u2pl, teacher / "last.safetensors", *out)
+    run = copied(teacher, tmp_path / "run")
     (run / "config.yaml").write_text("name: other\n")
     assert "unknown key name" in refused(u2pl, run, *out)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_is_damaged(u2pl: Command, run_folder: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_damaged(u2pl: Command, teacher: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
-    run = copied(run_folder, tmp_path / "run")
+    run = copied(teacher, tmp_path / "run")
     weights = run / "last.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     assert "last.safetensors holds no trained network" in refused(u2pl, run, *out)
@@ -281,34 +299,34 @@ def test_a_run_that_is_damaged(u2pl: Command, run_folder: Path, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_is_not_finished(u2pl: Command, run_folder: Path, tmp_path: Path) -> None:
-    run = copied(run_folder, tmp_path / "run")
+def test_a_run_that_is_not_finished(u2pl: Command, teacher: Path, tmp_path: Path) -> None:
+    run = copied(teacher, tmp_path / "run")
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("  steps: 3\n", "  steps: 9\n"))
     assert "is not finished: 3 of 9 steps are done" in refused(u2pl, run, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_whose_data_are_others(u2pl: Command, run_folder: Path, own_files: Path, tmp_path: Path) -> None:
+def test_a_run_whose_data_are_others(u2pl: Command, teacher: Path, own_files: Path, tmp_path: Path) -> None:
     root, out = f"data.root={own_files}", ("--out", tmp_path / "out")
     (own_files / "classes.txt").write_text("sky\nroad\ncar\nbush\n")
-    assert "data: its classes (sky, road, car, bush) are not those of" in refused(u2pl, run_folder, root, *out)
+    assert "data: its classes (sky, road, car, bush) are not those of" in refused(u2pl, teacher, root, *out)
     (own_files / "classes.txt").write_text("sky\nroad\ncar\ntree\n")
     (own_files / "images" / "train" / "more" / "e.png").write_bytes(b"none")
     for path in (own_files / "images" / "train" / "more").iterdir():
         path.write_bytes(b"none")
-    assert "more" in refused(u2pl, run_folder, root, *out)
+    assert "more" in refused(u2pl, teacher, root, *out)
     shutil.rmtree(own_files / "images" / "train" / "more")
-    assert "have no unlabeled image to label" in refused(u2pl, run_folder, root, *out)
+    assert "have no unlabeled image to label" in refused(u2pl, teacher, root, *out)
     shutil.rmtree(own_files)
-    assert str(own_files / "images") in refused(u2pl, run_folder, root, *out)
+    assert str(own_files / "images") in refused(u2pl, teacher, root, *out)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_is_taken(u2pl: Command, run_folder: Path, distilled: tuple[Path, Any], tmp_path: Path) -> None:
-    run = copied(run_folder, tmp_path / "run")
+def test_a_folder_that_is_taken(u2pl: Command, teacher: Path, distilled: tuple[Path, Any], tmp_path: Path) -> None:
+    run = copied(teacher, tmp_path / "run")
     for inside in (run, run / "student", run / "a" / ".." / "b"):
         assert "is the folder of the teacher, or in it" in refused(u2pl, run, "--out", inside)
-    assert "holds a run that is no student" in refused(u2pl, run, "--out", copied(run_folder, tmp_path / "other"))
+    assert "holds a run that is no student" in refused(u2pl, run, "--out", copied(teacher, tmp_path / "other"))
     out = copied(distilled[0], tmp_path / "student")
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert "--scales: is [1.0] now, but the pseudo-masks in" in refused(u2pl, run, *FAST, "--out", out)

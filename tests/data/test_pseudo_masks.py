@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from u2pl.data.batches import Batches
-from u2pl.data.files import cached
+from u2pl.data.files import CachedSample, cached
 from u2pl.data.fingerprint import difference, fingerprint
 from u2pl.data.inspection import structure_errors
 from u2pl.data.pseudo_masks import mask_path, with_pseudo_masks
@@ -50,7 +50,7 @@ def test_unlabeled_images_get_the_masks_of_the_folder(source: DataSource, tmp_pa
     assert (found.labeled, found.unlabeled, found.val) == (source.labeled, source.unlabeled, source.val)
     found = cached(found) if keep else found
     assert [sample.name for sample in found.pseudo] == [sample.name for sample in source.unlabeled]
-    assert len(found.pseudo) == 3
+    assert [isinstance(sample, CachedSample) for sample in found.pseudo] == [keep] * 3
     for number, (sample, plain) in enumerate(zip(found.pseudo, source.unlabeled, strict=True)):
         again = pickle.loads(pickle.dumps(sample))
         assert torch.equal(again.image(), plain.image())
