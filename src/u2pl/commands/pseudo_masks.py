@@ -70,7 +70,12 @@ def made_by(weights: Path, labelling: Labelling, predictor: Predictor) -> dict[s
     with weights.open("rb") as file:  # its description is digested, too: it has the other options of the evaluation
         for block in iter(partial(file.read, 2**20), b""):
             digest.update(block)
-    return {"weights": digest.hexdigest(), **asdict(labelling), "scales": list(labelling.scales), "precision": predictor.precision}
+    return {
+        "weights": digest.hexdigest(),
+        **asdict(labelling),
+        "scales": list(labelling.scales),
+        "precision": predictor.precision,
+    }
 
 
 def refuse_other_teacher(folder: Path, teacher: Mapping[str, Any]) -> None:
