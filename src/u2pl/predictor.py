@@ -16,7 +16,7 @@ from u2pl.build.trained import WEIGHTS_SUFFIX, read_trained
 from u2pl.data.classes import Palette
 from u2pl.data.image_files import ImageReader
 from u2pl.data.readers.pascal_voc import voc_palette
-from u2pl.engine.evaluate import labels
+from u2pl.engine.evaluate import labels, sure_labels
 from u2pl.engine.inference import SMALL, Inference, MultiScale, Segment, Softmax, Whole, inference
 from u2pl.engine.machine import best_precision
 from u2pl.engine.many_images import in_order, segment_many
@@ -177,30 +177,35 @@ class Predictor:
         )
 
     @torch.no_grad()
-    def mask(self, image: Tensor, *, progress: Callable[[int, int], None] | None = None) -> Tensor:
+    def mask(
+        self, image: Tensor, *, min_confidence: float = 0.0, progress: Callable[[int, int], None] | None = None
+    ) -> Tensor:
         """(H, W) uint8, the class of each pixel of one (3, H, W) uint8 RGB image, of any size.
 
         An image that is too large for the memory is processed through windows, a few rows at a time.
 
         Args:
+            min_confidence: pixels whose most likely class has a lower probability are 255.
             progress: called with (windows done, windows in total), for such an image.
         """
         if self._fits(image):
-            return labels(self._scores(self.inference(self.network), [image]))[0].to(torch.uint8).cpu()
+            scores = self._scores(self.inference(self.network), [image])
+            return sure_labels(scores, min_confidence)[0].to(torch.uint8).cpu()
         options = {key: value for key, value in self.evaluation.items() if key != "protocol"}
         window, overlap, power = options.pop("window"), options.pop("overlap"), options.pop("image_prior", 1.0)
-        scores = inference(self.network, protocol="whole", **options)
+        whole = inference(self.network, protocol="whole", **options)
         shift = None
         if self.image_prior is not None and power > 0:
             shift = power * self.image_prior(_shrunk(image).to(self.device))[0]
         with self._autocast():
             return labels_by_strips(
                 image,
-                MultiScale(Softmax(scores), scales=(self.scale,)),
+                MultiScale(Softmax(whole), scales=(self.scale,)),
                 device=self.device,
                 window=round(window / self.scale),
                 overlap=overlap,
                 shift=shift,
+                min_confidence=min_confidence,
                 progress=progress,
             )
 
@@ -218,11 +223,13 @@ class Predictor:
         image: Callable[[Item], Tensor],
         *,
         during: Callable[[Item], AbstractContextManager[object]] = lambda item: nullcontext(),
+        min_confidence: float = 0.0,
     ) -> Generator[tuple[Item, Tensor], None, None]:
         """Items with an ``image``, each with its mask, as in :meth:`masks`, but on the device of the network.
 
         Args:
             during: a context for the work on an item, to explain its errors.
+            min_confidence: see :meth:`mask`.
         """
 
         @torch.no_grad()
@@ -230,8 +237,8 @@ class Predictor:
             images = [image(item) for _, item in some]
             with during(some[0][1]):
                 if len(some) == 1 and not self._fits(images[0]):
-                    return [self.mask(images[0])]
-                return [*labels(self._scores(segment, images)).to(torch.uint8)]
+                    return [self.mask(images[0], min_confidence=min_confidence)]
+                return [*sure_labels(self._scores(segment, images), min_confidence).to(torch.uint8)]
 
         def size(item: tuple[int, Item]) -> tuple[int, int]:
             height, width = image(item[1]).shape[-2:]

@@ -32,7 +32,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("train",), ("evaluate",), ("predict",), ("check",), ("presets",), ("demo",)], ids=str
+    "command", [(), ("train",), ("evaluate",), ("predict",), ("distill",), ("check",), ("presets",), ("demo",)], ids=str
 )
 def test_help(u2pl: Command, command: tuple[str, ...]) -> None:
     shown = u2pl(*command, "--help")

@@ -21,7 +21,7 @@ from rich.console import Console
 from torch import nn
 
 from u2pl.build.trained import network_of
-from u2pl.commands import predict
+from u2pl.commands import predict, segmenting
 from u2pl.commands.predict import predict_files
 from u2pl.data.files import FileSample
 from u2pl.engine.checkpoint import save_weights
@@ -143,7 +143,7 @@ def test_few_images_are_in_memory(
     weights: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read, and not written: no more pixels than the bounds of reading and writing, and the images in work."""
-    monkeypatch.setattr(predict, "_PIXELS", 64 * 71)
+    monkeypatch.setattr(segmenting, "_PIXELS", 64 * 71)
     lock, held, most = threading.Lock(), 0, 0
     read, write = FileSample.image, predict._write
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from u2pl.engine.evaluate import Counted, Scores, count, evaluate, interleaved, labels
+from u2pl.engine.evaluate import Counted, Scores, count, evaluate, interleaved, labels, sure_labels
 from u2pl.engine.many_images import segment_many
 from u2pl.structures import SegmentationOutput
 
@@ -206,3 +208,17 @@ def test_large_counts_do_not_lose_precision() -> None:
     big = 2**25
     scores = Scores.from_confusion(torch.tensor([[big + 1, 1], [0, big]]), ("a", "b"))
     assert scores.pixel_accuracy == pytest.approx(100 * (2 * big + 1) / (2 * big + 2), rel=1e-12)
+
+
+@pytest.mark.parametrize("least", [0.0, 0.4, 0.7, 0.999])
+def test_labels_of_unsure_pixels_are_ignored(least: float) -> None:
+    scores = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0)) * 2
+    found = sure_labels(scores, least)
+    for image in range(2):
+        for y in range(5):
+            for x in range(6):
+                probability = [math.exp(float(score)) for score in scores[image, :, y, x]]
+                probability = [each / sum(probability) for each in probability]
+                best = max(range(4), key=lambda index: probability[index])
+                assert found[image, y, x] == (best if probability[best] >= least else 255)
+    assert ((found == 255).any() and (found < 4).any()) or least in (0.0, 0.999)

@@ -54,6 +54,17 @@ def test_a_prior_shifts_the_scores() -> None:
     assert torch.equal(found, (probability.log() + shift[:, None, None]).argmax(dim=1)[0].to(torch.uint8))
 
 
+@pytest.mark.parametrize("shift", [None, torch.tensor([0.0, -1.0, 0.5, -0.2])])
+def test_unsure_pixels_are_ignored(shift: Tensor | None) -> None:
+    image, segment = smooth(40, 30), Softmax(Whole(Blurred()))
+    options: dict[str, Any] = {"device": torch.device("cpu"), "window": 16, "overlap": 0.5, "shift": shift}
+    found = labels_by_strips(image, segment, **options, min_confidence=0.8)
+    scores = Sliding(segment, window=16, overlap=0.5)(image[None].float().div(255)).log()
+    confidence, label = (scores + (0 if shift is None else shift[:, None, None])).softmax(dim=1)[0].max(dim=0)
+    assert torch.equal(found, label.masked_fill(confidence < 0.8, 255).to(torch.uint8))
+    assert 0 < (found == 255).sum() < found.numel()
+
+
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("u2pl.engine.inference.SMALL", 20 * 20)

@@ -33,6 +33,7 @@ def refused(shared: Sequence[str], methods: Sequence[str]) -> str | None:
         ("method.feature_dropout=true", "mean_teacher, u2pl", "fixmatch, unimatch, unimatch_v2"),
         ("method.complementary_dropout=true", "mean_teacher, u2pl", "fixmatch, unimatch, unimatch_v2"),
         ("method.loss_weights.negative=0.5", "mean_teacher, u2pl", "fixmatch, unimatch, unimatch_v2"),
+        ("method.masked_consistency=true", "mean_teacher, unimatch_v2, u2pl", "fixmatch, unimatch"),
         ("method.strong_views.number=2", "mean_teacher, u2pl", "fixmatch, unimatch, unimatch_v2"),
     ],
 )

@@ -132,6 +132,8 @@ def _in_common(config: Config, source: DataSource, rare_classes: DrawsByClass | 
     return {
         "labeled": source.labeled,
         "target_labeled": source.target_labeled,
+        "pseudo": source.pseudo,
+        "pseudo_share": 0.5 if config.data.pseudo_share is None else config.data.pseudo_share,
         "tag_classes": len(source.classes) if config.method.kind.uses_tags else None,
         "rare_classes": rare_classes or build_rare_classes(config.data, source),
         **_crops(config),

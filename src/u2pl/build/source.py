@@ -9,6 +9,7 @@ from u2pl.config.part import accepted
 from u2pl.config.schema import DataConfig, SourceConfig, TargetConfig
 from u2pl.data.class_mapping import read_mapping
 from u2pl.data.files import cached
+from u2pl.data.pseudo_masks import with_pseudo_masks
 from u2pl.data.readers import READERS
 from u2pl.data.readers.domain import domain
 from u2pl.data.source import DataSource
@@ -19,12 +20,14 @@ from u2pl.paths import is_file, usable
 
 def build_source(data: DataConfig, *, seed: int) -> DataSource:
     """The data set. Raises InputError for a key that its reader does not use, and for errors of the reader."""
-    apart = {"cache", "workers", "timeout", "rare_class_sampling"}
+    apart = {"cache", "workers", "timeout", "rare_class_sampling", "pseudo_masks", "pseudo_share"}
     options = {key: value for key, value in data if key not in apart and value is not None}
     if data.name == "domain":
         source = read_domains(**accepted(read_domains, options, "data.name=domain", "data"), seed=seed)
     else:
         source = _read(options, "data", seed)
+    if data.pseudo_masks is not None:
+        source = with_pseudo_masks(source, usable(data.pseudo_masks, "data.pseudo_masks:"))
     return cached(source) if data.cache is True else source
 
 

@@ -81,7 +81,7 @@ def score_run(
             options={"reader": predictor.reader, "resize_mask": bool(config.data.resize_masks)},
         )
     else:
-        source = build_source(config.data, seed=config.seed)
+        source = build_source(config.data.model_copy(update={"pseudo_masks": None}), seed=config.seed)
         if source.classes != predictor.classes:
             raise InputError(
                 f"data: its classes ({', '.join(source.classes)}) are not those of the model; set data.name "

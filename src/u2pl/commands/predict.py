@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from rich.console import Console
 
-from u2pl.commands.remedies import WHOLE_IMAGES, out_of_memory_is_bad_input
+from u2pl.commands.segmenting import segmented
 from u2pl.data.files import FileSample
 from u2pl.data.splits import IMAGE_SUFFIXES, is_image
 from u2pl.data.walking import files_below
-from u2pl.engine.ahead import ahead
 from u2pl.engine.checkpoint import write_atomically
 from u2pl.engine.machine import make_fabric
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
 from u2pl.report.pictures import is_signed, overlay, save_image, save_mask
 from u2pl.report.printing import progress_bar, track
-
-_THREADS = 8  # that read, and as many that write
-_PIXELS = 32 * 2**20  # of images that are read and not segmented, and of those that are not written: about 100 MB each
-_Image = tuple[FileSample, torch.Tensor]
 
 
 @dataclass
@@ -89,54 +82,14 @@ def predict_files(
             predicted.failed.append(str(error))
             bar.advance(task)
 
-        with closing(_written_in_order(samples, predictor, out, failed)) as written:
+        def write(sample: FileSample, image: torch.Tensor, mask: torch.Tensor) -> None:
+            _write(sample.name, out, predictor, image, mask)
+
+        with closing(segmented(samples, predictor, write, failed=failed)) as written:
             for _ in written:
                 predicted.written += 1
                 bar.advance(task)
     return predicted
-
-
-def _written_in_order(
-    samples: Sequence[FileSample], predictor: Predictor, out: Path, failed: Callable[[InputError], None]
-) -> Generator[None, None, None]:
-    """One item for each sample whose files are written. Images are read ahead of the network, and written behind it."""
-    threads = min(_THREADS, os.cpu_count() or 1)
-
-    def readable(images: Iterable[tuple[FileSample, torch.Tensor | InputError]]) -> Iterator[_Image]:
-        for sample, image in images:
-            if isinstance(image, InputError):
-                failed(image)
-            else:
-                yield sample, image
-
-    def during(item: _Image) -> AbstractContextManager[None]:
-        return out_of_memory_is_bad_input(WHOLE_IMAGES, where=f" with {item[0].image_path}")
-
-    def write(done: tuple[_Image, torch.Tensor]) -> None:
-        (sample, image), mask = done
-        _write(sample.name, out, predictor, image, mask.cpu())
-
-    bounds: dict[str, Any] = {"threads": threads, "limit": _PIXELS}
-    with closing(ahead(_read, samples, **bounds, cost=_pixels_of)) as images:
-        masks = predictor.masks_of(readable(images), image=itemgetter(1), during=during)
-        with closing(ahead(write, masks, **bounds, cost=lambda done: done[1].numel())) as written:
-            yield from written
-
-
-def _read(sample: FileSample) -> tuple[FileSample, torch.Tensor | InputError]:
-    try:
-        return sample, sample.image()
-    except InputError as error:
-        return sample, error
-
-
-def _pixels_of(sample: FileSample) -> int:
-    """Pixels of an image by its header; 1 if it cannot be read."""
-    try:
-        height, width = sample.image_size()
-    except InputError:
-        return 1
-    return height * width
 
 
 def allow_pixels(count: int | None) -> None:

@@ -42,10 +42,13 @@ class Parts:
 _MEASURED = 0.2  # least share of the steps that a measurement trains, in addition
 
 
-def prepared(config: Config, say: Callable[[str], None]) -> Parts:
-    """Check the data and build the parts. Raises InputError for what cannot be used."""
+def prepared(config: Config, say: Callable[[str], None], *, source: DataSource | None = None) -> Parts:
+    """Check the data and build the parts. Raises InputError for what cannot be used.
+
+    ``source``: the data set; None: the one of the configuration.
+    """
     fabric = fabric_of(config.train)
-    source = build_source(config.data, seed=config.seed)
+    source = build_source(config.data, seed=config.seed) if source is None else source
     config, source, choices = resolved(config, source, fabric)
     if config.train.compile:
         require_compiler(fabric.device)

@@ -31,7 +31,7 @@ _OWN_FILES = (
     *("metrics.jsonl", "choices.txt", "events.out.tfevents.*"),
 )
 #: Keys that say where the data lie.
-_PLACES = ("data.root", "data.source.root", "data.target.root")
+_PLACES = ("data.root", "data.source.root", "data.target.root", "data.pseudo_masks")
 
 
 def check_folder(out: Path, config: Config, *, resume: bool) -> None:

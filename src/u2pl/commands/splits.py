@@ -106,7 +106,9 @@ def draw_splits(config: Config, counts: Sequence[int], out: Path) -> int:
         raise InputError("data.name: scenes has no files that a split could list; choose a data set of files")
     files = {}
     for count in counts:
-        data = config.data.model_copy(update={"labeled": count, "unlabeled": None, "cache": False})
+        data = config.data.model_copy(
+            update={"labeled": count, "unlabeled": None, "pseudo_masks": None, "cache": False}
+        )
         source = build_source(data, seed=config.seed)
         for part, samples in (("labeled", source.labeled), ("unlabeled", source.unlabeled)):
             if samples:

@@ -204,8 +204,9 @@ def compared_warmup(config: Config) -> int:
 def describe(config: Config, source: DataSource, network: nn.Module) -> str:
     """One line about the training that begins."""
     of_target = f" ({source.target_labeled} of the target)" if source.target_labeled else ""
+    pseudo = f", {len(source.pseudo)} pseudo-labeled" if source.pseudo else ""
     return (
-        f"{config.method.name} on {config.data.name}: {len(source.labeled)} labeled{of_target}, "
+        f"{config.method.name} on {config.data.name}: {len(source.labeled)} labeled{of_target}{pseudo}, "
         f"{len(source.unlabeled)} unlabeled, {len(source.val)} validation images, {len(source.classes)} classes; "
         f"{config.network.name} {config.network.encoder}, {parameters_text(network)}; "
         f"{config.train.steps} steps in {config.train.precision}{', compiled' * config.train.compile}"

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, StrictFloat, StrictInt
 
 from u2pl.config.fields import A_PATH, Auto, Names, Section
 from u2pl.config.parts import RareClassSection
-from u2pl.structures import Factor
+from u2pl.structures import Factor, Share
 
 _MOST_SCENES = 1_000_000
 _Files = Literal["scenes", "folder", "pascal_voc", "cityscapes", "gta5", "synthia"]
@@ -110,6 +110,10 @@ class DataConfig(DataKeys):
     """true: train on the target's own labels, as an upper bound to compare with; null: false"""
     tags: Annotated[str | None, A_PATH] = None
     """tags of unlabeled images: a csv file, `xml`, a folder of xml files, or `masks`; null: no tags"""
+    pseudo_masks: Annotated[str | None, A_PATH] = None
+    """folder of pseudo-masks of all unlabeled images, which `u2pl distill` writes and trains on; null: none"""
+    pseudo_share: Share | None = None
+    """share of pseudo-labeled images among the labeled ones of a step, with `data.pseudo_masks`; null: 0.5"""
     rare_class_sampling: RareClassSection | None = None
     """draw labeled images by class, rare classes more often (DAFormer); `true` or its keys; null: off"""
     cache: Auto[bool] = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -20,8 +21,8 @@ from u2pl.errors import InputError
 from u2pl.structures import IGNORE_INDEX, Crops
 
 # The random streams of a step; each has its own seed.
-_LABELED, _UNLABELED, _TRANSFORMS = range(3)
-_TARGET_LABELED = 6  # 3 to 5 are those of steps and diagnoses
+_LABELED, _UNLABELED, _TRANSFORMS, _PSEUDO = range(4)
+_TARGET_LABELED = 6  # 3 to 5 are those of steps and diagnoses, too
 PIXEL_BYTES = 3 + 1  #: of an image: RGB, and its class or whether it is padding
 _MORE_CROPS = 9  # further crops of an image, until one shows the class that it was drawn for
 
@@ -44,15 +45,22 @@ class Batches(Dataset["Crops | InputError"]):
     would be 5 % of the labeled pixels, although they alone show what the model is for. Source and target each follow
     their own sequence of permutations.
 
+    With pseudo-labeled samples, a share of the labeled part of each batch is drawn from them, in permutations of their
+    own. By default it is half, as in a semi-supervised step, which has as many labeled as unlabeled images: few labels
+    are not lost among many pseudo-masks, and no batch is without a label. Over all steps and ranks together the share
+    is exact for every batch size.
+
     Args:
         target_labeled: how many labeled samples, the last ones, are of the target domain; 0: there is one domain.
+        pseudo: samples with pseudo-masks; empty: none.
+        pseudo_share: of the labeled part; 1 if there is no labeled sample.
         unlabeled: None: batches have labeled parts only.
         batch_size: labeled images per rank.
         unlabeled_batch_size: unlabeled images per rank; None: ``batch_size``.
         truth: read the masks that unlabeled images have, for a diagnosis; nothing else in a batch changes.
         tag_classes: the number of classes; adds the tags of unlabeled images, and no labeled image is needed.
-        rare_classes: draws the labeled images instead of the permutations. Of up to ten crops, the first that shows the
-            class that the image was drawn for is used.
+        rare_classes: draws the labeled images, but not pseudo-labeled ones, instead of the permutations. Of up to ten
+            crops, the first that shows the class that the image was drawn for is used.
         priors: (C,) float32 by the name of an unlabeled image; the ``prior`` of a batch.
     """
 
@@ -62,6 +70,8 @@ class Batches(Dataset["Crops | InputError"]):
         labeled: Sequence[Sample],
         target_labeled: int = 0,
         unlabeled: Sequence[Sample] | None,
+        pseudo: Sequence[Sample] = (),
+        pseudo_share: float = 0.5,
         labeled_transform: LabeledTransform,
         unlabeled_transform: UnlabeledTransform | None = None,
         batch_size: int,
@@ -75,11 +85,12 @@ class Batches(Dataset["Crops | InputError"]):
         rare_classes: DrawsByClass | None = None,
         priors: Mapping[str, Tensor] | None = None,
     ) -> None:
-        if not labeled and (tag_classes is None or unlabeled is None):
+        if not (labeled or pseudo) and (tag_classes is None or unlabeled is None):
             raise InputError("there is no labeled image to train on; label at least one")
         if unlabeled is not None and (not unlabeled or unlabeled_transform is None):
             raise InputError("there is no unlabeled image to train on; add some or train supervised")
-        self.labeled, self.target_labeled, self.unlabeled = labeled, target_labeled, unlabeled
+        self.labeled, self.target_labeled, self.unlabeled, self.pseudo = labeled, target_labeled, unlabeled, pseudo
+        self.pseudo_share = (pseudo_share if labeled else 1.0) if pseudo else 0.0
         self.labeled_transform, self.unlabeled_transform = labeled_transform, unlabeled_transform
         self.batch_size = batch_size
         self.unlabeled_batch_size = unlabeled_batch_size or batch_size
@@ -106,7 +117,10 @@ class Batches(Dataset["Crops | InputError"]):
             return error
 
     def indices(self, step: int) -> tuple[list[int], list[int]]:
-        """Indices of the labeled and of the unlabeled samples that this rank draws at a step."""
+        """Indices of the labeled and of the unlabeled samples that this rank draws at a step.
+
+        Those of pseudo-labeled samples follow those of the labeled ones.
+        """
         labeled = [index for index, _ in self._labeled_draw(step)]
         if self.unlabeled is None:
             return labeled, []
@@ -115,11 +129,22 @@ class Batches(Dataset["Crops | InputError"]):
 
     def _labeled_draw(self, step: int) -> list[tuple[int, int | None]]:
         """Indices of a step's labeled samples, each with the class that it was drawn for, if any."""
-        if not self.labeled:
+        places = self._places(step, self.batch_size)
+        # Of the first n labeled places of a training, floor(n * share) are for pseudo-labeled samples.
+        before, after = (math.floor(place * self.pseudo_share) for place in (places.start, places.stop))
+        pseudo = self._in_order(range(before, after), _PSEUDO, len(self.pseudo))
+        return [
+            *self._true_draw(step, range(places.start - before, places.stop - after)),
+            *((len(self.labeled) + index, None) for index in pseudo),
+        ]
+
+    def _true_draw(self, step: int, places: range) -> list[tuple[int, int | None]]:
+        """As :meth:`_labeled_draw`, without pseudo-labeled samples: those at places of their own sequence."""
+        if not (self.labeled and places):
             return []
         if self.rare_classes is None:
-            return [(index, None) for index in self._labeled_in_turn(self._places(step, self.batch_size))]
-        return [*self.rare_classes.draw(self.batch_size, step_seed(self.seed, _LABELED, step, self.rank))]
+            return [(index, None) for index in self._labeled_in_turn(places)]
+        return [*self.rare_classes.draw(len(places), step_seed(self.seed, _LABELED, step, self.rank))]
 
     def _labeled_in_turn(self, places: range) -> list[int]:
         """Indices of the labeled samples at places of their sequence: even ones of the source, odd ones of the target.
@@ -146,7 +171,7 @@ class Batches(Dataset["Crops | InputError"]):
         return [int(orders[place // count][place % count]) for place in places]
 
     def _draw(self, step: int) -> Crops:
-        pairs = [self._read_labeled(self.labeled[index], wanted) for index, wanted in self._labeled_draw(step)]
+        pairs = [self._read_labeled(self._sample(index), wanted) for index, wanted in self._labeled_draw(step)]
         if self.unlabeled is None or self.unlabeled_transform is None:
             image, label = _stack(pairs)
             return self._with_jitter(Crops(image, label))
@@ -163,6 +188,9 @@ class Batches(Dataset["Crops | InputError"]):
             tags, tagged = _tags(samples, self.tag_classes)
             crops = replace(crops, tags=tags, tagged=tagged)
         return self._with_jitter(crops)
+
+    def _sample(self, index: int) -> Sample:
+        return self.labeled[index] if index < len(self.labeled) else self.pseudo[index - len(self.labeled)]
 
     def _with_jitter(self, crops: Crops) -> Crops:
         """With the numbers of the jitter that follows on the device. They come last: no crop depends on them."""
@@ -229,7 +257,7 @@ def _tags(samples: Sequence[Sample], num_classes: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows), torch.tensor([tags is not None for tags in known])
 
 
-@lru_cache(maxsize=6)  # the epoch of the labeled images, of those of a target, and of the unlabeled ones; and the next
+@lru_cache(maxsize=8)  # the epoch of each sequence of samples, and the next one
 def _permutation(count: int, seed: int) -> npt.NDArray[np.int32]:
     """(count,) in random order. Drawing ten million numbers takes a second: each process keeps its last ones."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).numpy().astype(np.int32)

@@ -217,7 +217,9 @@ class CachedSample:
 
 def cached(source: DataSource) -> DataSource:
     """The same data set; the loader processes together decode an image or mask at most once."""
-    parts = (source.labeled, source.unlabeled, source.val)
+    parts = (source.labeled, source.unlabeled, source.val, source.pseudo)
     store, numbers = SharedStore(2 * sum(map(len, parts))), count()
-    labeled, unlabeled, val = ([CachedSample(sample, store, next(numbers)) for sample in part] for part in parts)
-    return replace(source, labeled=labeled, unlabeled=unlabeled, val=val)
+    labeled, unlabeled, val, pseudo = (
+        [CachedSample(sample, store, next(numbers)) for sample in part] for part in parts
+    )
+    return replace(source, labeled=labeled, unlabeled=unlabeled, val=val, pseudo=pseudo)

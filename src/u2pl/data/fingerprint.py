@@ -8,7 +8,8 @@ from typing import Any
 
 from u2pl.data.source import DataSource, Sample
 
-_KINDS = ("labeled", "unlabeled", "val")
+_KINDS = ("labeled", "unlabeled", "val", "pseudo-labeled")
+_NONE = (0, None)  # of a kind that a run has no images of, or that its version did not know
 
 
 def fingerprint(source: DataSource) -> dict[str, Any]:
@@ -17,6 +18,7 @@ def fingerprint(source: DataSource) -> dict[str, Any]:
     Where the data lie does not count.
     """
     lists = {"labeled": source.labeled, "unlabeled": source.unlabeled, "val": source.val}
+    lists |= {"pseudo-labeled": source.pseudo} if source.pseudo else {}
     return {"classes": list(source.classes), **{kind: [len(each), _digest(each)] for kind, each in lists.items()}}
 
 
@@ -25,7 +27,7 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     if before["classes"] != now["classes"]:
         return f"the classes were {', '.join(before['classes'])} and are now {', '.join(now['classes'])}"
     for kind in _KINDS:
-        (count, digest), (counted, digested) = before[kind], now[kind]
+        (count, digest), (counted, digested) = before.get(kind, _NONE), now.get(kind, _NONE)
         if count != counted:
             return f"there were {count} {kind} images and are now {counted}"
         if digest != digested:

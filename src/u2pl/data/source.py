@@ -72,4 +72,6 @@ class DataSource:
     #: What to do if masks show few of the classes, for layouts whose classes are given.
     few_classes: str = ""
     target_labeled: int = 0  #: with two domains: how many of ``labeled``, the last ones, are of the target
+    #: The unlabeled samples with masks that a trained network has drawn. Training reads these masks; empty: none.
+    pseudo: Sequence[Sample] = ()
     lookup: tuple[int, ...] | None = None  #: raw mask value -> class index or 255; None: masks hold class indices

@@ -21,7 +21,7 @@ def structure_errors(source: DataSource, semi_supervised: bool, *, weak: bool = 
         errors.append(f"there is one class, {source.classes[0]}; a segmentation needs two: name the background, too")
     if weak:
         errors += _tag_errors(source)
-    elif not source.labeled:
+    elif not (source.labeled or source.pseudo):
         errors.append("there is no labeled image; add a mask for at least one training image")
     if semi_supervised and not source.unlabeled:
         remedy = "add images without masks, label fewer, or train supervised"

@@ -136,6 +136,18 @@ def labels(scores: Tensor) -> Tensor:
     return scores.max(dim=1).indices  # several times as fast as argmax on a CPU
 
 
+def sure_labels(scores: Tensor, min_confidence: float = 0.0) -> Tensor:
+    """As :func:`labels`, but IGNORE_INDEX where the probability of the most likely class is below ``min_confidence``.
+
+    Scores are logits or logarithms of probabilities.
+    """
+    if min_confidence <= 0:
+        return labels(scores)
+    most = scores.max(dim=1)
+    confidence = (most.values - scores.logsumexp(dim=1)).exp()
+    return most.indices.masked_fill(confidence < min_confidence, IGNORE_INDEX)
+
+
 def count(mask: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
     """(C, C) int64 pixels by true class (row) and predicted class, without ignored ones.
 

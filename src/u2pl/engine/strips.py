@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from u2pl.engine.evaluate import sure_labels
 from u2pl.engine.inference import Segment, window_starts
 
 
@@ -19,6 +20,7 @@ def labels_by_strips(
     window: int,
     overlap: float,
     shift: Tensor | None = None,
+    min_confidence: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """(H, W) uint8, the most likely class of each pixel, as through :class:`~u2pl.engine.inference.Sliding`.
@@ -30,6 +32,7 @@ def labels_by_strips(
         segment: images (1, 3, h, w) float32 in [0, 1] on ``device`` -> probabilities (1, C, h, w).
         window, overlap: see :func:`u2pl.engine.inference.window_starts`.
         shift: (C,) added to the logarithms of the averaged probabilities; None: nothing.
+        min_confidence: see :func:`u2pl.engine.evaluate.sure_labels`.
         progress: called with (windows done, windows in total).
     """
     height, width = image.shape[-2:]
@@ -51,16 +54,18 @@ def labels_by_strips(
         assert total is not None
         below = rows[number + 1] if number + 1 < len(rows) else height
         done = below - top  # no later window covers these rows
-        labels[top:below] = _classes(total[:, :done], cover[:done], shift).cpu()
+        labels[top:below] = _classes(total[:, :done], cover[:done], shift, min_confidence).cpu()
         total, cover = (_moved_up(rest, done) for rest in (total, cover))
     return labels
 
 
-def _classes(total: Tensor, cover: Tensor, shift: Tensor | None) -> Tensor:
+def _classes(total: Tensor, cover: Tensor, shift: Tensor | None, min_confidence: float) -> Tensor:
     """(C, h, W) sums over windows -> (h, W) uint8."""
+    if shift is not None or min_confidence > 0:
+        total = (total / cover).clamp(min=torch.finfo(total.dtype).tiny).log()
     if shift is not None:
-        total = (total / cover).clamp(min=torch.finfo(total.dtype).tiny).log() + shift[:, None, None]
-    return total.argmax(dim=0).to(torch.uint8)
+        total = total + shift[:, None, None]
+    return sure_labels(total[None], min_confidence)[0].to(torch.uint8)
 
 
 def _moved_up(rows: Tensor, by: int) -> Tensor:

@@ -24,6 +24,7 @@ HELP: Mapping[str, Uses] = {
     "method.feature_dropout": _partitions,
     "method.complementary_dropout": _partitions,
     "method.loss_weights.negative": _partitions,
+    "method.masked_consistency": lambda method: method.kind.has_teacher,
     "method.strong_views.number": lambda method: method.kind.strong_views is None,
 }
 #: What makes a method this method.
@@ -68,7 +69,7 @@ def require_fairness(shared: Config, lines: Mapping[str, Config]) -> None:
         helped = [name for name, method in others.items() if uses(key, method)]
         lacking = [name for name in others if name not in helped]
         if helped and lacking:
-            setting = f"{key}={value_text(shared.value(key))}"
+            setting = f"{key}={_value(shared, key)}"
             raise InputError(
                 f"{setting}: helps {', '.join(helped)}, but {', '.join(lacking)} cannot use it, so the comparison "
                 f'would not be fair; give it to one line: --variant "NAME: method.name={helped[0]} {setting}"'

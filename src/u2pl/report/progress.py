@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
+from rich.progress import TaskID
 
 from u2pl.engine.evaluate import Scores
 from u2pl.report.printing import progress_bar, say
@@ -25,6 +26,7 @@ class ProgressBar:
         self.console, self.title, self.steps = console, title, 0
         self.scores, self.last_line = "", 0.0
         self.first: tuple[int, float] | None = None  # steps done at the first report, and its time
+        self.labelling: tuple[TaskID, float] | None = None  # the bar of the labelling, and when that began
         self.bar = progress_bar(console, lambda task: str(task.fields["now"]))
         self.task = self.bar.add_task(title, total=None, now="", visible=False)
 
@@ -36,6 +38,19 @@ class ProgressBar:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.stop()
+
+    def labeled(self, done: int, total: int) -> None:
+        """Show how many images have their pseudo-masks, before the training. The first call is with 0."""
+        now = time.perf_counter()
+        if self.labelling is None:
+            self.labelling = self.bar.add_task("labelling", total=total, now=""), now
+            self.last_line = now
+        task, began = self.labelling
+        speed = f"{done / (now - began):.1f} images/s" if done else ""
+        self.bar.update(task, completed=done, now=speed)
+        if not self.console.is_terminal and now - self.last_line > _SECONDS:
+            self.last_line = now
+            say(self.console, f"labelling {done}/{total} {speed}")
 
     def begin(self, steps: int) -> None:
         """Show the bar of a training with this number of steps."""
