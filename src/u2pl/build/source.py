@@ -12,6 +12,7 @@ from u2pl.data.files import cached
 from u2pl.data.pseudo_masks import with_pseudo_masks
 from u2pl.data.readers import READERS
 from u2pl.data.readers.domain import domain
+from u2pl.data.readers.folder import AUTO, NONE
 from u2pl.data.source import DataSource
 from u2pl.data.splits import read_split, some
 from u2pl.errors import InputError
@@ -38,6 +39,8 @@ def _read(options: dict[str, Any], section: str, seed: int) -> DataSource:
         raise InputError(f"{section}.root: is needed for {section}.name={name}; give the folder of the data set")
     if name != "scenes" and "val" in options:
         options["val"] = str(options["val"])  # a folder's name may be a number
+        if name != "folder" and options["val"] in (AUTO, NONE):  # the layout says what is for validation
+            del options["val"]
     keys = {key: value for key, value in options.items() if key != "name"}
     return READERS[name](**accepted(READERS[name], keys, f"{section}.name={name}", section), seed=seed)
 

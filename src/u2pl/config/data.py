@@ -12,6 +12,7 @@ from u2pl.structures import Factor, Share
 
 _MOST_SCENES = 1_000_000
 _Files = Literal["scenes", "folder", "pascal_voc", "cityscapes", "gta5", "synthia"]
+_Number = Annotated[StrictInt | StrictFloat | int | float, Field(union_mode="left_to_right")]
 _Labeled = Annotated[StrictInt | StrictFloat | int | float | str | None, Field(union_mode="left_to_right"), A_PATH]
 
 
@@ -27,7 +28,7 @@ def _one_or_three(values: list[int]) -> list[int]:
     return values
 
 
-def _few(value: int | str | None) -> int | str | None:
+def _few(value: float | str | None) -> float | str | None:
     if isinstance(value, int) and value > _MOST_SCENES:
         raise ValueError(f"at most {_MOST_SCENES}")
     return value
@@ -48,8 +49,10 @@ class DataKeys(Section):
     """labeled training images: a count, a fraction (1.0: all, 1: one image) or a split file; null: all with masks"""
     unlabeled: Annotated[str | None, A_PATH] = None
     """split file of the unlabeled images; null: all other training images"""
-    val: Annotated[int | str | None, A_PATH, AfterValidator(_few)] = None
-    """validation images: a subfolder of `images`, a split file or a number of scenes; null: set by the layout"""
+    val: Annotated[_Number | str | None, A_PATH, AfterValidator(_few)] = None
+    """validation images: a subfolder of `images`, a split file, a share or count of the labels; null: by the layout"""
+    groups: Annotated[str | None, A_PATH] = None
+    """csv file with the header `image,group`: a drawn `data.val` keeps groups together; null: runs of video frames"""
     classes: Names | None = None
     """names of the classes to keep, in this order; pixels of other classes are ignored; null: all classes"""
     mask_values: Annotated[str | None, Field(max_length=65_536)] = None

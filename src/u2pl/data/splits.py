@@ -50,7 +50,7 @@ def draw_labeled(presence: Mapping[str, frozenset[int]], count: int, seed: int) 
     ``presence`` holds the classes of each name. The draw depends on the seed and the names, but not on their order. If
     two counts can both cover all classes, the larger draw contains the smaller one. Names without a class come last.
     """
-    order = sorted(presence, key=lambda name: (not presence[name], _fingerprint(seed, name)))
+    order = sorted(presence, key=lambda name: (not presence[name], fingerprint(seed, name)))
     cover = _cover(presence, order, seed, frugal=False)
     if len(cover) > count:
         cover = _cover(presence, order, seed, frugal=True)[:count]
@@ -67,7 +67,7 @@ def _cover(presence: Mapping[str, frozenset[int]], order: Sequence[str], seed: i
     frequency = Counter(index for classes in presence.values() for index in classes)
     covered: set[int] = set()
     cover: list[str] = []
-    for index in sorted(frequency, key=lambda index: (frequency[index], _fingerprint(seed, str(index)))):
+    for index in sorted(frequency, key=lambda index: (frequency[index], fingerprint(seed, str(index)))):
         if index not in covered:
             holders = [name for name in order if index in presence[name]]
             best = max(holders, key=lambda name: len(presence[name] - covered)) if frugal else holders[0]
@@ -144,9 +144,13 @@ class Pool:
         count = _count(labeled, len(candidates), self.root)
         if count == len(candidates):
             return candidates
+        return draw_labeled(self.presence(candidates), count, seed)
+
+    def presence(self, names: Sequence[str]) -> dict[str, frozenset[int]]:
+        """The classes that each of the masks shows. Reads them all."""
         with ThreadPoolExecutor() as threads:
-            values = list(threads.map(FileSample.mask_values, self.pick(candidates)))
-        return draw_labeled(dict(zip(candidates, values, strict=True)), count, seed)
+            values = threads.map(FileSample.mask_values, self.pick(names))
+            return dict(zip(names, values, strict=True))
 
     def match(self, identifier: str, file: Path) -> str | None:
         """The name of the image that a line of ``file`` refers to, or None. Raises InputError if there are several."""
@@ -212,5 +216,6 @@ def _strip_suffix(name: str) -> str:
     return name[: name.rindex(".")] if name.lower().endswith(IMAGE_SUFFIXES) else name
 
 
-def _fingerprint(seed: int, name: str) -> bytes:
+def fingerprint(seed: int, name: str) -> bytes:
+    """A key by which names sort in a random order that depends on the seed."""
     return hashlib.blake2b(f"{seed}/{name}".encode(errors="surrogateescape"), digest_size=8).digest()

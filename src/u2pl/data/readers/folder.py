@@ -24,17 +24,23 @@ from u2pl.data.pairing import SAME_NAME, Masks
 from u2pl.data.source import DataSource
 from u2pl.data.splits import Labeled, Pool, is_image, refuse_overlap
 from u2pl.data.tags import tagged
+from u2pl.data.validation import ENOUGH, LEAST, SHARE, draw_validation, number_of, read_groups
 from u2pl.data.walking import files_below, skipped_notes
 from u2pl.errors import InputError
 from u2pl.paths import usable
 from u2pl.structures import IGNORE_INDEX
+
+AUTO, NONE = "auto", "none"
+_COVERED = 2000  # labeled images whose masks are read to cover the classes
+_DIGITS = 10
 
 
 def folder(
     *,
     root: str | Path,
     labeled: Labeled = None,
-    val: str | Path | None = None,
+    val: str | Path | float | None = None,
+    groups: str | Path | None = None,
     classes: Sequence[str] | None = None,
     mask_values: str | None = None,
     mask_pattern: str = SAME_NAME,
@@ -52,7 +58,10 @@ def folder(
             text file of stems (``train/0001``, or ``0001`` if that is unique). A count or fraction is a seeded draw
             that covers as many classes as possible. All other training images are unlabeled. False: none is labeled;
             ``classes.txt`` must name the classes.
-        val: a subfolder of ``images``, or a text file of stems; None for no validation.
+        val: a subfolder of ``images``, a text file of stems, or a share or count of the labeled images, drawn as in
+            :func:`u2pl.data.validation.draw_validation`. ``auto``: ``images/val`` if it holds masks, else a fifth of
+            the labeled images, if there are twelve. None or ``none`` for no validation.
+        groups: csv file of the group of each labeled image, which a drawn ``val`` keeps together; None: runs of frames.
         classes: names of the classes to keep; pixels of the others are ignored.
         mask_values: classes of gray values or colours in the masks, see
             :func:`u2pl.data.mask_values.mask_values`; None: values are class indices.
@@ -81,10 +90,12 @@ def folder(
         for path in paths
     ]
     pool = Pool(samples, root=root, folders=(root,), image_folder="images")
-    val_names, without_mask = _validation(pool, val)
+    val_names, without_mask, drawn = _validation(pool, val, labeled, seed=seed, groups=groups)
     held_out = {*val_names, *without_mask}
     train = [name for name in pool.samples if name not in held_out]
     labeled_names = pool.labeled(labeled, among=train, seed=seed, required=tags is None)
+    if drawn:  # perhaps from the images that a split file lists
+        labeled_names = [name for name in labeled_names if name not in held_out]
     refuse_overlap(labeled_names, val_names, root)
     chosen = set(labeled_names)
     others = [name for name in train if name not in chosen]
@@ -94,7 +105,7 @@ def folder(
         labeled=pool.pick(labeled_names),
         unlabeled=unlabeled,
         val=pool.pick(val_names),
-        notes=(*left_out, *unused, *_notes(pool, train, without_mask), *notes),
+        notes=(*left_out, *unused, *drawn, *_notes(pool, train, without_mask), *notes),
         lookup=lookup,
         palette=values.palette() if values is not None and lookup is None else (),
     )
@@ -157,26 +168,71 @@ def _class_names(root: Path, masks: dict[Path, Path], *, read: bool) -> tuple[st
     return tuple(f"class_{index}" for index in range(max(values) + 1))
 
 
-def _validation(pool: Pool, val: str | Path | None) -> tuple[list[str], list[str]]:
-    """Names of the validation images, and names in the validation folder that have no mask."""
+def _validation(
+    pool: Pool, val: str | Path | float | None, labeled: Labeled, *, seed: int, groups: str | Path | None
+) -> tuple[list[str], list[str], list[str]]:
+    """Names of the validation images, names in the validation folder that have no mask, and notes about a draw."""
     if val is None:
-        return [], []
-    subfolder = Path(val).as_posix().strip("/")
-    if subfolder in ("", ".") or not (pool.root / "images" / subfolder).is_dir():
-        if pool.find(val) is None:
-            known = sorted(path.name for path in (pool.root / "images").iterdir() if path.is_dir())
-            raise InputError(
-                f"val: {val} is neither a subfolder of {pool.root / 'images'} ({', '.join(known) or 'it has none'}) "
-                "nor a text file; name one of the two"
-            )
-        return pool.listed(val, key="val", masks=True), []
+        return [], [], []
+    images = pool.root / "images"
+    subfolder = Path(str(val)).as_posix().strip("/")
+    if val == AUTO and any(pool.samples[name].has_mask for name in pool.samples if name.startswith("val/")):
+        subfolder = "val"
+    if subfolder in ("", ".") or not (images / subfolder).is_dir():
+        if val == NONE:
+            return [], [], []
+        if pool.find(str(val)) is not None:
+            return pool.listed(str(val), key="val", masks=True), [], []
+        return _drawn(pool, val, labeled, seed=seed, groups=groups)
     inside = [name for name in pool.samples if name.startswith(f"{subfolder}/")]
     with_mask = pool.with_mask(inside)
     if not with_mask:
+        raise InputError(f"val: {images / subfolder} holds no image with a mask; add masks or leave val out")
+    return with_mask, [name for name in inside if not pool.samples[name].has_mask], []
+
+
+def _drawn(
+    pool: Pool, val: str | Path | float, labeled: Labeled, *, seed: int, groups: str | Path | None
+) -> tuple[list[str], list[str], list[str]]:
+    """As :func:`_validation`, for a share or a count of the labeled images."""
+    candidates = pool.with_mask(pool.samples)
+    if isinstance(labeled, (str, Path)):
+        listed = set(pool.listed(labeled, key="labeled", masks=True))
+        others = [name for name in candidates if name not in listed]
+        candidates = others if len(others) >= LEAST else [name for name in candidates if name in listed]
+    if val == AUTO and len(candidates) < ENOUGH:
+        few = f"val: {len(candidates)} labeled images are too few to hold some out, so no score will be known"
+        return [], [], [f"{few}; data.val=4 does it all the same"] if candidates else []
+    count = (
+        max(LEAST, round(SHARE * len(candidates))) if val == AUTO else number_of(_number(pool, val), len(candidates))
+    )
+    presence = pool.presence(candidates) if len(candidates) <= _COVERED else dict.fromkeys(candidates, frozenset[int]())
+    told = None if groups is None else read_groups(_groups_file(pool, groups), candidates)
+    names = draw_validation(presence, count, seed=seed, groups=told)
+    note = f"val: {len(names)} of {len(candidates)} labeled images are drawn for validation"
+    return names, [], [f"{note}; data.val=none trains on them, too" if val == AUTO else note]
+
+
+def _number(pool: Pool, val: str | Path | float) -> float:
+    """The share or the count that ``val`` is. Raises InputError if it is neither."""
+    text = str(val)
+    if text.isdecimal() and len(text) < _DIGITS:
+        return int(text)
+    try:
+        return float(text)
+    except ValueError:
+        known = sorted(path.name for path in (pool.root / "images").iterdir() if path.is_dir())
         raise InputError(
-            f"val: {pool.root / 'images' / subfolder} holds no image with a mask; add masks or leave val out"
-        )
-    return with_mask, [name for name in inside if not pool.samples[name].has_mask]
+            f"val: {val} is neither a subfolder of {pool.root / 'images'} ({', '.join(known) or 'it has none'}) "
+            "nor a text file, nor a share such as 0.2; give one of them"
+        ) from None
+
+
+def _groups_file(pool: Pool, groups: str | Path) -> Path:
+    file = pool.find(groups)
+    if file is None:
+        raise InputError(f"groups: there is no file {groups}; give a csv file with the header image,group")
+    return file
 
 
 def _notes(pool: Pool, train: list[str], without_mask: list[str]) -> tuple[str, ...]:

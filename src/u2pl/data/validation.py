@@ -1,0 +1,125 @@
+"""Draw validation images from labeled ones: seeded, covering the classes, and with neighbouring frames on one side."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from u2pl.data.splits import fingerprint, some
+from u2pl.data.text import read_rows
+from u2pl.errors import InputError
+
+SHARE, LEAST, ENOUGH = 0.2, 4, 12  #: of the labels, by default; at least so many; with fewer labels, none
+_RUNS = 4  # a sequence of frames is divided so that about so many runs are held out
+_NUMBER = re.compile(r"(\d+)(?!.*\d)")  # the last number of a name: that of a frame
+
+
+def number_of(share: float, available: int) -> int:
+    """How many of the labeled images a share or a count is. Raises InputError unless some stay on each side."""
+    count = max(1, round(share * available)) if isinstance(share, float) else share
+    if isinstance(share, float) and not 0 < share < 1:
+        raise InputError(f"val: the share {share} is not between 0 and 1; use an integer for a count")
+    if not 1 <= count < available:
+        raise InputError(
+            f"val: {count} of {available} labeled images would be for validation; ask for 1 to {available - 1}"
+        )
+    return count
+
+
+def draw_validation(
+    presence: Mapping[str, frozenset[int]], count: int, *, seed: int, groups: Mapping[str, str] | None = None
+) -> list[str]:
+    """About ``count`` names, in whole groups, sorted. They show as many classes as they can.
+
+    A group is not drawn if a class would have no label outside of it and those drawn before. The draw depends on the
+    seed and the names, but not on their order.
+
+    Args:
+        presence: classes that each labeled image shows, by its name.
+        groups: the group of each name; None: :func:`runs`.
+
+    Raises InputError if every group holds the only label of a class, or if there is one group only.
+    """
+    groups = runs(presence, count) if groups is None else groups
+    members: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(presence):
+        members[groups[name]].append(name)
+    holders = Counter(index for classes in presence.values() for index in classes)
+    order = sorted(members, key=lambda group: fingerprint(seed, group))
+    drawn: list[str] = []
+    covered: set[int] = set()
+    waiting = list(order)
+    while waiting and len(drawn) < count:
+        fitting = [group for group in waiting if _leaves_labels(members[group], presence, holders)]
+        small = [group for group in fitting if len(drawn) + len(members[group]) <= count] or fitting
+        if not small or (drawn and len(drawn) + min(len(members[group]) for group in small) > 1.5 * count):
+            break
+        best = max(small, key=lambda group: len(_shown(members[group], presence) - covered))
+        waiting.remove(best)
+        drawn += members[best]
+        covered |= _shown(members[best], presence)
+        holders -= Counter(index for name in members[best] for index in presence[name])
+    if not drawn:
+        only = [name for name in sorted(presence) if any(holders[index] == 1 for index in presence[name])]
+        why = f"{some(only)} alone show a class" if only else "all labeled images are of one group"
+        raise InputError(f"val: no labeled image can be spared for validation: {why}; label more, or set data.val=none")
+    return sorted(drawn)
+
+
+def runs(names: Iterable[str], count: int) -> dict[str, str]:
+    """The run of each name. Frames of a sequence have names that differ in their last number only: `0001TP_006690`.
+
+    A sequence is cut into runs of frames that follow each other, so long that about four make up ``count`` images. Any
+    other name is a run of its own.
+    """
+    sequences: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for name in names:
+        found = _NUMBER.search(Path(name).name)
+        if found is None:
+            sequences[name].append((0, name))
+        else:
+            sequences[f"{name[: -len(Path(name).name)]}{_NUMBER.sub('#', Path(name).name)}"].append(
+                (int(found[1]), name)
+            )
+    length = max(1, round(count / _RUNS))
+    return {
+        name: f"{sequence}/{place // length}"
+        for sequence, frames in sequences.items()
+        for place, (_, name) in enumerate(sorted(frames))
+    }
+
+
+def read_groups(path: Path, names: Sequence[str]) -> dict[str, str]:
+    """The group of each image, from a csv file with the header `image,group`.
+
+    Raises InputError if the file names an image that is not there, or leaves one out.
+    """
+    give = "give a csv file with the header image,group"
+    rows = read_rows(path, give=give, delimiter=lambda head: ";" if ";" in head and "," not in head else ",")
+    if not rows or [cell.lower() for cell in rows[0][1]] != ["image", "group"]:
+        raise InputError(f"{path}, line {rows[0][0] if rows else 1}: {give}")
+    known = {**{Path(name).name: name for name in names}, **{name: name for name in names}}
+    groups: dict[str, str] = {}
+    for line, cells in rows[1:]:
+        if len(cells) != 2 or not all(cells):
+            raise InputError(f"{path}, line {line}: has {len(cells)} columns; write an image and its group")
+        name = known.get(cells[0]) or known.get(Path(cells[0]).with_suffix("").as_posix())
+        if name is None:
+            raise InputError(f"{path}, line {line}: there is no labeled image {cells[0]}; take it off or add its mask")
+        if groups.setdefault(name, cells[1]) != cells[1]:
+            raise InputError(f"{path}, line {line}: {cells[0]} is already in group {groups[name]}; take one line off")
+    if missing := [name for name in names if name not in groups]:
+        raise InputError(f"{path}: {some(missing)} without a group; add a line for each labeled image")
+    return groups
+
+
+def _shown(names: Iterable[str], presence: Mapping[str, frozenset[int]]) -> set[int]:
+    return {index for name in names for index in presence[name]}
+
+
+def _leaves_labels(names: Sequence[str], presence: Mapping[str, frozenset[int]], holders: Counter[int]) -> bool:
+    """Whether each class has a label outside of these images."""
+    taken = Counter(index for name in names for index in presence[name])
+    return all(holders[index] > number for index, number in taken.items())
