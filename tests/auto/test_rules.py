@@ -282,6 +282,7 @@ def with_method(config: Config, name: str) -> Config:
         ({}, ("method.name=fixmatch",), {"method.threshold": 0.0, "method.unsupervised_loss.name": "balanced"}),
         (THINGS, ("method.name=unimatch_v2",), {"method.threshold": 0.95, "method.teacher.ema_decay": 0.996}),
         (THINGS, ("network.weights=w.pth", "method.name=weak_u2pl"), {"method.schedule.warmup": 0.4}),
+        ({}, ("network.start_from=runs/a",), {"method.schedule.warmup": 0.05, "train.lr": 1e-4}),
         # scenes, to a pretrained encoder, and what no mask tells
         *(
             (

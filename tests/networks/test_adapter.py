@@ -149,3 +149,9 @@ def test_a_wrong_choice_is_one_line_that_names_it(options: dict, parts: tuple[st
     assert "\n" not in str(caught.value)
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("architecture", ["FPN", "PAN", "Unet", "DeepLabV3Plus"])
+def test_an_image_smaller_than_the_encoder_s_stride(architecture: str) -> None:
+    network = small(architecture=architecture).eval()
+    assert network(torch.rand(1, 3, 20, 9)).logits.shape[-2:] == (20, 9)

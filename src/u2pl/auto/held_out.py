@@ -20,6 +20,7 @@ from u2pl.build import (
     build_network,
     build_optimizer,
     build_scheduler,
+    start,
 )
 from u2pl.config.schema import Config
 from u2pl.data.batches import step_seed
@@ -92,7 +93,9 @@ def pseudo_labels(
 ) -> Iterator[tuple[PseudoLabel, Tensor]]:
     """Train on the labels, and yield pseudo-labels of unlabeled images with their true classes (B, H, W) int64."""
     torch.manual_seed(step_seed(config.seed, _INIT_STREAM))
-    network = build_network(config, len(part.classes)).to(fabric.device)
+    network = build_network(config, len(part.classes))
+    start(network, config, part.classes)
+    network = network.to(fabric.device)
     if config.train.channels_last:
         network = network.to(memory_format=cast(Any, torch.channels_last))
     prior = build_image_prior(config, part, network, fabric)

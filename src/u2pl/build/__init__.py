@@ -5,6 +5,7 @@ from u2pl.build.image_prior import build_image_prior, check_image_prior, image_p
 from u2pl.build.method import build_method, build_negative_keys, build_seeding
 from u2pl.build.network import build_inference, build_network, build_optimizer, build_scheduler
 from u2pl.build.source import build_source
+from u2pl.build.starting import start
 
 __all__ = [
     "build_batches",
@@ -22,5 +23,6 @@ __all__ = [
     "build_source",
     "check_image_prior",
     "image_prior_parameters",
+    "start",
     "uses_image_prior",
 ]

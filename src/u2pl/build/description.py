@@ -74,7 +74,7 @@ class Description(BaseModel):
     def _builds_here(cls, keys: dict[str, Any]) -> dict[str, Any]:
         """Refuse what would fetch weights or models, and what only a training could choose."""
         keys = dict(keys)
-        for key in ("pretrained", "weights"):
+        for key in ("pretrained", "weights", "start_from"):
             if keys.pop(key, None):
                 raise ValueError(f"{key} is not allowed in a file of weights")
         if AUTO in keys.values():

@@ -38,7 +38,8 @@ def uses_image_prior(config: Config) -> bool:
 
 def check_image_prior(config: Config) -> None:
     """Raise InputError for an image prior with an encoder from scratch: to it, all images are alike."""
-    if uses_image_prior(config) and not config.network.pretrained and config.network.weights is None:
+    network = config.network
+    if uses_image_prior(config) and not (network.pretrained or network.weights or network.start_from):
         raise InputError(
             "method.image_prior.sharpness: an encoder from scratch does not know which images are alike; give "
             "network.weights or network.pretrained=true, or set method.image_prior.sharpness=0"

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def build_network(config: Config, num_classes: int) -> nn.Module:
     """The network. It has a projection head or a classification head only if the method trains that head."""
     builder: Any = NETWORKS[config.network.name]
-    options = config.network.model_dump(exclude={"name", "embedding_dim", "freeze"}, exclude_none=True)
+    options = config.network.model_dump(exclude={"name", "embedding_dim", "start_from", "freeze"}, exclude_none=True)
     options = accepted(builder, options, f"network.name={config.network.name}", "network")
     dim = config.network.embedding_dim if config.method.trains_embeddings else None
     classification = config.method.kind.uses_tags

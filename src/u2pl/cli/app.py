@@ -63,9 +63,13 @@ def train(
         Path | None, typer.Option(parser=output(), help="Run folder. Default: runs/CONFIG-METHOD-SEED.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the stopped run in --out.")] = False,
+    start: Annotated[
+        Path | None, typer.Option("--from", parser=argument("--from"), help="Begin with the network of this run.")
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Train a model into a run folder."""
+    from u2pl.build.starting import network_keys
     from u2pl.commands.run_folder import resume_note
     from u2pl.commands.train import train as run_training
     from u2pl.config.overrides import load_config
@@ -73,7 +77,7 @@ def train(
     from u2pl.report.progress import ProgressBar
 
     console.quiet = not is_main_process()
-    settings = load_config(config, overrides or ())
+    settings = load_config(config, [*(() if start is None else network_keys(start)), *(overrides or ())])
     folder = out or Path("runs") / f"{Path(config).stem}-{settings.method.name}-{settings.seed}"
     note = resume_note(folder) if resume else None
     if note is not None:

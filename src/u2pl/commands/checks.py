@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from u2pl.build import build_negative_keys, build_network, check_image_prior
+from u2pl.build import build_negative_keys, build_network, check_image_prior, start
 from u2pl.commands.overview import reading
 from u2pl.config.schema import Config, TrainConfig
 from u2pl.data.batches import PIXEL_BYTES, step_seed
@@ -42,12 +42,17 @@ def check_source(source: DataSource, config: Config, say: Callable[[str], None] 
     )
 
 
-def checked_network(config: Config, source: DataSource, fabric: Fabric) -> nn.Module:
-    """The network with its initial weights, after a check that a step can fit the device's memory."""
+def checked_network(config: Config, source: DataSource, fabric: Fabric, *, begins: bool = True) -> nn.Module:
+    """The network with its initial weights, after a check that a step can fit the device's memory.
+
+    ``begins``: whether a training begins with them. A resumed one does not need the run that it started from.
+    """
     check_image_prior(config)
     require_room(config, len(source.classes), fabric.device)
     torch.manual_seed(step_seed(config.seed, _INIT_STREAM))
     network = build_network(config, len(source.classes))
+    if begins:
+        start(network, config, source.classes)
     height, width = crop_sides(config)
     views = 1 + config.method.strong_views_of_an_image if config.method.kind.semi_supervised else 1
     if config.method.kind.has_teacher and config.method.masked_consistency is not None:

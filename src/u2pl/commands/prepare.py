@@ -42,10 +42,14 @@ class Parts:
 _MEASURED = 0.2  # least share of the steps that a measurement trains, in addition
 
 
-def prepared(config: Config, say: Callable[[str], None], *, source: DataSource | None = None) -> Parts:
+def prepared(
+    config: Config, say: Callable[[str], None], *, source: DataSource | None = None, begins: bool = True
+) -> Parts:
     """Check the data and build the parts. Raises InputError for what cannot be used.
 
-    ``source``: the data set; None: the one of the configuration.
+    Args:
+        source: the data set; None: the one of the configuration.
+        begins: whether the training begins; a resumed one has its weights.
     """
     fabric = fabric_of(config.train)
     source = build_source(config.data, seed=config.seed) if source is None else source
@@ -55,7 +59,7 @@ def prepared(config: Config, say: Callable[[str], None], *, source: DataSource |
     inspection = check_source(source, config, say)
     rare_classes = build_rare_classes(config.data, source, say=say)
     class_share = build_class_share(config.method, source, say=say)
-    network = checked_network(config, source, fabric)
+    network = checked_network(config, source, fabric, begins=begins)
     optimizer = build_optimizer(config.train, network, fabric.device)
     method = prepared_method(config, fabric, network, len(source.classes), class_share)
     return Parts(config, fabric, source, inspection, choices, rare_classes, network, optimizer, method)

@@ -152,7 +152,9 @@ def network_description(config: Config, source: DataSource) -> dict[str, Any]:
         "images": config.data.validated.model_dump(include={"bands", "value_range"}, exclude_none=True),
         "method": config.method.name,
         "contrast": config.method.contrast is not None,
-        "network": config.network.model_dump(exclude={"pretrained", "weights", "freeze"}, exclude_none=True),
+        "network": config.network.model_dump(
+            exclude={"pretrained", "weights", "start_from", "freeze"}, exclude_none=True
+        ),
         "evaluation": config.evaluation.model_dump(),
     }
 

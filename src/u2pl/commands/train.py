@@ -45,6 +45,7 @@ from u2pl.engine.evaluate import Scores, evaluate
 from u2pl.engine.fit import Run, Watcher, fit
 from u2pl.engine.launching import ending_together, launch
 from u2pl.engine.machine import computing_threads, is_main_process, share_batch_norm, threads_on_cores
+from u2pl.engine.resume import has_state
 from u2pl.engine.unreached import freeze_unreached
 from u2pl.methods import Schedule
 from u2pl.pixels.views import views_of
@@ -85,7 +86,7 @@ def train(
     refuse_import()
     computing_threads()  # before anything is computed
     asked = as_begun(config, out) if resume else config
-    parts = prepared(asked, say)
+    parts = prepared(asked, say, begins=not (resume and has_state(out)))
     config, source, fabric = parts.config, parts.source, parts.fabric
     check_folder(out, config, resume=resume)
     with claimed(out) if is_main_process() else nullcontext():

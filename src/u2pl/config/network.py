@@ -49,5 +49,7 @@ class NetworkConfig(Section):
     """fetch the encoder's published weights, once; `auto`: if they can be had and `network.weights` is not set"""
     weights: Annotated[str | None, A_PATH] = None
     """local file of the encoder's weights (safetensors, pt, pth), replaces `pretrained`; null: none"""
+    start_from: Annotated[str | None, A_PATH] = None
+    """run folder or .safetensors file to go on from: the whole network, its classes matched by name; null: none"""
     freeze: Annotated[int, Field(ge=1, le=1000)] | bool = False
     """keep these weights: true: the whole encoder; N: its first N stages, one for each of its feature maps"""

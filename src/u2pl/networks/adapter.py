@@ -230,8 +230,8 @@ def smp_network(
         else None,
         vocabulary=vocabulary_of(beside, model.encoder.out_channels[-1], model.encoder),
         multiple=dpt_multiple(model.encoder) if architecture.lower() == "dpt" else stride,
-        # PAN's pyramid halves the encoder's map three times.
-        minimum=8 * stride if architecture.lower() == "pan" else 1,
+        # PAN's pyramid halves the encoder's map three times; FPN normalises groups of more than one value.
+        minimum={"pan": 8, "fpn": 2}.get(architecture.lower(), 0) * stride or 1,
     )
 
 

@@ -23,6 +23,7 @@ RIGHT = 0.9  # TODO
 FLOOR = 0.0
 LEAST_LABELS = 4  # fewer, divided, say nothing
 WARMUP_SURE = 0.1  # long enough to compare with
+WARMUP_AGAIN = 0.05  # of a network that goes on
 WARMUP_PRIOR, RAMP_PRIOR = 0.1, 0.1  # with a prior, pseudo-labels are good early; measured on VOC animals
 EMA_DECAY_UNIMATCH = 0.996
 HORIZON, EMA_DECAY = 0.15, (0.95, 0.999)  # share of the teacher's steps in its average; bounds of the decay
@@ -93,6 +94,9 @@ def schedule(config: Config, facts: Facts) -> Choice:
     elif uses_image_prior(config):
         warmup, longest = WARMUP_PRIOR, RAMP_PRIOR
         because = "the image prior makes pseudo-labels good early"
+    if config.network.start_from is not None:
+        warmup = min(warmup, WARMUP_AGAIN)
+        because = "the network has learned from labels before"
     set_warmup = config.method.schedule.warmup
     ramp = round(min(longest, 1 - (warmup if set_warmup == AUTO else set_warmup)), 4)
     values = {"method.schedule.warmup": warmup, "method.schedule.ramp": ramp}

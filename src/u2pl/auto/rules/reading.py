@@ -17,7 +17,8 @@ def kind_of(config: Config) -> str:
 
 
 def is_pretrained(config: Config) -> bool:
-    return config.network.pretrained or config.network.weights is not None
+    network = config.network
+    return bool(network.pretrained or network.weights is not None or network.start_from is not None)
 
 
 def shows_scenes(facts: Facts) -> bool:
