@@ -191,8 +191,8 @@ def test_check_tells_what_a_frozen_encoder_leaves_to_train(
     ("value", "told"),
     [
         ("9", "network.freeze: the encoder has 5 stages, not 9; give 1 to 5, or true for all of it"),
-        ("some", "network.freeze: should be a valid integer, unable to parse string as an integer, not 'some'"),
-        ("-1", "network.freeze: should be greater than or equal to 1, not -1"),
+        ("some", "network.freeze: should be a valid integer, unable to parse string as an integer, or true or false, not 'some'"),
+        ("-1", "network.freeze: should be greater than or equal to 1, or true or false, not -1"),
     ],
 )
 def test_check_refuses_to_freeze_what_is_not_there(

@@ -83,11 +83,12 @@ def test_choices_name_the_labels_they_are_for(u2pl: Command, own_files: Path, tm
     listed = u2pl("compare", *set_up, "--labeled", "2,3", "--out", tmp_path / "out", "--dry-run")
     assert (listed.code, listed.err) == (0, "")
     lines = [line.split() for line in listed.out.splitlines()]
-    assert lines[1] == ["setting", "value", "runs", "because"]
+    assert lines[lines.index(["chosen", "by", "`auto`:"]) + 1] == ["setting", "value", "runs", "because"]
     mixing = [line[2:4] for line in lines if line[0] == "method.mixing.name"]
     assert mixing == [["2", "labels"], ["3", "labels"]]
     one = u2pl("compare", *set_up, "--labeled", "2", "--out", tmp_path / "out", "--dry-run")
-    assert one.out.splitlines()[1].split() == ["setting", "value", "because"]
+    lines = [line.split() for line in one.out.splitlines()]
+    assert lines[lines.index(["chosen", "by", "`auto`:"]) + 1] == ["setting", "value", "because"]
 
 
 def test_an_error_is_one_line(u2pl: Command, own_files: Path) -> None:

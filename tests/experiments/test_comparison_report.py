@@ -29,9 +29,8 @@ Rows = list[list[str]]
 def trial(name: str, labeled: str, images: int, seed: int, **options: Any) -> Trial:
     folder = Path(f"{name}-{labeled}-{seed}")
     sizes = {"parameters": 40_460_000, "training_parameters": 40_460_000, **options}
-    return Trial(
-        name=name, labeled=labeled, seed=seed, folder=folder, config=Config(), overrides=(), images=images, **sizes
-    )
+    config = {"config": Config(), "asked": Config(), "overrides": ()}
+    return Trial(name=name, labeled=labeled, seed=seed, folder=folder, images=images, **config, **sizes)
 
 
 def records_of(trials: Sequence[Trial], scores: Sequence[float | None], ms: Sequence[float] = (100.0,)) -> Any:

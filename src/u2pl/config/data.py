@@ -12,7 +12,6 @@ from u2pl.structures import Factor, Share
 
 _MOST_SCENES = 1_000_000
 _Files = Literal["scenes", "folder", "pascal_voc", "cityscapes", "gta5", "synthia"]
-_Number = Annotated[StrictInt | StrictFloat | int | float, Field(union_mode="left_to_right")]
 _Labeled = Annotated[StrictInt | StrictFloat | int | float | str | None, Field(union_mode="left_to_right"), A_PATH]
 
 
@@ -49,7 +48,7 @@ class DataKeys(Section):
     """labeled training images: a count, a fraction (1.0: all, 1: one image) or a split file; null: all with masks"""
     unlabeled: Annotated[str | None, A_PATH] = None
     """split file of the unlabeled images; null: all other training images"""
-    val: Annotated[_Number | str | None, A_PATH, AfterValidator(_few)] = None
+    val: Annotated[int | StrictFloat | str | None, A_PATH, AfterValidator(_few)] = None
     """validation images: a subfolder of `images`, a split file, a share or count of the labels; null: by the layout"""
     groups: Annotated[str | None, A_PATH] = None
     """csv file with the header `image,group`: a drawn `data.val` keeps groups together; null: runs of video frames"""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
-from rich.progress import TaskID
 
 from u2pl.engine.evaluate import Scores
 from u2pl.report.printing import progress_bar, say
@@ -26,7 +26,7 @@ class ProgressBar:
         self.console, self.title, self.steps = console, title, 0
         self.scores, self.last_line = "", 0.0
         self.first: tuple[int, float] | None = None  # steps done at the first report, and its time
-        self.labelling: tuple[TaskID, float] | None = None  # the bar of the labelling, and when that began
+        self.labelling: tuple[Any, float] | None = None  # the bar of the labelling, and when that began
         self.bar = progress_bar(console, lambda task: str(task.fields["now"]))
         self.task = self.bar.add_task(title, total=None, now="", visible=False)
 
