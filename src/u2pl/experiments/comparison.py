@@ -52,16 +52,14 @@ def compare(
         keep_checkpoints: keep ``last.ckpt`` in the folders of finished runs.
         dry_run: list the runs and train none.
     """
-    planner = Planner(source, overrides, out)
     trials = plan_comparison(
-        planner,
+        Planner(source, overrides, out),
         methods=methods,
         variants=variants or {},
         labeled=labeled,
         seeds=seeds,
         all_labels=all_labels,
     )
-    require_fairness(planner.shared, {trial.name: trial.config for trial in trials})
     table = differences(trials)
     if table is not None:
         say(console, "settings that differ between the lines, each method's own parts aside:")
@@ -87,7 +85,10 @@ def plan_comparison(
     seeds: Sequence[int],
     all_labels: bool,
 ) -> list[Trial]:
-    """All trials, ordered by seed, so that a stopped comparison has results for every method."""
+    """All trials, ordered by seed, so that a stopped comparison has results for every method.
+
+    Raises InputError for a trial that could not begin, and for a shared setting that helps one method and not another.
+    """
     lines: dict[str, tuple[str, ...]] = {name: (f"method.name={name}",) for name in methods}
     for name, settings in variants.items():
         if name in lines or name == ALL_LABELS:
@@ -113,4 +114,5 @@ def plan_comparison(
             upper = ("method.name=supervised", *best)
             parts = (ALL_LABELS, "1.0", str(seed))
             trials.append(planner.trial(parts, upper, seed=seed, baseline=True))
+    require_fairness(planner.shared, {trial.name: trial.config for trial in trials})
     return trials
