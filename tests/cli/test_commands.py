@@ -191,7 +191,10 @@ def test_check_tells_what_a_frozen_encoder_leaves_to_train(
     ("value", "told"),
     [
         ("9", "network.freeze: the encoder has 5 stages, not 9; give 1 to 5, or true for all of it"),
-        ("some", "network.freeze: should be a valid integer, unable to parse string as an integer, or true or false, not 'some'"),
+        (
+            "some",
+            "unable to parse string as an integer, or true or false, not 'some'",
+        ),
         ("-1", "network.freeze: should be greater than or equal to 1, or true or false, not -1"),
     ],
 )

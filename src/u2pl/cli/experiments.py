@@ -61,6 +61,30 @@ def compare(
     _finish(folder, dry_run=dry_run)
 
 
+def assess(
+    config: ConfigArgument,
+    overrides: Overrides = None,
+    folds: Annotated[int, typer.Option(help="Parts of the labeled images, each of which is held out once.")] = 3,
+    minutes: Annotated[float, typer.Option(help="For all trainings together; train.steps=N decides instead.")] = 15,
+    out: Annotated[
+        Path | None, typer.Option(parser=output(), help="Folder of the results. Default: runs/assess-CONFIG.")
+    ] = None,
+) -> None:
+    """Do unlabeled images help here? Cross-validate labels alone against the method. Run it again to resume."""
+    from u2pl.engine.machine import is_main_process
+    from u2pl.experiments.assessment import PLOT, RESULT
+    from u2pl.experiments.assessment import assess as run_assessment
+    from u2pl.experiments.assessment_table import assessment_table
+    from u2pl.report.printing import show
+
+    console.quiet = not is_main_process()
+    folder = out or Path("runs") / f"assess-{Path(config).stem}"
+    result = run_assessment(config, overrides or (), out=folder, folds=folds, minutes=minutes, console=console)
+    show(console, assessment_table(result))
+    say(console, result.sentence())
+    say(console, f"{RESULT} and {PLOT} in {folder}")
+
+
 def ablate(
     config: ConfigArgument,
     overrides: Overrides = None,

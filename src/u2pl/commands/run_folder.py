@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors.torch import save_file
 
 from u2pl.auto.choices import Choice
 from u2pl.auto.resolving import LOADING
@@ -17,17 +18,21 @@ from u2pl.config.schema import Config
 from u2pl.data.fingerprint import difference
 from u2pl.data.source import DataSource
 from u2pl.engine.checkpoint import write_atomically, write_text_atomically
+from u2pl.engine.evaluate import Scores
 from u2pl.engine.resume import CHECKPOINTS, has_state, saved_value
 from u2pl.errors import InputError
 from u2pl.predictor import Predictor
 from u2pl.report.diagnosis_plot import plot_diagnosis
 from u2pl.report.pictures import coloured, overlay, save_panels
 
+AREAS = (
+    "validation.safetensors"  #: areas of each validation image at the end, see :class:`u2pl.engine.evaluate.Counted`
+)
 _PICTURES = 6
 _LOCK = ".lock"
 #: What a training writes beside its configuration.
 _OWN_FILES = (
-    *("last.safetensors", "best.safetensors", *CHECKPOINTS),
+    *("last.safetensors", "best.safetensors", AREAS, *CHECKPOINTS),
     *("metrics.jsonl", "choices.txt", "events.out.tfevents.*"),
 )
 #: Keys that say where the data lie.
@@ -157,6 +162,13 @@ def network_description(config: Config, source: DataSource) -> dict[str, Any]:
         ),
         "evaluation": config.evaluation.model_dump(),
     }
+
+
+def save_areas(out: Path, scores: Mapping[str, Scores]) -> None:
+    """``validation.safetensors``: how the model at the end does on each validation image."""
+    areas = list(scores.values())[-1].areas if scores else None
+    if areas is not None:
+        write_atomically(out / AREAS, partial(save_file, {"areas": areas.contiguous()}))
 
 
 def save_pictures(out: Path, source: DataSource) -> None:

@@ -32,6 +32,7 @@ from u2pl.commands.run_folder import (
     make_folder,
     network_description,
     require_state,
+    save_areas,
     save_diagnosis,
     save_pictures,
 )
@@ -105,6 +106,7 @@ def train(
         own = watchers if fabric.is_global_zero else ()
         scores = trained(parts, out, resume=resume, watchers=own, say=say if fabric.is_global_zero else _silent)
         if fabric.is_global_zero and source.val:
+            save_areas(out, scores)
             save_pictures(out, source)
         if fabric.is_global_zero and config.method.diagnose:
             save_diagnosis(out, source)

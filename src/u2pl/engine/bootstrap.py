@@ -56,6 +56,11 @@ def miou(times: Tensor, areas: Tensor) -> Tensor:
     return 100 * (hit / union.clamp(min=1)).sum(dim=1) / shown.sum(dim=1).clamp(min=1)
 
 
+def whole_miou(areas: Tensor) -> float:
+    """mIoU in percent over all images (N, 2, C) together."""
+    return miou(torch.ones(1, len(areas), dtype=torch.float64), areas).item()
+
+
 def verdict(found: Gain, *, folder: Path, warmup: int) -> str:
     """Whether unlabeled images helped, and what to do if they did harm.
 

@@ -1,0 +1,212 @@
+"""The command `u2pl assess`: whether unlabeled images help here, by cross-validation over the labeled images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from u2pl.build import build_source
+from u2pl.commands.run_folder import AREAS
+from u2pl.config.overrides import load_config
+from u2pl.config.schema import Config
+from u2pl.data.readers.folder import NONE
+from u2pl.data.source import DataSource
+from u2pl.data.validation import read_groups
+from u2pl.engine.bootstrap import Gain, gain, whole_miou
+from u2pl.engine.checkpoint import write_atomically, write_text_atomically
+from u2pl.errors import InputError
+from u2pl.experiments.assessment_plot import plot_assessment
+from u2pl.experiments.folds import classes_shown, folds_of, write_folds
+from u2pl.experiments.running import run_trials
+from u2pl.experiments.sizing import pace_of, steps_within
+from u2pl.experiments.trials import Planner, Trial
+from u2pl.paths import usable
+from u2pl.report.printing import say
+
+PLAN, RESULT, PLOT = "plan.json", "assessment.json", "assessment.png"
+LABELS, HALF = "labels alone", "half of the labels"
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Scores over all folds together, in percent: each labeled image is validated on once."""
+
+    method: str
+    steps: int  #: of each run
+    images: int  #: labeled images
+    labeled: int  #: that a run trains on, on average
+    half: float  #: mIoU of half of the labels alone
+    supervised: float  #: of labels alone
+    semi: float  #: of the method
+    gain: Gain
+    by_class: Mapping[str, tuple[float, float, Gain]]  #: IoU of labels alone and of the method, and the gain
+    doubled: float  #: points that twice the labels would add, by the line through half of them and all
+
+    def sentence(self) -> str:
+        """What unlabeled images do here, in a sentence."""
+        found, between = self.gain, f"between {self.gain.low:+.1f} and {self.gain.high:+.1f}"
+        more = f"twice the labels would add {f'about {self.doubled:.1f}' if self.doubled >= 0.05 else 'little'}"
+        if found.low > 0:
+            most = sorted(self.by_class, key=lambda name: -self.by_class[name][2].points)[:2]
+            names = " and ".join(name for name in most if self.by_class[name][2].points > 0)
+            return f"unlabeled images add {found.points:.1f} mIoU, {between}, mostly on {names}; {more}"
+        if found.high < 0:
+            return f"unlabeled images cost {-found.points:.1f} mIoU, {between}: train supervised; {more}"
+        return f"unlabeled images make no clear difference: {found.points + 0.0:+.1f} mIoU, {between}; {more}"
+
+
+def assess(
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path,
+    folds: int = 3,
+    minutes: float = 15,
+    console: Console,
+) -> Assessment:
+    """Train labels alone, half of them, and the method on each fold, and compare them on the images held out.
+
+    ``out`` gets the folds, a folder for each run, `assessment.json` and `assessment.png`. Called again with the same
+    arguments, it goes on where it stopped. Raises InputError before any training if a run could not begin.
+
+    Args:
+        source, overrides: the configuration, as for ``u2pl train``.
+        folds: parts of the labeled images, each of which is held out once.
+        minutes: for all runs together; ``train.steps`` decides instead if it is set.
+    """
+    config = load_config(source, overrides)
+    data = labeled_data(config)
+    names = sorted(sample.name for sample in data.labeled)
+    chosen = {"folds": folds, "seed": config.seed, "images": names}
+    plan = read_plan(out / PLAN, chosen)
+    told = None if config.data.groups is None else read_groups(usable(config.data.groups), names)
+    parts = folds_of(classes_shown(data.labeled, len(data.classes)), folds, seed=config.seed, groups=told)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; give a folder")
+    files = write_folds(parts, out)
+    steps = plan.get("steps") or sized(
+        source, overrides, files[0], folds=folds, seconds=60 * minutes, say=partial(say, console)
+    )
+    write_text_atomically(out / PLAN, json.dumps({**chosen, "steps": steps}, indent=1) + "\n")
+    trials = [
+        trial
+        for number, paths in enumerate(files, start=1)
+        for trial in planned(
+            Planner(source, [*overrides, f"train.steps={steps}", "train.eval_every=0"], out / "runs"), number, paths
+        )
+    ]
+    _, failures = run_trials(trials, console=console, report=lambda records: None)
+    if failures:
+        raise InputError(f"{len(failures)} of {len(trials)} runs failed: {'; '.join(failures)}")
+    labeled = round(sum(len(part.labeled) for part in parts) / folds)
+    result = judged(trials, method=config.method.name, classes=data.classes, steps=steps, labeled=labeled)
+    write_text_atomically(out / RESULT, json.dumps({**asdict(result), "sentence": result.sentence()}, indent=1) + "\n")
+    write_atomically(out / PLOT, lambda path: plot_assessment(path, result))
+    return result
+
+
+def labeled_data(config: Config) -> DataSource:
+    """The data set with all labels. Raises InputError for data or a method that cannot be assessed."""
+    if config.data.name in ("scenes", "domain"):
+        raise InputError(f"data.name: {config.data.name} has no labels to divide; assess a data set of files")
+    if not config.method.kind.semi_supervised or config.method.kind.uses_tags:
+        raise InputError(f"method.name: {config.method.name} uses no unlabeled images that could help; choose u2pl")
+    val = {"data.val": NONE} if config.data.name == "folder" else {}
+    return build_source(config.with_values(val).data, seed=config.seed)
+
+
+def read_plan(path: Path, chosen: Mapping[str, object]) -> dict[str, int]:
+    """What an assessment in this folder began with; empty without one. Raises InputError if it is another one."""
+    if not path.exists():
+        return {}
+    try:
+        plan = json.loads(path.read_text())
+        differing = [key for key, value in chosen.items() if plan[key] != value]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read; choose another --out") from error
+    if differing:
+        raise InputError(f"--out {path.parent}: holds an assessment with other {differing[0]}; choose another --out")
+    return {"steps": int(plan["steps"])}
+
+
+def sized(
+    source: str | Path,
+    overrides: Sequence[str],
+    paths: Mapping[str, Path],
+    *,
+    folds: int,
+    seconds: float,
+    say: Callable[[str], None],
+) -> int:
+    """Steps of each run: ``train.steps`` if it is set, else as many as fit into the time."""
+    set_steps = [each.partition("=")[2] for each in overrides if each.startswith("train.steps=")]
+    split = [f"data.{key}={json.dumps(str(paths[key]))}" for key in ("labeled", "val")]
+    with_data = [*overrides, *split]
+    most = Planner(source, with_data, paths["val"].parent / "unused").trial(("most",), (), seed=0).config.train.steps
+    if set_steps:
+        return most
+    say("measuring how long a step takes")
+    plain, method = pace_of(source, [*with_data, "method.name=supervised"]), pace_of(source, with_data)
+    return steps_within(seconds, plain, method, folds=folds, most=most, say=say)
+
+
+def planned(planner: Planner, number: int, paths: Mapping[str, Path]) -> list[Trial]:
+    """The three runs of a fold."""
+    val = f"data.val={json.dumps(str(paths['val']))}"
+    method = planner.shared.method.name
+    lines = {LABELS: ("supervised", "labeled"), method: (method, "labeled"), HALF: ("supervised", "half")}
+    return [
+        planner.trial(
+            (name, f"fold {number}"),
+            (f"method.name={each}", f"data.labeled={json.dumps(str(paths[split]))}", val),
+            seed=planner.shared.seed,
+        )
+        for name, (each, split) in lines.items()
+    ]
+
+
+def judged(trials: Sequence[Trial], *, method: str, classes: Sequence[str], steps: int, labeled: int) -> Assessment:
+    """Compare the runs over the images of all folds together."""
+    half, plain, semi = (areas_of([one for one in trials if one.name == name]) for name in (HALF, LABELS, method))
+    scores = [whole_miou(each) for each in (half, plain, semi)]
+    by_class = {}
+    for index, name in enumerate(classes):
+        one, other = plain[:, :, index : index + 1], semi[:, :, index : index + 1]
+        if (one[:, 1] + other[:, 1]).sum() > 0:
+            by_class[name] = (whole_miou(one), whole_miou(other), gain(one, other))
+    return Assessment(
+        method=method,
+        steps=steps,
+        images=len(plain),
+        labeled=labeled,
+        half=scores[0],
+        supervised=scores[1],
+        semi=scores[2],
+        gain=gain(plain, semi),
+        by_class=by_class,
+        doubled=scores[1] - scores[0],
+    )
+
+
+def areas_of(trials: Sequence[Trial]) -> Tensor:
+    """(N, 2, C) int64 of the images of all folds, by the network that each run leaves to use.
+
+    Raises InputError for a run whose file cannot be read.
+    """
+    found = []
+    for trial in trials:
+        path = trial.folder / AREAS
+        try:
+            found.append(load_file(path)["areas"])
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise InputError(f"{path} cannot be read; remove {trial.folder} to train this run again") from error
+    return torch.cat(found)

@@ -1,0 +1,225 @@
+"""`u2pl assess`: folds, the time it takes, what is compared, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from u2pl.commands.run_folder import AREAS
+from u2pl.engine.bootstrap import Gain, gain, whole_miou
+from u2pl.errors import InputError
+from u2pl.experiments import assessment
+from u2pl.experiments.assessment import Assessment, areas_of, assess
+from u2pl.experiments.folds import folds_of
+from u2pl.experiments.sizing import Pace, steps_within
+
+Folder = Callable[..., Path]
+TINY = (
+    *(
+        "data.workers=0",
+        "data.cache=false",
+        "network.pretrained=false",
+        "network.embedding_dim=8",
+        "train.crop_size=32",
+    ),
+    *("train.batch_size=2", "train.accelerator=cpu", "train.precision=fp32", "method.contrast.bank_size=32"),
+    *("method.contrast.keys_per_step=8", "method.contrast.negatives=16", "method.schedule.warmup=0.3"),
+    *("method.reliability.min_confidence=0", "train.log_every=1"),
+)
+
+
+def shown(count: int, classes: int = 3) -> dict[str, frozenset[int]]:
+    return {f"photo{chr(97 + n // 26)}{chr(97 + n % 26)}": frozenset({0, n % classes}) for n in range(count)}
+
+
+@pytest.mark.parametrize(("images", "number"), [(9, 3), (10, 3), (2, 2), (50, 5)])
+def test_each_image_is_held_out_once(images: int, number: int) -> None:
+    known = shown(images)
+    folds = folds_of(known, number, seed=1)
+    assert len(folds) == number
+    assert sorted(name for fold in folds for name in fold.val) == sorted(known)
+    for fold in folds:
+        assert set(fold.labeled) == set(known) - set(fold.val)
+        assert set(fold.half) <= set(fold.labeled)
+        assert len(fold.half) == max(1, len(fold.labeled) // 2)
+        assert abs(len(fold.val) - images / number) < 1
+    assert folds_of(dict(reversed(known.items())), number, seed=1) == folds
+    if images > 9:
+        assert folds_of(known, number, seed=2) != folds
+
+
+def test_frames_and_groups_are_not_divided() -> None:
+    frames = {f"clip/{30 * number:05}": frozenset({0}) for number in range(30)}
+    for fold in folds_of(frames, 3, seed=0):
+        places = sorted(int(Path(name).name) // 30 for name in fold.val)
+        assert sum(place + 1 not in places for place in places) <= 4
+    known = shown(12)
+    groups = {name: f"p{number // 3}" for number, name in enumerate(known)}
+    for fold in folds_of(known, 2, seed=0, groups=groups):
+        assert not {groups[name] for name in fold.val} & {groups[name] for name in fold.labeled}
+
+
+@pytest.mark.parametrize(
+    ("images", "number", "groups", "says"),
+    [
+        (5, 1, None, "--folds 1: give at least 2"),
+        (5, 6, None, "--folds 6: there are 5 labeled images; label more"),
+        (6, 3, 2, "--folds 3: there are 2 groups of images"),
+    ],
+)
+def test_fewer_images_than_folds(images: int, number: int, groups: int | None, says: str) -> None:
+    known = shown(images)
+    told = None if groups is None else {name: str(place % groups) for place, name in enumerate(known)}
+    with pytest.raises(InputError, match=says):
+        folds_of(known, number, seed=0, groups=told)
+
+
+def test_steps_fill_the_time() -> None:
+    said: list[str] = []
+    plain, method = Pace(0.1, 5.0), Pace(0.3, 8.0)
+    steps = steps_within(900, plain, method, folds=3, most=10_000, say=said.append)
+    spent = 3 * (steps * (0.1 + 0.1 + 0.3 + 0.02) + 5 + 5 + 8)
+    assert 880 < spent <= 900
+    assert said == [f"{steps} steps for each of 9 runs: about {spent / 60:.0f} minutes"]
+    assert steps_within(900, plain, method, folds=3, most=200, say=said.append) == 200
+    assert steps_within(1, plain, method, folds=3, most=200, say=said.append) == 60
+    assert "the least" in said[-1]
+
+
+def result(found: Gain, doubled: float = 2.4) -> Assessment:
+    by_class = {
+        "car": (1.0, 9.0, Gain(8.0, 1, 9, 5)),
+        "sky": (1.0, 2.0, Gain(1.0, 0, 2, 5)),
+        "dog": (2.0, 5.0, Gain(3.0, 0, 4, 5)),
+    }
+    return Assessment("u2pl", 90, 24, 16, 30.0, 32.4, 35.5, found, by_class, doubled)
+
+
+@pytest.mark.parametrize(
+    ("found", "doubled", "says"),
+    [
+        (
+            Gain(3.1, 1.2, 4.8, 24),
+            2.4,
+            "unlabeled images add 3.1 mIoU, between +1.2 and +4.8, mostly on car and dog; twice the labels would add "
+            "about 2.4",
+        ),
+        (
+            Gain(-2.0, -3.0, -1.0, 24),
+            2.4,
+            "unlabeled images cost 2.0 mIoU, between -3.0 and -1.0: train supervised; twice the labels would add about "
+            "2.4",
+        ),
+        (
+            Gain(0.4, -0.2, 1.0, 24),
+            -1.0,
+            "unlabeled images make no clear difference: +0.4 mIoU, between -0.2 and +1.0; twice the labels would add "
+            "little",
+        ),
+    ],
+)
+def test_the_sentence(found: Gain, doubled: float, says: str) -> None:
+    assert result(found, doubled).sentence() == says
+
+
+@pytest.fixture
+def photos(write_folder: Folder) -> Path:
+    labeled: dict[str, Any] = {f"{name}x": (0, 1 + number % 2) for number, name in enumerate("abcdef")}
+    return write_folder({**labeled, "u": None, "v": None, "val/z": (0, 1)})
+
+
+@pytest.fixture
+def run(photos: Path) -> Callable[..., tuple[Assessment, str]]:
+    def call(out: Path, *overrides: str, **options: Any) -> tuple[Assessment, str]:
+        console = Console(file=io.StringIO(), width=200)
+        found = assess(
+            "folder", [f"data.root={photos}", *TINY, *overrides], out=out, console=console, folds=2, **options
+        )
+        return found, console.file.getvalue()  # type: ignore[attr-defined]
+
+    return call
+
+
+def test_it_compares_each_image_once_and_goes_on(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    found, _ = run(out, "train.steps=4")
+    assert (found.images, found.labeled, found.steps) == (7, 4, 4)  # images/val is divided as well
+    trials = sorted((out / "runs").iterdir())
+    assert len(trials) == 6
+    plain = torch.cat([_areas(out, "labels_alone", fold) for fold in (1, 2)])
+    semi = torch.cat([_areas(out, "u2pl", fold) for fold in (1, 2)])
+    assert found.gain == gain(plain, semi)
+    assert found.supervised == whole_miou(plain)
+    assert found.doubled == pytest.approx(
+        whole_miou(plain) - whole_miou(torch.cat([_areas(out, "half_of_the_labels", fold) for fold in (1, 2)]))
+    )
+    assert json.loads((out / "assessment.json").read_text())["sentence"] == found.sentence()
+    assert (out / "assessment.png").stat().st_size > 5000
+    before = {path: path.read_bytes() for path in out.rglob("last.safetensors")}
+    shutil.rmtree(out / "runs" / "u2pl-fold_2")  # as if it had been stopped before
+    again, printed = run(out, "train.steps=4")
+    assert again == found
+    assert printed.count("run ") == 1
+    assert {path: path.read_bytes() for path in out.rglob("last.safetensors")} == before
+
+
+def _areas(out: Path, name: str, fold: int) -> torch.Tensor:
+    from safetensors.torch import load_file
+
+    return load_file(out / "runs" / f"{name}-fold_{fold}" / AREAS)["areas"]
+
+
+def test_the_time_decides_the_steps_once(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paces = [Pace(1.0, 0.0), Pace(2.0, 0.0)]
+    monkeypatch.setattr(assessment, "pace_of", lambda *_: paces.pop(0))
+    monkeypatch.setattr("u2pl.experiments.sizing._FEWEST", 4)
+    found, printed = run(tmp_path / "out", minutes=0.7)
+    assert found.steps == 4
+    assert "4 steps for each of 6 runs" in printed
+    again, printed = run(tmp_path / "out", minutes=99)  # nothing is measured again
+    assert again == found
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (("method.name=supervised",), "method.name: supervised uses no unlabeled images"),
+        (("data.labeled=1",), "--folds 2: there are 1 labeled images"),
+        (("data.groups=nothing.csv",), "nothing.csv"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    run: Callable[..., Any], tmp_path: Path, overrides: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(InputError, match=says) as error:
+        run(tmp_path / "out", *overrides)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_assessment_is_not_mixed_in(run: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "plan.json").write_text(json.dumps({"folds": 5, "seed": 0, "images": [], "steps": 4}))
+    with pytest.raises(InputError, match="holds an assessment with other folds"):
+        run(out)
+    (out / "plan.json").write_text("{")
+    with pytest.raises(InputError, match=r"plan\.json cannot be read"):
+        run(out)
+    with pytest.raises(InputError, match=r"data\.name: scenes"):
+        assess("scenes", out=tmp_path / "other", console=Console(file=io.StringIO()))
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(InputError, match="cannot be read"):
+        areas_of([type("Trial", (), {"folder": tmp_path})()])  # type: ignore[list-item]
