@@ -48,7 +48,7 @@ def _curve(axes: Axes, result: Assessment) -> None:
         (result.supervised, result.supervised + result.doubled),
         color=COLOURS[0],
         linestyle=":",
-        label="labels alone, the line went on",
+        label="labels alone, if the line goes on",
     )
     axes.plot(count, result.semi, color=COLOURS[1], marker="s", linestyle="", label=wrapped(result.method))
     ticks = [count / 2, count, 2 * count]
