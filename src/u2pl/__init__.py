@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from u2pl.networks import deeplabv3plus, smp_network
     from u2pl.pixels import Reliability, UnreliableContrast
     from u2pl.predictor import Predictor, load_network
+    from u2pl.report.showing import show
     from u2pl.structures import Batch, PseudoLabel, SegmentationOutput
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ __all__ = [
     "deeplabv3plus",
     "load_config",
     "load_network",
+    "show",
     "smp_network",
     "train",
 ]
@@ -62,6 +64,7 @@ _MODULES = {
     "u2pl.networks": ("deeplabv3plus", "smp_network"),
     "u2pl.pixels": ("Reliability", "UnreliableContrast"),
     "u2pl.predictor": ("Predictor", "load_network"),
+    "u2pl.report.showing": ("show",),
     "u2pl.structures": ("Batch", "PseudoLabel", "SegmentationOutput"),
 }
 _PLACES = {name: module for module, names in _MODULES.items() for name in names}
