@@ -13,13 +13,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+import u2pl
 from u2pl.cli.arguments import ConfigArgument, Overrides
 from u2pl.cli.distill import distill
 from u2pl.cli.experiments import ablate, assess, compare
+from u2pl.cli.reference import keys, presets
+from u2pl.cli.splits import splits
 from u2pl.engine.stopping import Stopped, stop_on_signals
-from u2pl.errors import InputError, quoted
+from u2pl.errors import InputError
 from u2pl.paths import argument, output
-from u2pl.report.printing import Styled, accept_all_text, complain, say, show
+from u2pl.report.printing import accept_all_text, complain, say, show
 from u2pl.threads import spin_shortly
 
 app = typer.Typer(
@@ -27,7 +30,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-splits = typer.Typer(help="Split files, which list the labeled images: fetch the published ones, or draw your own.")
 app.add_typer(splits, name="splits", no_args_is_help=True)
 console = Console()
 
@@ -36,6 +38,21 @@ RunArgument = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print the full reasons of each choice.")]
 Weights = Annotated[str, typer.Option(help="`last` (end of training) or `best` (highest validation mIoU).")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(console, f"u2pl {u2pl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What comes before the command."""
 
 
 @app.command()
@@ -203,70 +220,8 @@ def import_weights(
     say(console, import_released(released, out, classes=classes, network=network, output_stride=output_stride))
 
 
-@app.command()
-def presets(name: Annotated[str | None, typer.Argument(help="Print the YAML of this preset.")] = None) -> None:
-    """List the presets, or print one."""
-    from u2pl.config.preset_files import preset_about, preset_names
-
-    if name is not None:
-        if name not in preset_names():
-            raise InputError(f"no preset {quoted(name)} (known: {', '.join(preset_names())})")
-        from u2pl.config.reading import preset_text
-
-        sys.stdout.write(preset_text(name))
-        return
-    for each in preset_names():
-        say(console, Styled(f"{each:<22}", "bold"), f" {preset_about(each)}")
-
-
-@app.command("keys")
-def keys(
-    section: Annotated[str | None, typer.Argument(help="A section or a key, such as train or method.contrast.")] = None,
-    everyday: Annotated[bool, typer.Option("--everyday", help="Only the keys that most runs set.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the documentation page of all keys.")] = False,
-) -> None:
-    """List the keys of a configuration with their defaults and meanings."""
-    from u2pl.config.reference import keys as find_keys
-    from u2pl.config.reference import markdown as page
-    from u2pl.report.keys_table import keys_table
-
-    if markdown:
-        sys.stdout.write(page())
-        return
-    show(console, keys_table([key for key in find_keys(section) if key.everyday or not everyday]))
-
-
-@splits.command("fetch")
-def fetch_splits(
-    name: Annotated[str, typer.Argument(help="pascal (VOC 2012, classic and blender) or cityscapes.")],
-    out: Annotated[
-        Path, typer.Option(parser=output(), help="Folder for NAME/val.txt, NAME/COUNT/labeled.txt and unlabeled.txt.")
-    ] = Path("splits"),
-    url: Annotated[str | None, typer.Option(help="Another server: files are at URL/NAME/COUNT/labeled.txt.")] = None,
-) -> None:
-    """Fetch and check the split files published with the paper."""
-    from u2pl.commands.splits import fetch_splits
-
-    say(console, f"{fetch_splits(name, out, url=url)} files in {out / name}")
-
-
-@splits.command("draw")
-def draw_splits(
-    config: ConfigArgument,
-    labeled: Annotated[str, typer.Option(help="Number of labeled images, such as 46, or several: 23,46,92.")],
-    overrides: Overrides = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the draw. Default: the configuration's.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(parser=output(), help="Folder for COUNT/labeled.txt. Default: splits/CONFIG.")
-    ] = None,
-) -> None:
-    """Draw split files from the labeled images of a data set. They cover every class that fits, rare ones first."""
-    from u2pl.commands.splits import draw_splits, read_counts
-    from u2pl.config.overrides import load_config
-
-    folder = out or Path("splits") / Path(config).stem
-    settings = load_config(config, [*(overrides or ()), *([] if seed is None else [f"seed={seed}"])])
-    say(console, f"{draw_splits(settings, read_counts(labeled), folder)} files in {folder}")
+app.command()(presets)
+app.command()(keys)
 
 
 def _finish(folder: Path, scores: dict) -> None:  # type: ignore[type-arg]

@@ -1,0 +1,45 @@
+"""The commands that say what there is: presets and keys."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from u2pl.errors import InputError, quoted
+from u2pl.report.printing import Styled, say, show
+
+console = Console()
+
+
+def presets(name: Annotated[str | None, typer.Argument(help="Print the YAML of this preset.")] = None) -> None:
+    """List the presets, or print one."""
+    from u2pl.config.preset_files import preset_about, preset_names
+
+    if name is not None:
+        if name not in preset_names():
+            raise InputError(f"no preset {quoted(name)} (known: {', '.join(preset_names())})")
+        from u2pl.config.reading import preset_text
+
+        sys.stdout.write(preset_text(name))
+        return
+    for each in preset_names():
+        say(console, Styled(f"{each:<22}", "bold"), f" {preset_about(each)}")
+
+
+def keys(
+    section: Annotated[str | None, typer.Argument(help="A section or a key, such as train or method.contrast.")] = None,
+    everyday: Annotated[bool, typer.Option("--everyday", help="Only the keys that most runs set.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the documentation page of all keys.")] = False,
+) -> None:
+    """List the keys of a configuration with their defaults and meanings."""
+    from u2pl.config.reference import keys as find_keys
+    from u2pl.config.reference import markdown as page
+    from u2pl.report.keys_table import keys_table
+
+    if markdown:
+        sys.stdout.write(page())
+        return
+    show(console, keys_table([key for key in find_keys(section) if key.everyday or not everyday]))
