@@ -17,7 +17,7 @@ import u2pl
 from u2pl.cli.arguments import ConfigArgument, Overrides
 from u2pl.cli.distill import distill
 from u2pl.cli.experiments import ablate, assess, compare
-from u2pl.cli.reference import keys, presets
+from u2pl.cli.reference import convert_config, keys, presets
 from u2pl.cli.splits import splits
 from u2pl.engine.stopping import Stopped, stop_on_signals
 from u2pl.errors import InputError
@@ -222,6 +222,7 @@ def import_weights(
 
 app.command()(presets)
 app.command()(keys)
+app.command("convert-config")(convert_config)
 
 
 def _finish(folder: Path, scores: dict) -> None:  # type: ignore[type-arg]

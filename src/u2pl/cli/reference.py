@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from u2pl.errors import InputError, quoted
+from u2pl.paths import argument, output
 from u2pl.report.printing import Styled, say, show
 
 console = Console()
@@ -43,3 +45,25 @@ def keys(
         sys.stdout.write(page())
         return
     show(console, keys_table([key for key in find_keys(section) if key.everyday or not everyday]))
+
+
+def convert_config(
+    file: Annotated[
+        Path, typer.Argument(parser=argument("FILE"), help="config.yaml of U2PL's released code, UniMatch or V2.")
+    ],
+    out: Annotated[Path | None, typer.Option(parser=output(), help="File to write. Default: print it.")] = None,
+) -> None:
+    """Turn a configuration of the released code or of UniMatch into ours. What has no counterpart is said."""
+    from u2pl.commands.convert_config import convert_config as convert
+    from u2pl.engine.checkpoint import write_text_atomically
+
+    text, notes = convert(file)
+    if out is None:
+        sys.stdout.write(text)
+        return
+    if out.exists():
+        raise InputError(f"--out {out}: exists; choose another file")
+    write_text_atomically(out, text)
+    for note in notes:
+        say(console, f"not taken: {note}")
+    say(console, f"{out}: check it with `u2pl check {out}`")
