@@ -73,6 +73,13 @@ class _Reading:
         self.taken.add(key)
         return found
 
+    def has(self, key: str) -> bool:
+        """Whether there is a section of this name, without taking it."""
+        before = set(self.taken)
+        found = self.get(key)
+        self.taken = before
+        return bool(found)
+
     def need(self, key: str) -> Any:
         value = self.get(key)
         if value is None:
@@ -115,8 +122,7 @@ def _released(reading: _Reading) -> Keys:
     name = str(reading.need("dataset.type")).removesuffix("_semi")
     if name not in _DATA:
         raise InputError(f"{reading.path}: dataset.type: {name!r} has no counterpart (known: {', '.join(_DATA)})")
-    unsupervised, contrast = get("trainer.unsupervised"), get("trainer.contrastive")
-    reading.taken -= {"trainer.unsupervised", "trainer.contrastive"}
+    unsupervised, contrast = reading.has("trainer.unsupervised"), reading.has("trainer.contrastive")
     epochs = reading.number("trainer.epochs") or 1
     keys: Keys = {
         "data.name": _DATA[name],
@@ -126,7 +132,7 @@ def _released(reading: _Reading) -> Keys:
         **_network(reading, "net.encoder.kwargs.", str(get("net.encoder.type", "resnet101")).rpartition(".")[2]),
         "network.channels": reading.number("net.decoder.kwargs.inner_planes"),
         "network.aspp_dilations": get("net.decoder.kwargs.dilations"),
-        "network.auxiliary": get("net.aux_loss") is not None or None,
+        "network.auxiliary": reading.has("net.aux_loss") or None,
         "method.loss_weights.auxiliary": reading.number("net.aux_loss.loss_weight"),
         "method.name": "u2pl" if contrast else "mean_teacher" if unsupervised else "supervised",
         **_loss(reading, "criterion.type"),
