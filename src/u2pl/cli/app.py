@@ -16,6 +16,7 @@ from rich.console import Console
 from u2pl.cli.arguments import ConfigArgument, Overrides
 from u2pl.cli.distill import distill
 from u2pl.cli.experiments import ablate, compare
+from u2pl.cli.formats import export_masks, import_masks
 from u2pl.engine.stopping import Stopped, stop_on_signals
 from u2pl.errors import InputError, quoted
 from u2pl.paths import argument, output
@@ -175,6 +176,8 @@ def check(config: ConfigArgument, overrides: Overrides = None, verbose: Verbose 
 app.command()(distill)
 app.command()(compare)
 app.command()(ablate)
+app.command("export-masks")(export_masks)
+app.command("import-masks")(import_masks)
 
 
 @app.command("import-weights")

@@ -1,0 +1,257 @@
+"""The command `u2pl export-masks`: drafts of masks, in the format of an annotation tool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from u2pl.commands.segmenting import segmented
+from u2pl.data.classes import Palette
+from u2pl.data.files import FileSample
+from u2pl.data.mask_values import IGNORED
+from u2pl.data.readers.pascal_voc import voc_palette
+from u2pl.data.splits import IMAGE_SUFFIXES, is_image
+from u2pl.data.walking import files_below
+from u2pl.engine.checkpoint import unwritable, write_atomically
+from u2pl.engine.machine import make_fabric
+from u2pl.errors import InputError, quoted
+from u2pl.formats import FORMATS, UNSURE, Annotated, Classes, Drawing
+from u2pl.formats.shapes import require_polygons
+from u2pl.formats.structure import distinct
+from u2pl.predictor import Predictor
+from u2pl.printable import printable
+from u2pl.report.printing import progress_bar
+from u2pl.structures import IGNORE_INDEX
+
+UNSURE_CHOICES = ("ignore", "class")
+_CLASSES = "classes.txt"
+_BOOKKEEPING = ("voc", "cvat")  # lines of name:r,g,b
+
+
+@dataclass(frozen=True)
+class DraftOptions:
+    """How masks are written.
+
+    Args:
+        format: one of :data:`u2pl.formats.FORMATS`.
+        shapes: ``polygons``, ``rle`` or ``masks``, as the format allows; None: its usual one.
+        per_class: one object for each class of an image, instead of one for each connected part.
+        tolerance: pixels by which the border of a polygon may move, for fewer points.
+        unsure: ignored pixels are left out (``ignore``), or are a ``class`` called ``?``.
+        background: a class that gets no shapes; None: every class gets them.
+
+    Raises InputError for other values.
+    """
+
+    format: str
+    shapes: str | None = None
+    per_class: bool = False
+    tolerance: float = 0.35
+    unsure: str = "ignore"
+    background: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise InputError(f"--format {quoted(self.format)}: should be {', '.join(FORMATS)}")
+        shapes = FORMATS[self.format].shapes
+        if self.shapes is not None and self.shapes not in shapes:
+            raise InputError(f"--shapes {quoted(self.shapes)}: with --format {self.format} it is {' or '.join(shapes)}")
+        if self.unsure not in UNSURE_CHOICES:
+            raise InputError(f"--unsure {quoted(self.unsure)}: should be {' or '.join(UNSURE_CHOICES)}")
+        if not 0 < self.tolerance <= 100:
+            raise InputError(f"--tolerance {self.tolerance}: should be above 0 and at most 100 pixels")
+        if self.background is not None and self.draws_masks:
+            raise InputError(f"--background: --format {self.format} has masks, not shapes; leave it out")
+
+    @property
+    def draws_masks(self) -> bool:
+        """Whether masks are pictures."""
+        return (self.shapes or FORMATS[self.format].shapes[0]) == "masks"
+
+
+class Export:
+    """Writes masks one by one, then what lists them all.
+
+    Args:
+        out: an empty or missing folder, unless ``overwrite``.
+        names, palette: of the classes.
+
+    Raises InputError, before anything is written, if the folder or the classes cannot be used.
+    """
+
+    def __init__(
+        self, out: Path, names: Sequence[str], palette: Palette, options: DraftOptions, *, overwrite: bool = False
+    ) -> None:
+        _refuse_filled(out, overwrite=overwrite)
+        self.out, self.options, self.format = out, options, FORMATS[options.format]
+        self.count = len(names)
+        self.unsure = len(names) if options.unsure == "class" else None
+        known = [*names, *([] if self.unsure is None else [UNSURE])]
+        for name in known:
+            if known.count(name) > 1 or name == IGNORED:
+                raise InputError(f"the class {quoted(name)} cannot be exported, for this name means ignored pixels")
+            if options.draws_masks and options.format in _BOOKKEEPING and (":" in name or name.startswith("#")):
+                raise InputError(f"the class {quoted(name)} holds : or #, which a labelmap.txt has no place for")
+        if len(known) > IGNORE_INDEX:
+            raise InputError(f"--unsure class: there are {len(names)} classes already; leave it out")
+        if options.background is not None and options.background not in names:
+            raise InputError(f"--background {quoted(options.background)}: the classes are {', '.join(names)}")
+        colours = (*(palette or voc_palette(len(names))), (128, 128, 128))[: len(known)]
+        self.classes = Classes(tuple(known), distinct(colours))
+        undrawn = None if options.background is None else names.index(options.background)
+        shapes = options.shapes or self.format.shapes[0]
+        if shapes == "polygons":
+            require_polygons()
+        self.how = Drawing(shapes, options.per_class, options.tolerance, undrawn)
+        self.records: dict[str, Any] = {}
+
+    def add(self, item: Annotated) -> None:
+        """Write what belongs to one image. Threads may call it at the same time.
+
+        Raises InputError if a file cannot be written, and for names that files of text cannot hold.
+        """
+        if printable(item.file) != item.file:
+            raise InputError(f"{item.file!a}: its name cannot be written into the files of tools; rename the image")
+        values = np.flatnonzero(np.bincount(item.mask.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX])
+        if values.size and values[-1] >= self.count:
+            raise InputError(f"the mask of {item.file} holds {values[-1]}, but there are {self.count} classes")
+        if self.unsure is not None:
+            item = replace(item, mask=np.where(item.mask == IGNORE_INDEX, self.unsure, item.mask).astype(np.uint8))
+        elif self.how.undrawn is not None and (item.mask == IGNORE_INDEX).any():
+            raise InputError(
+                f"{item.file} has ignored pixels, which would become --background; add --unsure class, or leave "
+                "--background out"
+            )
+        files, record = self.format.write(item, self.classes, self.how)
+        self._write(files)
+        self.records[item.file] = record
+
+    def finish(self) -> None:
+        """Write what lists all images, in the order of their names."""
+        records = [self.records[name] for name in sorted(self.records)]
+        self._write(self.format.finish(records, self.classes, self.how))
+        self._write({_CLASSES: "".join(f"{name}\n" for name in self.classes.names).encode()})
+
+    def _write(self, files: dict[str, bytes]) -> None:
+        for name, data in files.items():
+            path = self.out / name
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise unwritable(path, error) from error
+            write_atomically(path, lambda partial, data=data: partial.write_bytes(data))  # type: ignore[misc]
+
+
+def export(
+    items: Iterable[Annotated],
+    out: Path,
+    *,
+    names: Sequence[str],
+    palette: Palette = (),
+    options: DraftOptions,
+    overwrite: bool = False,
+) -> int:
+    """Write masks, of a network or a person, in the format of an annotation tool. Returns how many.
+
+    Raises InputError, before anything is written, if the folder ``out`` holds files or the classes cannot be used.
+    """
+    writer = Export(out, names, palette, options, overwrite=overwrite)
+    for item in items:
+        writer.add(item)
+    writer.finish()
+    return len(writer.records)
+
+
+@dataclass
+class Drafted:
+    """What became of the images of one command."""
+
+    written: int = 0
+    failed: list[str] = field(default_factory=list)  #: why others have no draft, one line each
+
+
+def export_drafts(
+    run: Path,
+    folder: Path,
+    out: Path,
+    options: DraftOptions,
+    *,
+    console: Console,
+    weights: str = "last",
+    overrides: Sequence[str] = (),
+    min_confidence: float = 0.0,
+    overwrite: bool = False,
+    device: str | torch.device | None = None,
+    precision: str = "fp32",
+) -> Drafted:
+    """Draw masks of all images below a folder with a trained network, and write them in the format of a tool.
+
+    Images that cannot be read are left out. Raises InputError before anything is written if ``folder`` holds no image,
+    ``out`` holds files, or the run cannot be used.
+
+    Args:
+        min_confidence: pixels whose most likely class has a lower probability are ``options.unsure``.
+    """
+    if not 0 <= min_confidence < 1:
+        raise InputError(f"--min-confidence {min_confidence}: should be at least 0 and less than 1")
+    if options.background is not None and min_confidence > 0 and options.unsure == "ignore":
+        raise InputError("--background: unsure pixels would become it, too; add --unsure class")
+    images = _images(folder, options)
+    if device is None:
+        device = make_fabric(accelerator="auto", devices=1, nodes=1, precision="fp32").device
+    predictor = Predictor.load(run, weights=weights, device=device, overrides=overrides, precision=precision)
+    writer = Export(out, predictor.classes, predictor.palette, options, overwrite=overwrite)
+    count, reader = len(predictor.classes), predictor.reader
+    samples = [FileSample(file, path, None, count, reader=reader) for file, path in images.items()]
+    drafted = Drafted()
+    with progress_bar(console) as bar:
+        task = bar.add_task("drawing", total=len(samples))
+
+        def failed(error: InputError) -> None:
+            drafted.failed.append(str(error))
+            bar.advance(task)
+
+        def write(sample: FileSample, image: torch.Tensor, drawn: torch.Tensor) -> None:
+            mask, confidence = drawn.numpy()
+            shares = confidence.astype(np.float32) / 255
+            writer.add(Annotated(sample.name, mask, shares, sample.image_path))
+
+        drawing = segmented(samples, predictor, write, failed=failed, min_confidence=min_confidence, confidence=True)
+        with closing(drawing) as written:
+            for _ in written:
+                drafted.written += 1
+                bar.advance(task)
+    writer.finish()
+    return drafted
+
+
+def _images(folder: Path, options: DraftOptions) -> dict[str, Path]:
+    """The images below a folder by their paths in it."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is missing or no folder; give a folder of images")
+    paths, _ = files_below(folder, is_image)
+    if not paths:
+        raise InputError(f"{folder} holds no image (known: {', '.join(sorted(IMAGE_SUFFIXES))})")
+    flat = options.format == "voc"
+    stems: dict[str, Path] = {}
+    for path in paths:
+        stem = path.stem if flat else str(path.relative_to(folder).with_suffix(""))
+        if stem in stems:
+            why = " in --format voc, which has no folders" if flat else ""
+            raise InputError(f"{path} and {stems[stem]} would get the same mask{why}; rename one")
+        stems[stem] = path
+    return {path.relative_to(folder).as_posix(): path for path in paths}
+
+
+def _refuse_filled(out: Path, *, overwrite: bool) -> None:
+    if overwrite or not out.exists():
+        return
+    if not out.is_dir() or any(out.iterdir()):
+        raise InputError(f"--out {out}: it holds files; choose another folder, or add --overwrite")
