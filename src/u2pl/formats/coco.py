@@ -29,7 +29,8 @@ from u2pl.formats.structure import (
     polygon,
 )
 
-FILE = "annotations.json"
+#: Where COCO data sets have it, beside a folder of images.
+FILE = "annotations/instances_default.json"
 
 
 def write(item: Annotated, classes: Classes, how: Drawing) -> tuple[Files, dict[str, Any]]:

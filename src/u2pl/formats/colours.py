@@ -8,9 +8,8 @@ from io import StringIO
 from pathlib import Path
 
 from u2pl.data.mask_values import IGNORED, mask_values
-from u2pl.errors import InputError
 from u2pl.formats.mask_pictures import Colour, MaskFile, colour_png
-from u2pl.formats.png import masks_at
+from u2pl.formats.png import legend_at, masks_at
 from u2pl.formats.structure import Annotated, Annotations, Classes, Drawing, Files
 
 LEGEND = "classes.csv"
@@ -37,10 +36,8 @@ def _ignored(classes: Classes) -> Colour:
 
 
 def read(place: Path) -> Annotations:
-    """Read all masks below a folder, with its classes.csv. Raises InputError without one."""
-    folder = place if place.is_dir() else place.parent
-    if not (folder / LEGEND).is_file():
-        raise InputError(f"{folder / LEGEND} is missing; write the columns r,g,b,class there, a line a colour")
-    values = mask_values(str(folder / LEGEND))
-    images = [MaskFile(file, path, values.classes, values) for file, path in masks_at(place)]
+    """Read all masks beside a classes.csv, or in the folder ``masks`` beside it. Raises InputError without one."""
+    legend = legend_at(place, LEGEND, "the columns r,g,b,class, a line a colour")
+    values = mask_values(str(legend))
+    images = [MaskFile(file, path, values.classes, values) for file, path in masks_at(place, legend)]
     return Annotations(images, values.classes, palette=dict(zip(values.classes, values.palette(), strict=False)))

@@ -13,6 +13,7 @@ from PIL import Image
 from u2pl.errors import InputError
 
 _LARGEST = 2**28  # bytes of a png
+_PNG = b"\x89PNG"
 
 
 def pixels_from(text: str, *, where: str, packed: bool) -> npt.NDArray[np.bool_]:
@@ -22,7 +23,7 @@ def pixels_from(text: str, *, where: str, packed: bool) -> npt.NDArray[np.bool_]
     """
     try:
         data = base64.b64decode(text, validate=True)
-        if packed:
+        if packed and not data.startswith(_PNG):  # old projects hold it as it is
             data = zlib.decompressobj().decompress(data, _LARGEST)
         with Image.open(BytesIO(data), formats=("PNG",)) as file:
             if file.mode in ("RGBA", "LA", "PA") or "transparency" in file.info:
