@@ -96,7 +96,7 @@ def _import(
     numbers = {name: number for number, name in enumerate(names)} | dict.fromkeys(_NO_CLASSES, IGNORE_INDEX)
     fill = IGNORE_INDEX if background is None else numbers[background]
     targets = _targets(found.images, images)
-    _refuse_replacing(out, targets, overwrite=overwrite)
+    _refuse_replacing(out, targets, names, overwrite=overwrite)
     colours = dict(zip(names, voc_palette(len(names)), strict=True)) | dict(found.palette)
     palette = distinct(tuple(colours[name] for name in names))
     staging = out / _STAGING
@@ -140,13 +140,18 @@ def _names(found: Annotations, out: Path, classes: Path | None, background: str 
         if len(listed) > IGNORE_INDEX:
             raise InputError(f"the annotations name {len(listed)} classes; at most {IGNORE_INDEX} are possible")
         return tuple(listed)
-    names = tuple(name for name in read_classes(path) if name not in _NO_CLASSES)
+    names = _listed(path)
     unknown = sorted(used - set(names))
     if unknown:
         raise InputError(f"the class {quoted(unknown[0])} of the annotations is not in {path} ({', '.join(names)})")
     if background is not None and background not in names:
         raise InputError(f"--background {quoted(background)}: is not in {path} ({', '.join(names)})")
     return names
+
+
+def _listed(path: Path) -> tuple[str, ...]:
+    """The classes that a text file lists."""
+    return tuple(name for name in read_classes(path) if name not in _NO_CLASSES)
 
 
 def _targets(found: Sequence[Found], images: Path | None) -> dict[str, Found]:
@@ -195,7 +200,10 @@ def _matched(file: str, by_name: Mapping[str, list[str]] | None, images: Path | 
     raise InputError(f"--images {images}: there is no image called {file}, which the annotations name")
 
 
-def _refuse_replacing(out: Path, targets: Mapping[str, Found], *, overwrite: bool) -> None:
+def _refuse_replacing(out: Path, targets: Mapping[str, Found], names: Sequence[str], *, overwrite: bool) -> None:
+    known = out / "classes.txt"
+    if not overwrite and known.is_file() and _listed(known) != tuple(names):
+        raise InputError(f"--out {out}: {known} names other classes; give these, or add --overwrite")
     for stem in targets:
         path = out / "masks" / f"{stem}.png"
         if path.is_dir():

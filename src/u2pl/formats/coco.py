@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
 from u2pl.errors import InputError
@@ -142,7 +141,7 @@ def _shapes(each: _Annotation, label: str, image: _Image, where: str) -> list[Sh
     given = segmentation.counts
 
     def paint(mask: Mask, value: int) -> None:
-        counts = runs.from_text(given, where=where) if isinstance(given, str) else np.array(given, dtype=np.int64)
+        counts = runs.from_text(given, where=where) if isinstance(given, str) else runs.from_list(given, where=where)
         mask[runs.pixels_of(counts, mask.size, where=where).reshape(mask.shape, order="F")] = value
 
     return [Shape(label, paint)]

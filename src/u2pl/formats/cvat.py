@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-import numpy as np
-
 from u2pl.errors import InputError, quoted
 from u2pl.formats import runs, voc
 from u2pl.formats.reading import the_file, xml_of
@@ -130,11 +128,7 @@ def _runs(each: Any, label: str, size: tuple[int, int], where: str) -> Shape:
             f"{where}: a mask of {label} reaches beyond the image, which is {size[1]}x{size[0]} (width x height); "
             "these are annotations of another image or size"
         )
-    text = _text(each, "rle", where)
-    try:
-        counts = np.array([int(count) for count in text.split(",")], dtype=np.int64)
-    except (ValueError, OverflowError) as error:
-        raise InputError(f"{where}: rle {quoted(text)} is no list of run lengths; export it again") from error
+    counts = runs.from_list(_text(each, "rle", where).split(","), where=where)
 
     def paint(mask: Mask, value: int) -> None:
         pixels = runs.pixels_of(counts, height * width, where=where).reshape(height, width)

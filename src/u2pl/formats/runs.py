@@ -5,6 +5,8 @@ pycocotools leaves pixels undefined if counts are too few, so counts from outsid
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -45,6 +47,14 @@ def to_text(counts: Counts) -> str:
     used = np.arange(_DIGITS) < length[:, None]
     digits += 32 * (np.arange(_DIGITS) < length[:, None] - 1) + 48
     return digits[used].astype(np.uint8).tobytes().decode("ascii")
+
+
+def from_list(numbers: Iterable[int | str], *, where: str) -> Counts:
+    """Run lengths of a list. Raises InputError, which begins with ``where``, for anything but numbers."""
+    try:
+        return np.array([int(number) for number in numbers], dtype=np.int64)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{where}: its rle is no list of run lengths; the file is damaged") from error
 
 
 def from_text(text: str, *, where: str) -> Counts:

@@ -17,6 +17,7 @@ from contourpy import FillType, contour_generator
 from u2pl.errors import InputError
 
 Ring = npt.NDArray[np.float64]  #: (N, 2) x, y; the last point is joined to the first
+_CROSSINGS = 2**22  # of borders with rows, worked out at a time
 Number = TypeVar("Number", bound=np.generic)
 
 #: Tolerance of polygons at which no pixel changes: borders pass pixel centres at a distance of sqrt(1/8) = 0.354.
@@ -113,9 +114,13 @@ def rings_of(rings: Sequence[Ring], size: tuple[int, int]) -> Window:
     right, bottom = np.ceil(points.max(axis=0)).clip(0, size[::-1]).astype(int)
     height, width = max(0, bottom - top), max(0, right - left)
     toggles = np.zeros((height, width + 1), dtype=bool)
+    step = max(1, _CROSSINGS // max(1, height))  # edges at a time
     for ring in rings:
-        row, column = _crossings(ring - (left, top), height, width)
-        toggles ^= np.bincount(row * (width + 1) + column, minlength=toggles.size).reshape(toggles.shape) % 2 == 1
+        starts = ring - (left, top)
+        edges = np.concatenate([starts, np.roll(starts, -1, axis=0)], axis=1)
+        for first in range(0, len(edges), step):
+            row, column = _crossings(edges[first : first + step], height, width)
+            toggles ^= np.bincount(row * (width + 1) + column, minlength=toggles.size).reshape(toggles.shape) % 2 == 1
     return Window(int(top), int(left), np.logical_xor.accumulate(toggles[:, :width], axis=1))
 
 
@@ -124,13 +129,13 @@ def _filled(rings: Sequence[Ring]) -> Window:
     return rings_of(rings, (bottom, right))
 
 
-def _crossings(ring: Ring, height: int, width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where a ring crosses lines through the centres of rows: the row, and the first column that is right of it."""
-    (x0, y0), (x1, y1) = ring.T, np.roll(ring, -1, axis=0).T
+def _crossings(edges: Ring, height: int, width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where (N, 4) edges cross lines through the centres of rows: the row, and the first column right of it."""
+    x0, y0, x1, y1 = edges.T
     first = np.ceil(np.minimum(y0, y1) - 0.5).clip(0, height).astype(np.int64)
     last = np.ceil(np.maximum(y0, y1) - 0.5).clip(0, height).astype(np.int64)
     count = last - first
-    edge = np.repeat(np.arange(len(ring)), count)
+    edge = np.repeat(np.arange(len(edges)), count)
     row = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
     slope = (x1 - x0)[edge] / (y1 - y0)[edge]
     x = x0[edge] + (row + 0.5 - y0[edge]) * slope
