@@ -46,7 +46,8 @@ def export_masks(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that holds files.")] = False,
 ) -> None:
     """Draw masks of images with a trained model, as drafts for an annotation tool."""
-    from u2pl.commands.export_masks import DraftOptions, export_drafts
+    from u2pl.commands.drafts import export_drafts
+    from u2pl.commands.export_masks import DraftOptions
     from u2pl.errors import InputError
 
     if objects not in ("parts", "classes"):

@@ -1,38 +1,28 @@
-"""The command `u2pl export-masks`: drafts of masks, in the format of an annotation tool."""
+"""Masks -> the format of an annotation tool, whoever drew them. Each image is written as soon as it is there."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from rich.console import Console
 
-from u2pl.commands.segmenting import segmented
 from u2pl.data.classes import Palette
-from u2pl.data.files import FileSample
 from u2pl.data.mask_values import IGNORED
 from u2pl.data.readers.pascal_voc import voc_palette
-from u2pl.data.splits import IMAGE_SUFFIXES, is_image
-from u2pl.data.walking import files_below
 from u2pl.engine.checkpoint import unwritable, write_atomically
-from u2pl.engine.machine import make_fabric
 from u2pl.errors import InputError, quoted
 from u2pl.formats import FORMATS, UNSURE, Annotated, Classes, Drawing
 from u2pl.formats.shapes import require_polygons
 from u2pl.formats.structure import distinct
-from u2pl.predictor import Predictor
 from u2pl.printable import printable
-from u2pl.report.printing import progress_bar
 from u2pl.structures import IGNORE_INDEX
 
 UNSURE_CHOICES = ("ignore", "class")
 _CLASSES = "classes.txt"
-_BOOKKEEPING = ("voc", "cvat")  # lines of name:r,g,b
+_LABELMAPS = ("voc", "cvat")  # lines of name:r,g,b
 
 
 @dataclass(frozen=True)
@@ -97,7 +87,7 @@ class Export:
         for name in known:
             if known.count(name) > 1 or name == IGNORED:
                 raise InputError(f"the class {quoted(name)} cannot be exported, for this name means ignored pixels")
-            if options.draws_masks and options.format in _BOOKKEEPING and (":" in name or name.startswith("#")):
+            if options.draws_masks and options.format in _LABELMAPS and (":" in name or name.startswith("#")):
                 raise InputError(f"the class {quoted(name)} holds : or #, which a labelmap.txt has no place for")
         if len(known) > IGNORE_INDEX:
             raise InputError(f"--unsure class: there are {len(names)} classes already; leave it out")
@@ -167,87 +157,6 @@ def export(
         writer.add(item)
     writer.finish()
     return len(writer.records)
-
-
-@dataclass
-class Drafted:
-    """What became of the images of one command."""
-
-    written: int = 0
-    failed: list[str] = field(default_factory=list)  #: why others have no draft, one line each
-
-
-def export_drafts(
-    run: Path,
-    folder: Path,
-    out: Path,
-    options: DraftOptions,
-    *,
-    console: Console,
-    weights: str = "last",
-    overrides: Sequence[str] = (),
-    min_confidence: float = 0.0,
-    overwrite: bool = False,
-    device: str | torch.device | None = None,
-    precision: str = "fp32",
-) -> Drafted:
-    """Draw masks of all images below a folder with a trained network, and write them in the format of a tool.
-
-    Images that cannot be read are left out. Raises InputError before anything is written if ``folder`` holds no image,
-    ``out`` holds files, or the run cannot be used.
-
-    Args:
-        min_confidence: pixels whose most likely class has a lower probability are ``options.unsure``.
-    """
-    if not 0 <= min_confidence < 1:
-        raise InputError(f"--min-confidence {min_confidence}: should be at least 0 and less than 1")
-    if options.background is not None and min_confidence > 0 and options.unsure == "ignore":
-        raise InputError("--background: unsure pixels would become it, too; add --unsure class")
-    images = _images(folder, options)
-    if device is None:
-        device = make_fabric(accelerator="auto", devices=1, nodes=1, precision="fp32").device
-    predictor = Predictor.load(run, weights=weights, device=device, overrides=overrides, precision=precision)
-    writer = Export(out, predictor.classes, predictor.palette, options, overwrite=overwrite)
-    count, reader = len(predictor.classes), predictor.reader
-    samples = [FileSample(file, path, None, count, reader=reader) for file, path in images.items()]
-    drafted = Drafted()
-    with progress_bar(console) as bar:
-        task = bar.add_task("drawing", total=len(samples))
-
-        def failed(error: InputError) -> None:
-            drafted.failed.append(str(error))
-            bar.advance(task)
-
-        def write(sample: FileSample, image: torch.Tensor, drawn: torch.Tensor) -> None:
-            mask, confidence = drawn.numpy()
-            shares = confidence.astype(np.float32) / 255
-            writer.add(Annotated(sample.name, mask, shares, sample.image_path))
-
-        drawing = segmented(samples, predictor, write, failed=failed, min_confidence=min_confidence, confidence=True)
-        with closing(drawing) as written:
-            for _ in written:
-                drafted.written += 1
-                bar.advance(task)
-    writer.finish()
-    return drafted
-
-
-def _images(folder: Path, options: DraftOptions) -> dict[str, Path]:
-    """The images below a folder by their paths in it."""
-    if not folder.is_dir():
-        raise InputError(f"{folder} is missing or no folder; give a folder of images")
-    paths, _ = files_below(folder, is_image)
-    if not paths:
-        raise InputError(f"{folder} holds no image (known: {', '.join(sorted(IMAGE_SUFFIXES))})")
-    flat = options.format == "voc"
-    stems: dict[str, Path] = {}
-    for path in paths:
-        stem = path.stem if flat else str(path.relative_to(folder).with_suffix(""))
-        if stem in stems:
-            why = " in --format voc, which has no folders" if flat else ""
-            raise InputError(f"{path} and {stems[stem]} would get the same mask{why}; rename one")
-        stems[stem] = path
-    return {path.relative_to(folder).as_posix(): path for path in paths}
 
 
 def _refuse_filled(out: Path, *, overwrite: bool) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from u2pl.data.classes import read_classes
 from u2pl.data.image_files import stored
+from u2pl.data.mask_files import MASK_SUFFIXES
 from u2pl.data.mask_values import IGNORED
 from u2pl.data.readers.pascal_voc import voc_palette
 from u2pl.data.splits import IMAGE_SUFFIXES, is_image
@@ -186,7 +187,7 @@ def _by_name(images: Path) -> dict[str, list[str]]:
 def _matched(file: str, by_name: Mapping[str, list[str]] | None, images: Path | None) -> str:
     """The stem of an annotated image, relative to the folder of images if that is known."""
     path = PurePosixPath(file)
-    stem = str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else file
+    stem = str(path.with_suffix("")) if path.suffix.lower() in (*IMAGE_SUFFIXES, *MASK_SUFFIXES) else file
     if by_name is None:
         return stem
     parts = PurePosixPath(stem).parts
