@@ -23,6 +23,7 @@ from pycocotools.coco import COCO
 
 from there_and_back import NAMES, exported, imported, masks, read_masks
 from u2pl.formats import brush_runs, runs
+from u2pl.formats.label_studio import file_of
 from u2pl.formats.pictures_in_json import pixels_from
 
 FILES = Path(__file__).parent / "files"
@@ -196,3 +197,35 @@ def test_a_draft_of_label_studio_is_a_prediction_and_an_annotation_counts_more(t
     assert done.notes == ("1 of 2 images have neither annotation nor draft; they are left out",)
     assert done.classes == ("road",)
     np.testing.assert_array_equal(read_masks(tmp_path / "set")["x"], np.where(MASK == 1, 0, 255))
+
+
+def test_the_last_annotation_of_a_task_counts(tmp_path: Path) -> None:
+    tasks = json.loads((FILES / "label-studio" / "project-3.json").read_text())
+    first = {"result": tasks[0]["annotations"][0]["result"][:1]}
+    tasks[0]["annotations"].insert(0, first)
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    np.testing.assert_array_equal(own(tmp_path, tmp_path / "tasks.json", "label-studio"), MASK)
+
+
+def test_areas_of_cvat_cover_each_other_by_their_z_order(tmp_path: Path) -> None:
+    box = '<box label="{}" xtl="{}" ytl="0" xbr="{}" ybr="4" z_order="{}"/>'
+    drawn = box.format("top", 2, 4, 3) + box.format("bottom", 0, 6, -1) + box.format("middle", 1, 5, 0)
+    text = f'<annotations><image name="x.png" width="6" height="4">{drawn}</image></annotations>'
+    (tmp_path / "a.xml").write_text(text)
+    assert imported(tmp_path / "a.xml", tmp_path / "set", "cvat").classes == ("bottom", "middle", "top")
+    np.testing.assert_array_equal(read_masks(tmp_path / "set")["x"], [[0, 1, 2, 2, 1, 0]] * 4)
+
+
+@pytest.mark.parametrize(
+    ("image", "file"),
+    [
+        ("/data/local-files/?d=a/x%20y.png", "a/x y.png"),
+        ("/data/upload/3/0a1b2c3d-x.png", "x.png"),
+        ("/data/upload/12/a/0a1b2c3d.png", "a/0a1b2c3d.png"),
+        ("https://example.org/a/B%C3%A4ume.jpg?token=1", "Bäume.jpg"),
+        ("s3://bucket/a/x.png", "x.png"),
+        ("a/x.png", "a/x.png"),
+    ],
+)
+def test_addresses_of_images_in_label_studio(image: str, file: str) -> None:
+    assert file_of(image) == file

@@ -88,6 +88,24 @@ def test_the_background_needs_no_shapes(name: str, shapes: str, scene: np.ndarra
     np.testing.assert_array_equal(read_masks(tmp_path / "other")["x"], np.where(scene == 0, 255, scene))
 
 
+def test_a_class_called_background_keeps_its_pixels_apart_from_ignored_ones(scene: np.ndarray, tmp_path: Path) -> None:
+    for name, shapes in KINDS:
+        folder = tmp_path / f"{name}-{shapes}"
+        tool = exported({"x.png": scene}, folder / "tool", name, names=("road", "background", "car"), shapes=shapes)
+        imported(tool, folder / "set", name, classes=tool / "classes.txt")
+        np.testing.assert_array_equal(read_masks(folder / "set")["x"], scene)
+
+
+def test_colours_that_come_twice_or_mean_ignored_pixels_are_replaced(scene: np.ndarray, tmp_path: Path) -> None:
+    for palette in (((0, 0, 0),) * 3, ((224, 224, 192), (255, 255, 255), (0, 0, 0)), ((128, 0, 0),) * 3):
+        for name, shapes in KINDS:
+            folder = tmp_path / f"{name}-{shapes}-{hash(palette)}"
+            options = DraftOptions(name, shapes)
+            export(annotated({"x.png": scene}), folder / "tool", names=NAMES, palette=palette, options=options)
+            imported(folder / "tool", folder / "set", name, classes=folder / "tool" / "classes.txt")
+            np.testing.assert_array_equal(read_masks(folder / "set")["x"], scene)
+
+
 def test_ignored_pixels_do_not_become_background(scene: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--unsure class"):
         exported({"x.png": scene}, tmp_path / "tool", "coco", background="sky")
