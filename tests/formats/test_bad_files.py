@@ -260,6 +260,16 @@ def test_an_error_in_the_last_image_leaves_all_as_it_was(scene: np.ndarray, tmp_
     assert before == {path: path.read_bytes() for path in (tmp_path / "set").rglob("*") if path.is_file()}
 
 
+def test_what_a_killed_import_left_goes_away(scene: np.ndarray, tmp_path: Path) -> None:
+    tool = exported({"x.png": scene}, tmp_path / "tool", "coco")
+    left = tmp_path / "set" / ".u2pl-import" / "deep" / "old.png"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    imported(tool, tmp_path / "set", "coco")
+    found = {path.relative_to(tmp_path / "set").as_posix() for path in (tmp_path / "set").rglob("*")}
+    assert found == {"masks", "masks/x.png", "classes.txt"}
+
+
 def test_masks_with_values_that_the_legend_lacks(scene: np.ndarray, tmp_path: Path) -> None:
     for name in ("png", "colour-png", "voc"):
         tool = exported({"x.png": scene}, tmp_path / name, name)

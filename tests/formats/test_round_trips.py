@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import zipfile
 from pathlib import Path
@@ -104,6 +105,18 @@ def test_colours_that_come_twice_or_mean_ignored_pixels_are_replaced(scene: np.n
             export(annotated({"x.png": scene}), folder / "tool", names=NAMES, palette=palette, options=options)
             imported(folder / "tool", folder / "set", name, classes=folder / "tool" / "classes.txt")
             np.testing.assert_array_equal(read_masks(folder / "set")["x"], scene)
+
+
+def test_tools_list_images_in_the_order_that_is_given(scene: np.ndarray, tmp_path: Path) -> None:
+    files = {"c.png": scene, "a.png": scene, "b.png": scene}
+    for name in ("coco", "label-studio", "cvat"):
+        tool = exported(files, tmp_path / name, name, shapes="rle")
+        (path,) = (
+            path
+            for path in tool.rglob("*.*")
+            if path.name in ("instances_default.json", "tasks.json", "annotations.xml")
+        )
+        assert re.findall(r"[abc](?=\.png)", path.read_text()) == ["c", "a", "b"]
 
 
 def test_ignored_pixels_do_not_become_background(scene: np.ndarray, tmp_path: Path) -> None:

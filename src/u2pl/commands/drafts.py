@@ -82,7 +82,7 @@ def export_drafts(
             for _ in written:
                 drafted.written += 1
                 bar.advance(task)
-    writer.finish()
+    writer.finish(order=list(images))
     return drafted
 
 

@@ -123,9 +123,10 @@ class Export:
         self._write(files)
         self.records[item.file] = record
 
-    def finish(self) -> None:
-        """Write what lists all images, in the order of their names."""
-        records = [self.records[name] for name in sorted(self.records)]
+    def finish(self, order: Sequence[str] = ()) -> None:
+        """Write what lists all images: those in ``order`` first, by their files, others as they came."""
+        names = dict.fromkeys([*(name for name in order if name in self.records), *self.records])
+        records = [self.records[name] for name in names]
         self._write(self.format.finish(records, self.classes, self.how))
         self._write({_CLASSES: "".join(f"{name}\n" for name in self.classes.names).encode()})
 
@@ -148,7 +149,7 @@ def export(
     options: DraftOptions,
     overwrite: bool = False,
 ) -> int:
-    """Write masks, of a network or a person, in the format of an annotation tool. Returns how many.
+    """Write masks, of a network or a person, in the format of an annotation tool and in their order. Returns how many.
 
     Raises InputError, before anything is written, if the folder ``out`` holds files or the classes cannot be used.
     """

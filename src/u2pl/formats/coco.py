@@ -30,29 +30,30 @@ from u2pl.formats.structure import (
 
 #: Where COCO data sets have it, beside a folder of images.
 FILE = "annotations/instances_default.json"
+_LINES = ",\n"
 
 
-def write(item: Annotated, classes: Classes, how: Drawing) -> tuple[Files, dict[str, Any]]:
-    """No file, and the record of the image and its objects."""
+def write(item: Annotated, classes: Classes, how: Drawing) -> tuple[Files, list[str]]:
+    """No file, and the json of the image and of each object, which have no numbers yet."""
     height, width = item.size
     image = {"file_name": item.file, "height": height, "width": width}
-    return {}, {"image": image, "annotations": [_annotation(part, item.size, how) for part in parts_of(item, how)]}
+    return {}, [
+        json.dumps(each) for each in (image, *(_annotation(part, item.size, how) for part in parts_of(item, how)))
+    ]
 
 
-def finish(records: Sequence[dict[str, Any]], classes: Classes, how: Drawing) -> Files:
+def finish(records: Sequence[list[str]], classes: Classes, how: Drawing) -> Files:
     """The json of all images. Categories are numbered from 1, as in COCO."""
-    images, annotations = [], []
-    for number, record in enumerate(records, start=1):
-        images.append({"id": number, **record["image"]})
-        annotations += [{"image_id": number, **each} for each in record["annotations"]]
-    whole = {
-        "info": {"description": "masks drawn by u2pl"},
-        "licenses": [],
-        "images": images,
-        "annotations": [{"id": number, **each} for number, each in enumerate(annotations, start=1)],
-        "categories": [{"id": n, "name": name, "supercategory": ""} for n, name in enumerate(classes.names, start=1)],
-    }
-    return {FILE: json.dumps(whole).encode()}
+    images: list[str] = []
+    annotations: list[str] = []
+    for number, (image, *objects) in enumerate(records, start=1):
+        images.append(f'{{"id": {number}, {image[1:]}')
+        for each in objects:
+            annotations.append(f'{{"id": {len(annotations) + 1}, "image_id": {number}, {each[1:]}')
+    categories = [{"id": n, "name": name, "supercategory": ""} for n, name in enumerate(classes.names, start=1)]
+    head = json.dumps({"info": {"description": "masks drawn by u2pl"}, "licenses": [], "categories": categories})
+    whole = f'{head[:-1]}, "images": [{_LINES.join(images)}], "annotations": [{_LINES.join(annotations)}]}}'
+    return {FILE: whole.encode()}
 
 
 def _annotation(part: Part, size: Size, how: Drawing) -> dict[str, Any]:

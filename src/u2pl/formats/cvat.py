@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, SubElement, indent, tostring
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 from u2pl.errors import InputError, quoted
 from u2pl.formats import runs, voc
@@ -32,10 +32,11 @@ from u2pl.formats.structure import (
 )
 
 FILE = "annotations.xml"
+_END = b"</annotations>"
 
 
 def write(item: Annotated, classes: Classes, how: Drawing) -> tuple[Files, Any]:
-    """No file, and the element of the image; with ``masks``, its masks in the layout of VOC."""
+    """No file, and the xml of the image, which has no number yet; with ``masks``, its masks in the layout of VOC."""
     if how.shapes == "masks":
         return voc.write_masks(item, classes, how)
     height, width = item.size
@@ -48,7 +49,7 @@ def write(item: Annotated, classes: Classes, how: Drawing) -> tuple[Files, Any]:
         for ring in part.polygons(how.tolerance):
             points = ";".join(f"{x:.3f},{y:.3f}" for x, y in ring)
             SubElement(image, "polygon", label=label, source="auto", occluded="0", points=points, z_order="0")
-    return {}, image
+    return {}, tostring(image, encoding="utf-8")
 
 
 def _mask(image: Element, part: Part, label: str) -> None:
@@ -72,11 +73,9 @@ def finish(records: Sequence[Any], classes: Classes, how: Drawing) -> Files:
         SubElement(label, "name").text = name
         SubElement(label, "color").text = colour
         SubElement(label, "attributes")
-    for number, image in enumerate(records):
-        image.set("id", str(number))
-        root.append(image)
-    indent(root)
-    return {FILE: tostring(root, encoding="utf-8", xml_declaration=True)}
+    head = tostring(root, encoding="utf-8", xml_declaration=True).removesuffix(_END)
+    images = [b'<image id="%d"' % number + image.removeprefix(b"<image") for number, image in enumerate(records)]
+    return {FILE: b"\n".join([head, *images, _END])}
 
 
 def read(place: Path) -> Annotations:

@@ -41,8 +41,8 @@ _UPLOAD = re.compile(r"/data/upload/\d+/(?:[0-9a-f]{8}-)?")
 _LABELS = "labels"  # ends the types of results that are areas
 
 
-def write(item: Annotated, classes: Classes, how: Drawing) -> tuple[Files, dict[str, Any]]:
-    """No file, and the task of the image with its prediction."""
+def write(item: Annotated, classes: Classes, how: Drawing) -> tuple[Files, bytes]:
+    """No file, and the json of the task: the image with its prediction."""
     height, width = item.size
     results: list[dict[str, Any]] = []
     for part in parts_of(item, how):
@@ -71,10 +71,10 @@ def write(item: Annotated, classes: Classes, how: Drawing) -> tuple[Files, dict[
     if score is not None:
         prediction["score"] = score
     data = {"image": LOCAL_FILES + quote(item.file), "height": height, "width": width}
-    return {}, {"data": data, "predictions": [prediction]}
+    return {}, json.dumps({"data": data, "predictions": [prediction]}).encode()
 
 
-def finish(records: Sequence[dict[str, Any]], classes: Classes, how: Drawing) -> Files:
+def finish(records: Sequence[bytes], classes: Classes, how: Drawing) -> Files:
     """The tasks, and the labeling interface of the project."""
     kind = "Polygon" if how.shapes == "polygons" else "Brush"
     labels = [
@@ -89,7 +89,7 @@ def finish(records: Sequence[dict[str, Any]], classes: Classes, how: Drawing) ->
         f"  </{kind}Labels>",
         "</View>",
     ]
-    return {FILE: json.dumps(records).encode(), "labeling.xml": ("\n".join(lines) + "\n").encode()}
+    return {FILE: b"[" + b",\n".join(records) + b"]", "labeling.xml": ("\n".join(lines) + "\n").encode()}
 
 
 class _Value(Record):
