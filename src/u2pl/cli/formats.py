@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from u2pl.cli.arguments import Overrides
 from u2pl.paths import argument, output
 from u2pl.report.printing import complain, say
 
@@ -25,7 +24,9 @@ def export_masks(
     images: Annotated[Path, typer.Argument(parser=argument("DIR"), help="A folder of images.", metavar="DIR")],
     format: Format,
     out: Annotated[Path, typer.Option(parser=output(), help="An empty or new folder for the files of the tool.")],
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Keys of the run to change, such as evaluation.flip=true.")
+    ] = None,
     shapes: Annotated[
         str | None,
         typer.Option(help="polygons, rle (pixel for pixel, as brushes) or masks (cvat only). Default: polygons."),
