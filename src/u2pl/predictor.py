@@ -16,7 +16,7 @@ from u2pl.build.trained import WEIGHTS_SUFFIX, read_trained
 from u2pl.data.classes import Palette
 from u2pl.data.image_files import ImageReader
 from u2pl.data.readers.pascal_voc import voc_palette
-from u2pl.engine.evaluate import labels, sure_labels
+from u2pl.engine.evaluate import labels, labels_and_confidence, sure_labels
 from u2pl.engine.inference import SMALL, Inference, MultiScale, Segment, Softmax, Whole, inference
 from u2pl.engine.machine import best_precision
 from u2pl.engine.many_images import in_order, segment_many
@@ -178,7 +178,12 @@ class Predictor:
 
     @torch.no_grad()
     def mask(
-        self, image: Tensor, *, min_confidence: float = 0.0, progress: Callable[[int, int], None] | None = None
+        self,
+        image: Tensor,
+        *,
+        min_confidence: float = 0.0,
+        confidence: bool = False,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Tensor:
         """(H, W) uint8, the class of each pixel of one (3, H, W) uint8 RGB image, of any size.
 
@@ -186,11 +191,12 @@ class Predictor:
 
         Args:
             min_confidence: pixels whose most likely class has a lower probability are 255.
+            confidence: return (2, H, W) uint8: the classes, and the probability of the most likely one, in 255ths.
             progress: called with (windows done, windows in total), for such an image.
         """
         if self._fits(image):
             scores = self._scores(self.inference(self.network), [image])
-            return sure_labels(scores, min_confidence)[0].to(torch.uint8).cpu()
+            return _read(scores, min_confidence, confidence)[0].cpu()
         options = {key: value for key, value in self.evaluation.items() if key != "protocol"}
         window, overlap, power = options.pop("window"), options.pop("overlap"), options.pop("image_prior", 1.0)
         whole = inference(self.network, protocol="whole", **options)
@@ -206,6 +212,7 @@ class Predictor:
                 overlap=overlap,
                 shift=shift,
                 min_confidence=min_confidence,
+                confidence=confidence,
                 progress=progress,
             )
 
@@ -224,12 +231,13 @@ class Predictor:
         *,
         during: Callable[[Item], AbstractContextManager[object]] = lambda item: nullcontext(),
         min_confidence: float = 0.0,
+        confidence: bool = False,
     ) -> Generator[tuple[Item, Tensor], None, None]:
         """Items with an ``image``, each with its mask, as in :meth:`masks`, but on the device of the network.
 
         Args:
             during: a context for the work on an item, to explain its errors.
-            min_confidence: see :meth:`mask`.
+            min_confidence, confidence: see :meth:`mask`.
         """
 
         @torch.no_grad()
@@ -237,8 +245,8 @@ class Predictor:
             images = [image(item) for _, item in some]
             with during(some[0][1]):
                 if len(some) == 1 and not self._fits(images[0]):
-                    return [self.mask(images[0], min_confidence=min_confidence)]
-                return [*sure_labels(self._scores(segment, images), min_confidence).to(torch.uint8)]
+                    return [self.mask(images[0], min_confidence=min_confidence, confidence=confidence)]
+                return [*_read(self._scores(segment, images), min_confidence, confidence)]
 
         def size(item: tuple[int, Item]) -> tuple[int, int]:
             height, width = image(item[1]).shape[-2:]
@@ -271,6 +279,11 @@ class Predictor:
     def _autocast(self) -> torch.autocast:
         """The precision of the network. Each thread needs a context of its own."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def _read(scores: Tensor, min_confidence: float, confidence: bool) -> Tensor:
+    """Class scores (B, C, H, W) -> (B, H, W) uint8 classes, or (B, 2, H, W) with the confidence."""
+    return (labels_and_confidence if confidence else sure_labels)(scores, min_confidence).to(torch.uint8)
 
 
 def _shrunk(image: Tensor) -> Tensor:

@@ -105,6 +105,14 @@ SPECIAL: tuple[tuple[str, ...], ...] = (
     ("import-weights", "foreign.safetensors", "--out", "x.txt"),
     ("import-weights", "foreign.safetensors", "--out", "x.safetensors", "--output-stride", "7"),
     ("import-weights", LONG, "--out", "x.safetensors"),
+    *(
+        ("import-masks", file, "--format", name, "--out", "x")
+        for file in (".", "/dev/zero", "pipe.safetensors", "text.safetensors", "foreign.safetensors", LONG, "")
+        for name in ("png", "coco", "cvat", "voc")
+    ),
+    *(("import-masks", "image.png", "--format", name, "--out", "x") for name in ("", LONG, "[")),
+    *(("export-masks", run, "..", "--format", "coco", "--out", "x") for run in ("foreign.safetensors", ".", LONG)),
+    *(("export-masks", ".", folder, "--format", "coco", "--out", "x") for folder in ("/dev/zero", "image.png", LONG)),
     *(("presets", name) for name in (LONG, "../..", "/etc/passwd", "", "scene")),
     *(("keys", name) for name in (LONG, "../..", "", "train.", ".", "trian")),
     *(("splits", "fetch", name) for name in ("../..", "/etc", "", LONG, "pascal/../cityscapes")),

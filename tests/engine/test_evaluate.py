@@ -10,7 +10,16 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from u2pl.engine.evaluate import Counted, Scores, count, evaluate, interleaved, labels, sure_labels
+from u2pl.engine.evaluate import (
+    Counted,
+    Scores,
+    count,
+    evaluate,
+    interleaved,
+    labels,
+    labels_and_confidence,
+    sure_labels,
+)
 from u2pl.engine.many_images import segment_many
 from u2pl.structures import SegmentationOutput
 
@@ -213,7 +222,7 @@ def test_large_counts_do_not_lose_precision() -> None:
 @pytest.mark.parametrize("least", [0.0, 0.4, 0.7, 0.999])
 def test_labels_of_unsure_pixels_are_ignored(least: float) -> None:
     scores = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0)) * 2
-    found = sure_labels(scores, least)
+    found, both = sure_labels(scores, least), labels_and_confidence(scores, least)
     for image in range(2):
         for y in range(5):
             for x in range(6):
@@ -221,4 +230,5 @@ def test_labels_of_unsure_pixels_are_ignored(least: float) -> None:
                 probability = [each / sum(probability) for each in probability]
                 best = max(range(4), key=lambda index: probability[index])
                 assert found[image, y, x] == (best if probability[best] >= least else 255)
+                assert tuple(both[image, :, y, x].tolist()) == (found[image, y, x], round(255 * probability[best]))
     assert ((found == 255).any() and (found < 4).any()) or least in (0.0, 0.999)

@@ -63,6 +63,9 @@ def test_unsure_pixels_are_ignored(shift: Tensor | None) -> None:
     confidence, label = (scores + (0 if shift is None else shift[:, None, None])).softmax(dim=1)[0].max(dim=0)
     assert torch.equal(found, label.masked_fill(confidence < 0.8, 255).to(torch.uint8))
     assert 0 < (found == 255).sum() < found.numel()
+    both = labels_by_strips(image, segment, **options, min_confidence=0.8, confidence=True)
+    assert torch.equal(both[0], found)
+    assert (both[1] - 255 * confidence).abs().max() < 0.51
 
 
 @pytest.fixture

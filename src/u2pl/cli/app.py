@@ -17,6 +17,7 @@ import u2pl
 from u2pl.cli.arguments import ConfigArgument, Overrides
 from u2pl.cli.distill import distill
 from u2pl.cli.experiments import ablate, assess, compare
+from u2pl.cli.formats import export_masks, import_masks
 from u2pl.cli.reference import convert_config, keys, presets
 from u2pl.cli.splits import splits
 from u2pl.engine.stopping import Stopped, stop_on_signals
@@ -197,6 +198,8 @@ app.command()(assess)
 app.command()(distill)
 app.command()(compare)
 app.command()(ablate)
+app.command("export-masks")(export_masks)
+app.command("import-masks")(import_masks)
 
 
 @app.command("import-weights")

@@ -29,13 +29,14 @@ def segmented(
     *,
     failed: Callable[[InputError], object] | None = None,
     min_confidence: float = 0.0,
+    confidence: bool = False,
 ) -> Generator[None, None, None]:
     """One item for each sample whose mask is written, in their order.
 
     Args:
         write: called in a thread with a sample, its image (3, H, W) uint8 and its mask (H, W) uint8, on the CPU.
         failed: called with the error of a sample that cannot be read, which is left out; None: the error is raised.
-        min_confidence: see :meth:`u2pl.predictor.Predictor.mask`.
+        min_confidence, confidence: see :meth:`u2pl.predictor.Predictor.mask`.
     """
     threads = min(_THREADS, os.cpu_count() or 1)
 
@@ -58,7 +59,8 @@ def segmented(
 
     bounds: dict[str, Any] = {"threads": threads, "limit": _PIXELS}
     with closing(ahead(_read, samples, **bounds, cost=_pixels_of)) as images:
-        masks = predictor.masks_of(readable(images), image=itemgetter(1), during=during, min_confidence=min_confidence)
+        sure: dict[str, Any] = {"min_confidence": min_confidence, "confidence": confidence}
+        masks = predictor.masks_of(readable(images), image=itemgetter(1), during=during, **sure)
         with closing(ahead(write_one, masks, **bounds, cost=lambda done: done[1].numel())) as written:
             yield from written
 

@@ -148,6 +148,14 @@ def sure_labels(scores: Tensor, min_confidence: float = 0.0) -> Tensor:
     return most.indices.masked_fill(confidence < min_confidence, IGNORE_INDEX)
 
 
+def labels_and_confidence(scores: Tensor, min_confidence: float = 0.0) -> Tensor:
+    """(B, 2, H, W) uint8: :func:`sure_labels`, and the probability of the most likely class, in 255ths."""
+    largest = scores.float().softmax(dim=1).amax(dim=1)
+    return torch.stack(
+        (sure_labels(scores, min_confidence).to(torch.uint8), (largest * 255).round().to(torch.uint8)), 1
+    )
+
+
 def count(mask: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
     """(C, C) int64 pixels by true class (row) and predicted class, without ignored ones.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from u2pl.engine.evaluate import sure_labels
+from u2pl.engine.evaluate import labels_and_confidence, sure_labels
 from u2pl.engine.inference import Segment, window_starts
 
 
@@ -21,6 +22,7 @@ def labels_by_strips(
     overlap: float,
     shift: Tensor | None = None,
     min_confidence: float = 0.0,
+    confidence: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """(H, W) uint8, the most likely class of each pixel, as through :class:`~u2pl.engine.inference.Sliding`.
@@ -33,12 +35,14 @@ def labels_by_strips(
         window, overlap: see :func:`u2pl.engine.inference.window_starts`.
         shift: (C,) added to the logarithms of the averaged probabilities; None: nothing.
         min_confidence: see :func:`u2pl.engine.evaluate.sure_labels`.
+        confidence: return (2, H, W) uint8, see :func:`u2pl.engine.evaluate.labels_and_confidence`.
         progress: called with (windows done, windows in total).
     """
     height, width = image.shape[-2:]
     h, w = min(height, window), min(width, window)
     rows, columns = (window_starts(side, window=window, overlap=overlap) for side in (height, width))
-    labels = torch.empty(height, width, dtype=torch.uint8)
+    labels = torch.empty(2 if confidence else 1, height, width, dtype=torch.uint8)
+    read = partial(labels_and_confidence if confidence else sure_labels, min_confidence=min_confidence)
     total: Tensor | None = None  # (C, h, W) sums of probabilities of the rows from `top` on
     cover = torch.zeros(h, width, device=device)
     for number, top in enumerate(rows):
@@ -54,18 +58,18 @@ def labels_by_strips(
         assert total is not None
         below = rows[number + 1] if number + 1 < len(rows) else height
         done = below - top  # no later window covers these rows
-        labels[top:below] = _classes(total[:, :done], cover[:done], shift, min_confidence).cpu()
+        scores = total[:, :done]
+        if shift is not None or min_confidence > 0 or confidence:
+            scores = _log_probability(scores, cover[:done], shift)
+        labels[:, top:below] = read(scores[None])[0].to(torch.uint8).cpu()
         total, cover = (_moved_up(rest, done) for rest in (total, cover))
-    return labels
+    return labels if confidence else labels[0]
 
 
-def _classes(total: Tensor, cover: Tensor, shift: Tensor | None, min_confidence: float) -> Tensor:
-    """(C, h, W) sums over windows -> (h, W) uint8."""
-    if shift is not None or min_confidence > 0:
-        total = (total / cover).clamp(min=torch.finfo(total.dtype).tiny).log()
-    if shift is not None:
-        total = total + shift[:, None, None]
-    return sure_labels(total[None], min_confidence)[0].to(torch.uint8)
+def _log_probability(total: Tensor, cover: Tensor, shift: Tensor | None) -> Tensor:
+    """(C, h, W) sums over windows -> logarithms of probabilities, with the shift."""
+    logs = (total / cover).clamp(min=torch.finfo(total.dtype).tiny).log()
+    return logs if shift is None else logs + shift[:, None, None]
 
 
 def _moved_up(rows: Tensor, by: int) -> Tensor:
