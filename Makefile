@@ -28,8 +28,9 @@ format: $(VENV)/installed-dev      # mends what `check` finds wrong in the style
 golden: $(VENV)/installed-dev      # records the numbers of tests/golden anew: after a change that changes training
 	cd tests/golden && $(abspath $(BIN))/python record.py
 
-docs: $(VENV)/installed            # writes docs/reference/keys.md from the schema
+docs: $(VENV)/installed-docs       # writes docs/reference/keys.md from the schema, and the site into site/
 	$(BIN)/u2pl keys --markdown > docs/reference/keys.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/installed           # how much a step costs beyond its network passes
 	$(BIN)/python benchmarks/step.py --small
@@ -43,5 +44,9 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist site
