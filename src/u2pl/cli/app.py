@@ -16,6 +16,7 @@ from rich.console import Console
 from u2pl.cli.arguments import ConfigArgument, Overrides
 from u2pl.cli.distill import distill
 from u2pl.cli.experiments import ablate, compare
+from u2pl.cli.suggest import suggest
 from u2pl.engine.stopping import Stopped, stop_on_signals
 from u2pl.errors import InputError, quoted
 from u2pl.paths import argument, output
@@ -172,9 +173,8 @@ def check(config: ConfigArgument, overrides: Overrides = None, verbose: Verbose 
         raise typer.Exit(2)
 
 
-app.command()(distill)
-app.command()(compare)
-app.command()(ablate)
+for command in (suggest, distill, compare, ablate):
+    app.command()(command)
 
 
 @app.command("import-weights")
@@ -291,7 +291,7 @@ def main() -> None:
 def _how_to_go_on(stopped: Stopped) -> str:
     """The command that goes on after a stop, if something was saved."""
     command = sys.argv[1] if len(sys.argv) > 1 else ""
-    if command not in ("train", "distill", "compare", "ablate", "demo"):
+    if command not in ("train", "distill", "suggest", "compare", "ablate", "demo"):
         return ""
     line = shlex.join(["u2pl", *sys.argv[1:]])
     line += " --resume" if command == "train" and "--resume" not in sys.argv else ""
