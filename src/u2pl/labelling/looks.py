@@ -66,7 +66,7 @@ class Looks:
 
     def embedding(self) -> Tensor:
         """(R, K) float16, of each record."""
-        return torch.from_numpy(np.ascontiguousarray(self._records()["embedding"]))
+        return torch.from_numpy(np.array(self._records()["embedding"]))
 
     def histograms(self) -> Iterator[Tensor]:
         """(r, C, bins) float32 of some records at a time, in their order."""
