@@ -65,8 +65,8 @@ class Looks:
         return torch.from_numpy(self._records()["entropy"].astype(np.float32))
 
     def embedding(self) -> Tensor:
-        """(R, K) float16, of each record."""
-        return torch.from_numpy(np.array(self._records()["embedding"]))
+        """(R, K) float16, of each record. It is read from the file where it is used."""
+        return torch.from_numpy(self._records()["embedding"])
 
     def histograms(self) -> Iterator[Tensor]:
         """(r, C, bins) float32 of some records at a time, in their order."""
@@ -76,7 +76,8 @@ class Looks:
 
     def _records(self) -> npt.NDArray[Any]:
         assert self.kind is not None  # there is at least one
-        return np.memmap(self.path, dtype=self.kind, mode="r", shape=(len(self.places),))
+        # Copy on write: torch wants memory that it may write to.
+        return np.memmap(self.path, dtype=self.kind, mode="c", shape=(len(self.places),))
 
     def _before(self) -> dict[str, Any] | None:
         """What the files say about themselves, if they are of the same; None for others, or without files."""

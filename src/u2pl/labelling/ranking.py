@@ -21,7 +21,7 @@ FARTHEST = 2.0
 
 _RAREST = 1e-3  # a share of pixels; rarer classes, often a few wrong pixels, weigh no more than one of this share
 _SMALL = 1e-3  # keeps almost constant features from being amplified
-_ROWS = 4096  # compared at a time
+_ROWS = 1024  # compared at a time
 
 
 def entropy_edges(num_classes: int, bins: int = BINS) -> Tensor:
@@ -152,8 +152,8 @@ def core_set(
     nearest = torch.full((len(rows),), NOTHING)
     turn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     left = torch.ones(len(rows), dtype=torch.bool)
-    for number, centre in enumerate(() if centres is None else centres):
-        _approach(distance, nearest, rows, centre, -1 - number)
+    if centres is not None and len(centres):
+        _approach(distance, nearest, rows, centres, -1 - torch.arange(len(centres)))
     chosen = Chosen([], [], [])
     for _ in range(min(count, len(rows))):
         gain = (value * distance if diverse else value).masked_fill(~left, -1.0)
@@ -161,7 +161,7 @@ def core_set(
         for entries, entry in zip(chosen, (best, float(gain[best]), int(nearest[best])), strict=True):
             entries.append(entry)  # type: ignore[attr-defined]
         left[best] = False
-        _approach(distance, nearest, rows, rows[best], best)
+        _approach(distance, nearest, rows, rows[best : best + 1], torch.tensor([best]))
     return chosen
 
 
@@ -171,13 +171,14 @@ def _first(value: Tensor, turn: Tensor) -> int:
     return int(places[turn[places].argmin()])
 
 
-def _approach(distance: Tensor, nearest: Tensor, rows: Tensor, centre: Tensor, name: int) -> None:
-    """Note for each row that is closer to a new ``centre`` than to the earlier ones: how close, and its name."""
-    centre = centre.float()
+def _approach(distance: Tensor, nearest: Tensor, rows: Tensor, centres: Tensor, names: Tensor) -> None:
+    """Note for each row that is closer to new ``centres`` than to the earlier ones: how close, and to which."""
+    centres = centres.float()
     for start in range(0, len(rows), _ROWS):
         part = slice(start, start + _ROWS)
         # Not by the product of the rows: that of two equal rows in half precision is not exactly 1.
-        new = torch.linalg.vector_norm(rows[part].float() - centre, dim=1)
+        away = torch.cdist(rows[part].float(), centres, compute_mode="donot_use_mm_for_euclid_dist")
+        new, which = away.min(dim=1)
         closer = new < distance[part]
         distance[part] = torch.where(closer, new, distance[part])
-        nearest[part] = nearest[part].masked_fill(closer, name)
+        nearest[part] = torch.where(closer, names[which], nearest[part])

@@ -77,14 +77,16 @@ def rank(
     first = first_unreliable(total.sum(dim=0), alpha)
     weighted, plain, shares = _areas(looks, first, rarity(total.sum(dim=1)))
     rows = alike(looks.embedding())
+    own, others = rows[free], rows[centres]
+    del rows  # it is large
     entropy = looks.entropy()
     draw = torch.rand(len(free), generator=torch.Generator().manual_seed(seed))
     value = {"expected": weighted[free], "entropy": entropy[free], "random": draw}.get(strategy, torch.ones(len(free)))
     chosen = core_set(
-        rows[free],
+        own,
         value,
         count,
-        centres=rows[centres],
+        centres=others,
         diverse=strategy in ("expected", "diverse"),
         seed=seed,
     )
