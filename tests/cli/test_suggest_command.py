@@ -354,9 +354,9 @@ def test_images_around_the_output_folder(u2pl: Command, model: Path, pool: Path,
         assert len(table(around / "out")) == 8
 
 
-KILLED = """
-import os, signal, sys
-at = int(sys.argv.pop(1))
+ENDED = """
+import os, sys
+number, at = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 from u2pl.labelling import looks
 add, count = looks.Looks.add, 0
 def adding(self, place, look):
@@ -366,18 +366,38 @@ def adding(self, place, look):
     if count == at:
         with self.path.open("ab") as file:
             file.write(b"half a record")
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
 looks.Looks.add = adding
 from u2pl.cli import main
 main()
 """
 
 
-def test_after_a_kill_it_goes_on(u2pl: Command, model: Path, pool: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED, 5, "suggest", model, "--images", pool, "--out", tmp_path / "parts"]
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_after_its_end_it_goes_on(u2pl: Command, model: Path, pool: Path, tmp_path: Path, number: int) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        ENDED,
+        int(number),
+        5,
+        "suggest",
+        model,
+        "--images",
+        pool,
+        "--out",
+        tmp_path / "parts",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, timeout=120, check=False)
-    assert done.returncode == -signal.SIGKILL
+    done = subprocess.run(
+        [*map(str, command)], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    if number == signal.SIGINT:
+        assert done.returncode == 130
+        assert done.stderr == f"u2pl: stopped by SIGINT; to go on: u2pl {' '.join(map(str, command[5:]))}\n"
+    else:
+        assert done.returncode == -number
     assert not (tmp_path / "parts" / "suggested.csv").exists()
     again = suggested(u2pl, model, "--images", pool, "--out", tmp_path / "parts")
     assert "5 of 12 images are known from an earlier call" in again.out

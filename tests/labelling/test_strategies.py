@@ -54,7 +54,7 @@ def test_the_ranking_is_that_of_loops(strategy: str, labeled: tuple[int, ...], a
     plain = [max(each / pixels, 1e-3) ** -0.5 for each in count]
     mean = sum(each / pixels * weight for each, weight in zip(count, plain, strict=True))
     unsure = sum(int((images[place][1] >= ranking.gamma).sum()) for place in free)
-    assert 0.9 * alpha < unsure / pixels <= alpha
+    assert 0.7 * alpha < unsure / pixels <= alpha
     rows = torch.stack([images[place][2] for place in sorted(images)]).double()
     rows = (rows - rows.mean(dim=0)) / (rows.std(dim=0, correction=0) + 1e-3)
     row = dict(zip(sorted(images), (rows / rows.norm(dim=1, keepdim=True)).tolist(), strict=True))

@@ -27,11 +27,14 @@ _ROWS = 1024  # compared at a time
 def entropy_edges(num_classes: int, bins: int = BINS) -> Tensor:
     """(bins - 1,) float32: where the bins of entropies (nats) border on each other.
 
-    They are ln C, the largest entropy, times the cubes of 1 / bins, 2 / bins, ... So bins are narrow near 0, where most
-    pixels of a well trained network are, and none is wider than 5 % of the largest entropy.
+    They lie close to each other near 0, where most pixels of a well trained network are, and near ln C, the largest
+    entropy, where those of one that has hardly been trained are: at 4 u^3 ln C, for u = 1 / bins, 2 / bins, ... up to
+    1/2, and at the mirror images of these. No bin is wider than 5 % of ln C.
     """
     largest = math.log(max(2, num_classes))
-    return (largest * (torch.arange(1, bins, dtype=torch.float64) / bins) ** 3).float()
+    place = torch.arange(1, bins, dtype=torch.float64) / bins
+    rising = 4 * torch.minimum(place, 1 - place) ** 3
+    return (largest * torch.where(place <= 0.5, rising, 1 - rising)).float()
 
 
 def class_entropy_histogram(label: Tensor, entropy: Tensor, num_classes: int, edges: Tensor) -> Tensor:
