@@ -29,7 +29,7 @@ def same(looks: Looks, places: list[int]) -> None:
     for record, place in enumerate(places):
         expected = look(place)
         assert float(looks.entropy()[record]) == pytest.approx(expected.entropy)
-        torch.testing.assert_close(looks.embedding()[record].float(), expected.embedding, atol=1e-3, rtol=1e-3)
+        assert torch.equal(looks.embedding()[record], expected.embedding)
         torch.testing.assert_close(found[record], expected.histogram, atol=1e-5, rtol=1e-3)
 
 
@@ -105,4 +105,4 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_record_is_small() -> None:
-    assert record_of(11, 1280).itemsize < 4096  # CamVid on MobileNetV2
+    assert record_of(11, 1280).itemsize < 7000  # CamVid on MobileNetV2

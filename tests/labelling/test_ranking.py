@@ -133,6 +133,14 @@ def test_rows_are_standardised_and_of_length_one(number: int) -> None:
     assert rows.dtype == torch.float16
 
 
+def test_the_scale_of_features_does_not_count() -> None:
+    embedding = torch.randn(9, 6, generator=torch.Generator().manual_seed(2))
+    for scale in (1e-9, 1e6):  # of an encoder that nobody has trained, for one
+        small = alike(scale * embedding).float()
+        assert float((small.norm(dim=1) - 1).abs().max()) < 0.01
+        assert float((small @ small.T - torch.eye(9)).abs().mean()) < 0.5
+
+
 def loop(
     rows: Tensor, value: Tensor, count: int, centres: Tensor | None, *, diverse: bool
 ) -> tuple[list[int], list[int]]:

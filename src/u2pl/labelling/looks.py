@@ -65,7 +65,7 @@ class Looks:
         return torch.from_numpy(self._records()["entropy"].astype(np.float32))
 
     def embedding(self) -> Tensor:
-        """(R, K) float16, of each record. It is read from the file where it is used."""
+        """(R, K) float32, of each record. It is read from the file where it is used."""
         return torch.from_numpy(self._records()["embedding"])
 
     def histograms(self) -> Iterator[Tensor]:
@@ -112,9 +112,9 @@ class Looks:
 
 
 def record_of(classes: int, features: int) -> np.dtype[Any]:
-    """The record of a look: 2 bytes a feature, and 2 bytes a class and bin."""
+    """The record of a look: 4 bytes a feature, and 2 bytes a class and bin."""
     return np.dtype(
-        [("place", "<i8"), ("entropy", "<f4"), ("embedding", "<f2", features), ("histogram", "<f2", (classes, BINS))]
+        [("place", "<i8"), ("entropy", "<f4"), ("embedding", "<f4", features), ("histogram", "<f2", (classes, BINS))]
     )
 
 
