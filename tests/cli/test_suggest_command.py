@@ -126,7 +126,7 @@ def test_all_images_of_a_folder_with_their_drafts(u2pl: Command, model: Path, po
         unsure, pixels = unsure + (1 - sure.mean()), pixels + 1
     assert 0.05 < unsure / pixels <= 0.2  # alpha of the run
     with Image.open(out / "contact_sheet.png") as sheet:
-        assert sheet.size == (5 * 262 - 6, 2 * 244 - 6)
+        assert sheet.size == (5 * 262 - 6, 2 * 80 - 6)
 
 
 @pytest.mark.parametrize("strategy", ["expected", "diverse", "entropy", "random"])

@@ -30,7 +30,7 @@ def test_a_thumbnail_fits(size: tuple[int, int], small: tuple[int, int]) -> None
 
 @pytest.mark.parametrize("number", [1, 4, 5, 12])
 def test_pictures_stand_in_rows_of_five(number: int, tmp_path: Path) -> None:
-    pictures = [torch.full((3, 200, 256 - n), 20 * n, dtype=torch.uint8) for n in range(number)]
+    pictures = [torch.full((3, 200 - n, 256 - n), 20 * n, dtype=torch.uint8) for n in range(number)]
     save_contact_sheet(
         tmp_path / "sheet", pictures, [f"{n}  a/long/name/{'x' * 300}\n\udcff.png" for n in range(number)]
     )
@@ -38,8 +38,8 @@ def test_pictures_stand_in_rows_of_five(number: int, tmp_path: Path) -> None:
         assert file.format == "PNG"
         sheet = np.array(file)
     columns, rows = min(5, number), -(-number // 5)
-    assert sheet.shape == (rows * 244 - 6, columns * 262 - 6, 3)
+    assert sheet.shape == (rows * 220 - 6, columns * 262 - 6, 3)
     for n in range(number):
-        top, left = n // 5 * 244 + 14, n % 5 * 262
-        assert (sheet[top : top + 200, left : left + 256 - n] == 20 * n).all()
+        top, left = n // 5 * 220 + 14, n % 5 * 262
+        assert (sheet[top : top + 200 - n, left : left + 256 - n] == 20 * n).all()
         assert sheet[top - 14 : top, left : left + 256].min() < 128  # a title

@@ -35,7 +35,7 @@ def save_contact_sheet(path: Path, pictures: Sequence[Tensor], titles: Sequence[
     """Write pictures of :func:`thumbnail` in rows as a png, with a title above each."""
     columns = min(_COLUMNS, len(pictures))
     rows = -(-len(pictures) // columns)
-    wide, high = _WIDTH + _GAP, _TITLE + _HEIGHT + _GAP
+    wide, high = _WIDTH + _GAP, _TITLE + max(picture.shape[1] for picture in pictures) + _GAP
     sheet = Image.new("RGB", (columns * wide - _GAP, rows * high - _GAP), "white")
     draw = ImageDraw.Draw(sheet)
     for number, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
