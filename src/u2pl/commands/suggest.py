@@ -63,8 +63,8 @@ def suggest(
 
     An image gets a high rank if the model is unsure of much of it, above all where it predicts rare classes, and if it
     differs from labeled images and from those of higher rank; see :mod:`u2pl.labelling.ranking`. The network sees each
-    image once, and keeps a few hundred numbers of it in ``out/looks.bin``. So a command that was stopped goes on, and
-    one with another ``count`` or ``strategy`` only ranks anew.
+    image once, and suggested ones again for their drafts. ``out/looks.bin`` keeps about two thousand numbers of an
+    image: a command that was stopped goes on, and one with another ``count`` or ``strategy`` only ranks anew.
 
     ``out`` gets ``suggested.csv``, ``contact_sheet.png`` with the first hundred, masks in ``drafts`` (class indices;
     255 where the model is unsure) and, with ``tags``, ``tags.csv`` in the format of `data.tags`.
