@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from u2pl.errors import InputError, quoted
@@ -51,6 +52,13 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError):
         return False
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or below it. False where that cannot be told."""
+    with suppress(OSError):
+        return path.resolve().is_relative_to(folder.resolve())
+    return False
 
 
 def argument(option: str) -> Callable[[str], Path]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,11 @@ from u2pl.networks.image_classifier import ImageClassifier
 from u2pl.networks.image_encoder import SIDE
 from u2pl.paths import is_file
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 #: Of the network's layers; auto: bf16 if the processor multiplies it natively, else fp32.
 PRECISIONS = ("fp32", "bf16", "auto")
 
@@ -93,7 +97,7 @@ class Predictor:
         device: str | torch.device = "cpu",
         overrides: Sequence[str] = (),
         precision: str = "fp32",
-    ) -> Predictor:
+    ) -> Self:
         """Load the network of a run folder. ``weights`` is ``last`` (end of training) or ``best`` (on validation).
 
         Raises InputError if the folder does not hold these weights.
@@ -118,7 +122,7 @@ class Predictor:
         device: str | torch.device = "cpu",
         overrides: Sequence[str] = (),
         precision: str = "fp32",
-    ) -> Predictor:
+    ) -> Self:
         """Load the network of a ``.safetensors`` file from `u2pl train` or `u2pl import-weights`.
 
         Args:
@@ -151,7 +155,7 @@ class Predictor:
         device: str | torch.device = "cpu",
         overrides: Sequence[str] = (),
         precision: str = "fp32",
-    ) -> Predictor:
+    ) -> Self:
         """Call :meth:`from_file` or :meth:`from_run`, depending on the suffix of the path."""
         if Path(path).suffix != WEIGHTS_SUFFIX:
             return cls.from_run(path, weights=weights, device=device, overrides=overrides, precision=precision)
@@ -240,20 +244,41 @@ class Predictor:
             min_confidence, confidence: see :meth:`mask`.
         """
 
+        def masks(segment: Segment, images: Sequence[Tensor]) -> Sequence[Tensor]:
+            if len(images) == 1 and not self._fits(images[0]):
+                return [self.mask(images[0], min_confidence=min_confidence, confidence=confidence)]
+            return [*_read(self._scores(segment, images), min_confidence, confidence)]
+
+        return self._each(masks, items, image, during=during)
+
+    def _each(
+        self,
+        work: Callable[[Segment, Sequence[Tensor]], Sequence[Result]],
+        items: Iterable[Item],
+        image: Callable[[Item], Tensor],
+        *,
+        during: Callable[[Item], AbstractContextManager[object]],
+        inference: Inference | None = None,
+    ) -> Generator[tuple[Item, Result], None, None]:
+        """Items, each with what ``work`` makes of its image. Images that it gets together are of one size."""
+
         @torch.no_grad()
-        def work(segment: Segment, some: Sequence[tuple[int, Item]]) -> list[Tensor]:
+        def on(segment: Segment, some: Sequence[tuple[int, Item]]) -> Sequence[Result]:
             images = [image(item) for _, item in some]
             with during(some[0][1]):
-                if len(some) == 1 and not self._fits(images[0]):
-                    return [self.mask(images[0], min_confidence=min_confidence, confidence=confidence)]
-                return [*_read(self._scores(segment, images), min_confidence, confidence)]
+                return work(segment, images)
 
         def size(item: tuple[int, Item]) -> tuple[int, int]:
             height, width = image(item[1]).shape[-2:]
             return height, width
 
         done = segment_many(
-            work, enumerate(items), network=self.network, inference=self.inference, size=size, device=self.device
+            on,
+            enumerate(items),
+            network=self.network,
+            inference=inference or self.inference,
+            size=size,
+            device=self.device,
         )
         return in_order(done)
 

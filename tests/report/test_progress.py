@@ -59,3 +59,16 @@ def test_long_times_are_in_hours(clock: Clock) -> None:
 )
 def test_what_the_machine_does(clock: Clock, numbers: dict[str, float], shown: str) -> None:
     assert shown in lines(clock, (1.0, 10, numbers))[0]
+
+
+def test_images_are_counted_with_their_speed(clock: Clock) -> None:
+    text = StringIO()
+    bar = ProgressBar(Console(file=text, width=40), title="suggest")
+    bar.counted("looking at images", 0, 200)
+    for done in (50, 100, 150):
+        clock.now += 20.0
+        bar.counted("looking at images", done, 200)
+    bar.counted("drafting masks", 0, 2)  # counts anew
+    clock.now += 40.0
+    bar.counted("drafting masks", 2, 2)
+    assert text.getvalue().splitlines() == ["looking at images 100/200 2.5 images/s", "drafting masks 2/2 0.1 images/s"]

@@ -20,6 +20,7 @@ from u2pl.cli.experiments import ablate, assess, compare
 from u2pl.cli.formats import export_masks, import_masks
 from u2pl.cli.reference import convert_config, keys, presets
 from u2pl.cli.splits import splits
+from u2pl.cli.suggest import suggest
 from u2pl.engine.stopping import Stopped, stop_on_signals
 from u2pl.errors import InputError
 from u2pl.paths import argument, output
@@ -194,12 +195,8 @@ def check(config: ConfigArgument, overrides: Overrides = None, verbose: Verbose 
         raise typer.Exit(2)
 
 
-app.command()(assess)
-app.command()(distill)
-app.command()(compare)
-app.command()(ablate)
-app.command("export-masks")(export_masks)
-app.command("import-masks")(import_masks)
+for command in (assess, suggest, export_masks, import_masks, distill, compare, ablate):
+    app.command()(command)
 
 
 @app.command("import-weights")
@@ -255,7 +252,7 @@ def main() -> None:
 def _how_to_go_on(stopped: Stopped) -> str:
     """The command that goes on after a stop, if something was saved."""
     command = sys.argv[1] if len(sys.argv) > 1 else ""
-    if command not in ("train", "distill", "assess", "compare", "ablate", "demo"):
+    if command not in ("train", "distill", "assess", "suggest", "compare", "ablate", "demo"):
         return ""
     line = shlex.join(["u2pl", *sys.argv[1:]])
     line += " --resume" if command == "train" and "--resume" not in sys.argv else ""

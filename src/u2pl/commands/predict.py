@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from u2pl.data.walking import files_below
 from u2pl.engine.checkpoint import write_atomically
 from u2pl.engine.machine import make_fabric
 from u2pl.errors import InputError
+from u2pl.paths import is_inside
 from u2pl.predictor import Predictor
 from u2pl.report.pictures import is_signed, overlay, save_image, save_mask
 from u2pl.report.printing import progress_bar, track
@@ -159,12 +160,6 @@ def _targets(inputs: Sequence[Path], out: Path) -> dict[str, Path]:
 def _images_below(folder: Path, out: Path) -> list[Path]:
     """The images below a folder, but for those that this command wrote into ``out``, if that lies inside."""
     images, _ = files_below(folder, is_image)
-    if not _is_inside(out, folder):
+    if not is_inside(out, folder):
         return images
-    return [path for path in images if not (_is_inside(path, out) and is_signed(path))]
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    with suppress(OSError):
-        return path.resolve().is_relative_to(folder.resolve())
-    return False
+    return [path for path in images if not (is_inside(path, out) and is_signed(path))]

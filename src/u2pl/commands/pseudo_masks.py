@@ -66,16 +66,21 @@ def parse_scales(text: str) -> tuple[float, ...]:
 
 def made_by(weights: Path, labelling: Labelling, predictor: Predictor) -> dict[str, Any]:
     """What pseudo-masks depend on besides the images: the digest of the teacher's weights, and the labelling."""
-    digest = hashlib.sha256()
-    with weights.open("rb") as file:  # its description is digested, too: it has the other options of the evaluation
-        for block in iter(partial(file.read, 2**20), b""):
-            digest.update(block)
     return {
-        "weights": digest.hexdigest(),
+        "weights": weights_digest(weights),
         **asdict(labelling),
         "scales": list(labelling.scales),
         "precision": predictor.precision,
     }
+
+
+def weights_digest(weights: Path) -> str:
+    """SHA-256 of a file of weights. Its description is digested, too: it has the options of the evaluation."""
+    digest = hashlib.sha256()
+    with weights.open("rb") as file:
+        for block in iter(partial(file.read, 2**20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def refuse_other_teacher(folder: Path, teacher: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ AREAS = (
     "validation.safetensors"  #: areas of each validation image at the end, see :class:`u2pl.engine.evaluate.Counted`
 )
 _PICTURES = 6
-_LOCK = ".lock"
+LOCK = ".lock"
 #: What a training writes beside its configuration.
 _OWN_FILES = (
     *("last.safetensors", "best.safetensors", AREAS, *CHECKPOINTS),
@@ -97,21 +97,21 @@ def check_data(out: Path, config: Config, data: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def claimed(out: Path) -> Iterator[None]:
-    """Make the folder, and keep other processes from training into it. A folder that stays empty is removed.
+def claimed(out: Path, *, does: str = "trains") -> Iterator[None]:
+    """Make the folder, and keep other processes from working in it. A folder that stays empty is removed.
 
-    Raises InputError if it cannot be made, or if another process trains into it.
+    Raises InputError if it cannot be made, or if another process works in it; ``does`` says what that does.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out}: cannot write there ({error.strerror})") from error
-    lock = FileLock(out / _LOCK)
+    lock = FileLock(out / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise InputError(
-            f"{out}: another process trains into this folder; wait for it, or choose another --out"
+            f"{out}: another process {does} into this folder; wait for it, or choose another --out"
         ) from error
     except (OSError, NotImplementedError):  # a file system without locks
         pass
@@ -120,8 +120,8 @@ def claimed(out: Path) -> Iterator[None]:
     finally:
         lock.release()
         with suppress(OSError):
-            if [path.name for path in out.iterdir()] == [_LOCK]:
-                (out / _LOCK).unlink()
+            if [path.name for path in out.iterdir()] == [LOCK]:
+                (out / LOCK).unlink()
                 out.rmdir()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing
 from operator import itemgetter
 from typing import Any, TypeVar
@@ -38,9 +38,27 @@ def segmented(
         failed: called with the error of a sample that cannot be read, which is left out; None: the error is raised.
         min_confidence, confidence: see :meth:`u2pl.predictor.Predictor.mask`.
     """
-    threads = min(_THREADS, os.cpu_count() or 1)
 
-    def readable(images: Iterable[tuple[AnySample, Tensor | InputError]]) -> Iterator[tuple[AnySample, Tensor]]:
+    def write_one(done: tuple[tuple[AnySample, Tensor], Tensor]) -> None:
+        (sample, image), mask = done
+        write(sample, image, mask.cpu())
+
+    with closing(read_ahead(samples, failed=failed)) as images:
+        sure: dict[str, Any] = {"min_confidence": min_confidence, "confidence": confidence}
+        masks = predictor.masks_of(images, image=itemgetter(1), during=memory_for, **sure)
+        with closing(ahead(write_one, masks, **_bounds(), cost=lambda done: done[1].numel())) as written:
+            yield from written
+
+
+def read_ahead(
+    samples: Sequence[AnySample], *, failed: Callable[[InputError], object] | None = None
+) -> Generator[tuple[AnySample, Tensor], None, None]:
+    """Samples, each with its image (3, H, W) uint8. Threads read them ahead.
+
+    Args:
+        failed: called with the error of a sample that cannot be read, which is left out; None: the error is raised.
+    """
+    with closing(ahead(_read, samples, **_bounds(), cost=_pixels_of)) as images:
         for sample, image in images:
             if not isinstance(image, InputError):
                 yield sample, image
@@ -49,20 +67,15 @@ def segmented(
             else:
                 raise image
 
-    def during(item: tuple[AnySample, Tensor]) -> AbstractContextManager[None]:
-        place = getattr(item[0], "image_path", item[0].name)
-        return out_of_memory_is_bad_input(WHOLE_IMAGES, where=f" with {place}")
 
-    def write_one(done: tuple[tuple[AnySample, Tensor], Tensor]) -> None:
-        (sample, image), mask = done
-        write(sample, image, mask.cpu())
+def memory_for(item: tuple[Sample, Tensor]) -> AbstractContextManager[None]:
+    """A context in which too little memory for the image of a sample is an InputError that names it."""
+    place = getattr(item[0], "image_path", item[0].name)
+    return out_of_memory_is_bad_input(WHOLE_IMAGES, where=f" with {place}")
 
-    bounds: dict[str, Any] = {"threads": threads, "limit": _PIXELS}
-    with closing(ahead(_read, samples, **bounds, cost=_pixels_of)) as images:
-        sure: dict[str, Any] = {"min_confidence": min_confidence, "confidence": confidence}
-        masks = predictor.masks_of(readable(images), image=itemgetter(1), during=during, **sure)
-        with closing(ahead(write_one, masks, **bounds, cost=lambda done: done[1].numel())) as written:
-            yield from written
+
+def _bounds() -> dict[str, Any]:
+    return {"threads": min(_THREADS, os.cpu_count() or 1), "limit": _PIXELS}
 
 
 def _read(sample: AnySample) -> tuple[AnySample, Tensor | InputError]:

@@ -85,6 +85,10 @@ class SmpNetwork(FreezableNetwork):
         padded = pad(self.normalize(image), multiple=self.multiple, minimum=self.minimum)
         return Encoded(self.encoder(padded), size=image.shape[-2:], padded=padded.shape[-2:])
 
+    def last_features(self, encoded: Encoded) -> Tensor:
+        """The encoder's last features (B, K, h, w) of the images, without those of their padding."""
+        return unpad(_last(encoded.features), encoded.size, encoded.padded)
+
     def forward(self, image: Tensor | Encoded, *, dropped: int = 0, complementary: int = 0) -> SegmentationOutput:
         """(B, 3, H, W) in [0, 1] -> class scores (B, C, H, W); coarse scores and embeddings (B, ., h, w).
 

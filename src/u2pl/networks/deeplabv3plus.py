@@ -125,6 +125,10 @@ class DeepLabV3Plus(FreezableNetwork):
         size = image.shape[-2:]
         return Encoded(self.encoder(self.normalize(image)), size=size, padded=size)
 
+    def last_features(self, encoded: Encoded) -> Tensor:
+        """The encoder's last features (B, K, h, w) of the images."""
+        return encoded.features.high
+
     def forward(self, image: Tensor | Encoded, *, dropped: int = 0, complementary: int = 0) -> SegmentationOutput:
         """(B, 3, H, W) in [0, 1] -> class scores (B, C, H, W); coarse scores and embeddings (B, ., H/4, W/4).
 

@@ -35,6 +35,10 @@ class FreezableNetwork(nn.Module):
         """Images (B, 3, H, W) in [0, 1] -> what the rest of the network needs of them."""
         raise TypeError(f"{type(self).__name__} has no encoder")
 
+    def last_features(self, encoded: Encoded) -> Tensor:
+        """The encoder's last features (B, K, h, w) of the images, without those of their padding."""
+        raise TypeError(f"{type(self).__name__} has no encoder")
+
     def freeze(self, stages: bool | int = True) -> None:
         """Freeze the encoder, or so many of its first stages; see :func:`~u2pl.networks.stages.stages_of`.
 

@@ -98,7 +98,7 @@ def save_panels(path: Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[s
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
-        draw.text((column * (width + _GAP) + 2, 1), _fitting(draw, title, width), fill="black")
+        draw.text((column * (width + _GAP) + 2, 1), fitting(draw, title, width), fill="black")
         for line, row in enumerate(rows):
             picture = Image.fromarray(np.ascontiguousarray(row[column].permute(1, 2, 0).numpy()))
             picture = picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
@@ -106,7 +106,7 @@ def save_panels(path: Path, rows: Sequence[Sequence[Tensor]], titles: Sequence[s
     sheet.save(path)
 
 
-def _fitting(draw: ImageDraw.ImageDraw, title: str, width: int) -> str:
+def fitting(draw: ImageDraw.ImageDraw, title: str, width: int) -> str:
     """The beginning of a title that fits above its column, in the characters that every font has."""
     shown = printable(title).encode("ascii", "backslashreplace").decode("ascii")[:width]
     while shown and draw.textlength(shown) > width:

@@ -26,7 +26,7 @@ class ProgressBar:
         self.console, self.title, self.steps = console, title, 0
         self.scores, self.last_line = "", 0.0
         self.first: tuple[int, float] | None = None  # steps done at the first report, and its time
-        self.labelling: tuple[Any, float] | None = None  # the bar of the labelling, and when that began
+        self.counts: dict[str, tuple[Any, float]] = {}  # bars of counted images, and when they began
         self.bar = progress_bar(console, lambda task: str(task.fields["now"]))
         self.task = self.bar.add_task(title, total=None, now="", visible=False)
 
@@ -41,16 +41,20 @@ class ProgressBar:
 
     def labeled(self, done: int, total: int) -> None:
         """Show how many images have their pseudo-masks, before the training. The first call is with 0."""
+        self.counted("labelling", done, total)
+
+    def counted(self, name: str, done: int, total: int) -> None:
+        """Show how many images are done with something of this name. The first call is with 0."""
         now = time.perf_counter()
-        if self.labelling is None:
-            self.labelling = self.bar.add_task("labelling", total=total, now=""), now
+        if name not in self.counts:
+            self.counts[name] = self.bar.add_task(name, total=total, now=""), now
             self.last_line = now
-        task, began = self.labelling
-        speed = f"{done / (now - began):.1f} images/s" if done else ""
+        task, began = self.counts[name]
+        speed = f"{done / (now - began):.1f} images/s" if done and now > began else ""
         self.bar.update(task, completed=done, now=speed)
         if not self.console.is_terminal and now - self.last_line > _SECONDS:
             self.last_line = now
-            say(self.console, f"labelling {done}/{total} {speed}")
+            say(self.console, f"{name} {done}/{total} {speed}")
 
     def begin(self, steps: int) -> None:
         """Show the bar of a training with this number of steps."""

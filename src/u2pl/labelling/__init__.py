@@ -1,0 +1,1 @@
+"""Which images to label next: what a trained network makes of each of them, and their order."""
