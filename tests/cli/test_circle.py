@@ -50,6 +50,11 @@ def test_labels_that_are_suggested_raise_miou(u2pl: Command, photos: Path, real_
     with (tmp_path / "next" / "suggested.csv").open(encoding="utf-8", newline="") as file:
         names = [Path(next(value for key, value in row.items() if "image" in key)).stem for row in csv.DictReader(file)]
     assert len(set(names)) == 12
+    drafts = u2pl(
+        "export-masks", tmp_path / "first", tmp_path / "next", "--format", "png", "--out", tmp_path / "drafts"
+    )
+    assert drafts.code == 0, drafts.err
+    assert {path.stem for path in (tmp_path / "drafts").rglob("*.png")} == set(names)
     labeled = {path.stem for path in (photos / "masks").glob("*.png")}
     assert not labeled & set(names)
     for name in names:  # the person corrects the drafts

@@ -21,7 +21,10 @@ def export_masks(
     run: Annotated[
         Path, typer.Argument(parser=argument("RUN"), help="A run folder made by `u2pl train`, or a .safetensors file.")
     ],
-    images: Annotated[Path, typer.Argument(parser=argument("DIR"), help="A folder of images.", metavar="DIR")],
+    images: Annotated[
+        Path,
+        typer.Argument(parser=argument("DIR"), help="A folder of images, or what `u2pl suggest` wrote.", metavar="DIR"),
+    ],
     format: Format,
     out: Annotated[Path, typer.Option(parser=output(), help="An empty or new folder for the files of the tool.")],
     overrides: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from u2pl.commands.export_masks import DraftOptions, Export
 from u2pl.commands.segmenting import segmented
+from u2pl.commands.suggestions import SUGGESTED, suggested_images
 from u2pl.data.files import FileSample
 from u2pl.data.splits import IMAGE_SUFFIXES, is_image
 from u2pl.data.walking import files_below
@@ -51,6 +53,7 @@ def export_drafts(
     ``out`` holds files, or the run cannot be used.
 
     Args:
+        folder: of images, or what `u2pl suggest` wrote: its images, then.
         min_confidence: pixels whose most likely class has a lower probability are ``options.unsure``.
     """
     if not 0 <= min_confidence < 1:
@@ -87,10 +90,14 @@ def export_drafts(
 
 
 def _images(folder: Path, options: DraftOptions) -> dict[str, Path]:
-    """The images below a folder by their paths in it."""
+    """The images below a folder by their paths in it; of a folder of suggestions, the suggested images."""
     if not folder.is_dir():
         raise InputError(f"{folder} is missing or no folder; give a folder of images")
-    paths, _ = files_below(folder, is_image)
+    if (folder / SUGGESTED).is_file():
+        paths = suggested_images(folder)
+        folder = Path(os.path.commonpath([path.parent for path in paths])) if paths else folder
+    else:
+        paths, _ = files_below(folder, is_image)
     if not paths:
         raise InputError(f"{folder} holds no image (known: {', '.join(sorted(IMAGE_SUFFIXES))})")
     flat = options.format == "voc"

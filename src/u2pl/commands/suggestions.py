@@ -13,6 +13,7 @@ from torch import Tensor
 from u2pl.commands.run_folder import LOCK
 from u2pl.commands.segmenting import memory_for, read_ahead
 from u2pl.data.files import FileSample
+from u2pl.data.text import read_rows
 from u2pl.engine.checkpoint import unwritable, write_atomically
 from u2pl.errors import InputError
 from u2pl.labelling.looking import Draft, LookingPredictor
@@ -150,6 +151,19 @@ def write_table(
             )
 
     _write_table(out / SUGGESTED, _HEADER, rows())
+
+
+def suggested_images(folder: Path) -> list[Path]:
+    """The images that ``suggested.csv`` lists. Raises InputError if it is another file, or an image is gone."""
+    path = folder / SUGGESTED
+    rows = read_rows(path, give="give what `u2pl suggest` wrote", delimiter=lambda head: ",")
+    if not rows or "image" not in rows[0][1]:
+        raise InputError(f"{path} has no column image; give what `u2pl suggest` wrote")
+    column = rows[0][1].index("image")
+    images = [Path(cells[column]) for _, cells in rows[1:] if len(cells) > column]
+    if missing := next((image for image in images if not image.is_file()), None):
+        raise InputError(f"{path} lists {missing}, which is gone; suggest anew")
+    return images
 
 
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
