@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from u2pl.commands.overview import print_choices
+from u2pl.commands.report import report_comparison
 from u2pl.commands.train import train
 from u2pl.engine.checkpoint import write_atomically, write_text_atomically
 from u2pl.engine.fit import Watcher
@@ -65,6 +66,9 @@ def run_into(
         trials, console=console, report=report, keep_checkpoints=keep_checkpoints, watchers=watchers
     )
     show_grid(console, grid(records))
+    if is_main_process() and records:
+        folders = [trial.folder for trial in trials if trial.folder in records]
+        report_comparison(out, folders, grid(records), partial(say, console))
     if failures:
         raise InputError(f"{len(failures)} of {len(trials)} runs failed: {'; '.join(failures)}")
     return finished(records)
@@ -138,7 +142,9 @@ def list_trials(trials: Sequence[Trial], console: Console) -> None:
 
 def _train(trial: Trial, console: Console, watchers: tuple[Watcher, ...]) -> None:
     with ProgressBar(console, title=trial.folder.name) as bar:
-        trained = train(trial.asked, trial.folder, resume=True, watchers=(bar, *watchers), say=partial(say, console))
+        trained = train(
+            trial.asked, trial.folder, resume=True, watchers=(bar, *watchers), say=partial(say, console), reports=False
+        )
     if is_main_process():
         write_scores(trial.folder, trained.scores)
 
