@@ -22,7 +22,7 @@ def report(
         Path | None, typer.Option(parser=output(), help="The file. Default: report.html in, or around, the folders.")
     ] = None,
     images: Annotated[
-        int | None, typer.Option(help="Images of the gallery. Default: as many as 10 seconds allow, at most 200.")
+        int | None, typer.Option(help="Images of the gallery. Default: as many as a few seconds allow, at most 200.")
     ] = None,
 ) -> None:
     """Write one HTML file about runs: scores, curves, confusion, calibration, and a gallery of predictions."""

@@ -26,7 +26,7 @@ from u2pl.report.printing import progress_bar
 
 REPORT = "report.html"
 IMAGES = 200  #: of a gallery at most
-SECONDS = 10.0  #: after which no further image of a gallery is predicted
+SECONDS = 8.0  #: after which no further image of a gallery is predicted
 
 
 def report(
@@ -65,6 +65,7 @@ def report_training(out: Path, source: DataSource, say: Callable[[str], None]) -
     try:
         refuse_replacing(out / REPORT)
         write_text_atomically(out / REPORT, render(page_of([read_run(out)], source=source)))
+        say(f"report in {out / REPORT}")
     except Exception as error:  # a training that took days does not fail because of its report
         say(f"{REPORT} is not written: {' '.join(str(error).split()) or type(error).__name__}")
 
@@ -76,6 +77,7 @@ def report_comparison(out: Path, runs: Sequence[Path], table: Grid, say: Callabl
         page = page_of([read_run(each) for each in runs], table=table)
         title = f"Comparison in {out.resolve().name}; shown in detail: {page.run.name}"
         write_text_atomically(out / REPORT, render(replace(page, title=title)))
+        say(f"report in {out / REPORT}")
     except Exception as error:
         say(f"{REPORT} is not written: {' '.join(str(error).split()) or type(error).__name__}")
 

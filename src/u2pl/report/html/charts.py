@@ -59,7 +59,11 @@ class Chart:
     def ticks(self) -> tuple[list[tuple[float, str]], list[tuple[float, str]]]:
         """Places in the drawing and numbers of the ticks, across and up."""
         (left, right), (low, high) = self._bounds()
-        across = [value for value in MaxNLocator(5).tick_values(left, right) if left <= value <= right]
+        across = [
+            value
+            for value in MaxNLocator(5, integer=not self.square).tick_values(left, right)
+            if left <= value <= right
+        ]
         up = [value for value in MaxNLocator(5).tick_values(low, high) if low <= value <= high]
         return (
             [(round(self._place((value, low))[0], 1), number(value)) for value in across],

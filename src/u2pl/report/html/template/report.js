@@ -100,7 +100,10 @@
     for (const level of levels) counts[level] += 1;
     pixels = {image, truth: classes(truth), mask: classes(mask), entropy: levels, counts, width: card.width, height: card.height};
     opened = number;
-    byId("viewer").hidden = false;
+    if (byId("viewer").hidden) {
+      byId("viewer").hidden = false;
+      byId("zoom").value = Math.min(byId("stage").clientWidth, 640) / card.width - 0.25;  // as large as fits
+    }
     canvas.setAttribute("aria-label", "Image " + card.name + ", " + card.score + " % mIoU");
     for (const button of document.querySelectorAll(".open")) {
       const own = Number(button.dataset.card) === number;
@@ -150,7 +153,9 @@
   const layers = new Map([["p", "mask"], ["t", "truth"], ["e", "entropy"], ["r", "partition"]]);
   document.addEventListener("keydown", (event) => {
     if (!pixels || event.ctrlKey || event.metaKey || event.altKey) return;
-    const own = event.target.closest("input, .scroll:not(#stage)");
+    const stage = byId("stage");  // where arrows scroll, they do not change the image
+    const scrolls = event.target === stage && stage.scrollWidth > stage.clientWidth;
+    const own = scrolls || event.target.closest("input, .scroll:not(#stage)");
     const key = event.key.toLowerCase();
     if (layers.has(key)) {
       controls.elements.layer.value = layers.get(key);
@@ -159,8 +164,8 @@
     else if (key === "]") move("alpha", 1);
     else if (key === "+" || key === "=") move("zoom", 0.5);
     else if (key === "-") move("zoom", -0.5);
-    else if (!own && Number(byId("zoom").value) === 1 && key === "arrowleft") step(-1);
-    else if (!own && Number(byId("zoom").value) === 1 && key === "arrowright") step(1);
+    else if (!own && key === "arrowleft") step(-1);
+    else if (!own && key === "arrowright") step(1);
     else return;
     event.preventDefault();
   });
