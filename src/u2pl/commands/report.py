@@ -26,7 +26,7 @@ from u2pl.report.printing import progress_bar
 
 REPORT = "report.html"
 IMAGES = 200  #: of a gallery at most
-SECONDS = 8.0  #: after which no further image of a gallery is predicted
+SECONDS = 6.0  #: after which no further image of a gallery is predicted
 
 
 def report(
@@ -172,7 +172,7 @@ def with_gallery(page: Page, measured: Measured, number: int) -> Page:
     """The page with what predictions show. ``number`` is that of all validation images."""
     shots, notes = measured.shots, []
     if measured.unreadable:
-        notes.append(f"{len(measured.unreadable)} images are left out, the first because {measured.unreadable[0]}")
+        notes.append(f"Images that cannot be read: {len(measured.unreadable)}. The first: {measured.unreadable[0]}")
     if not shots:
         return replace(page, notes=notes)
     part = f"{len(shots)} of {number} validation images, evenly spread from the worst to the best."

@@ -14,7 +14,7 @@
 
   const LEVELS = 256, IGNORED = 255;
   const gallery = JSON.parse(source.textContent);
-  const controls = byId("controls"), canvas = byId("canvas"), pen = canvas.getContext("2d");
+  const controls = byId("controls"), canvas = byId("canvas"), pen = canvas.getContext("2d", {willReadFrequently: true});
   const classOf = new Map(gallery.palette.map(([r, g, b], index) => [(r << 16) | (g << 8) | b, index]));
   let opened = -1, pixels = null;
 
@@ -57,14 +57,19 @@
   const percent = (share) => (100 * share).toFixed(2) + " %";
   const chosen = (name) => controls.elements[name].value;
 
+  function tell(id, share) {
+    byId(id).textContent = percent(share);
+    byId(id).dataset.share = String(share);
+  }
+
   function draw() {
     if (!pixels) return;
     const alpha = byId("alpha").value / 100, opacity = byId("opacity").value / 100;
     const layer = chosen("layer"), zoom = Number(byId("zoom").value);
     const level = threshold(chosen("over") === "all" ? gallery.pixels : pixels.counts, alpha);
     byId("alpha-value").textContent = alpha.toFixed(2);
-    byId("share-all").textContent = percent(shareAbove(gallery.pixels, level));
-    byId("share-one").textContent = percent(shareAbove(pixels.counts, level));
+    tell("share-all", shareAbove(gallery.pixels, level));
+    tell("share-one", shareAbove(pixels.counts, level));
     const shown = new Set([...controls.querySelectorAll("[name=class]:checked")].map((box) => Number(box.value)));
     const width = pixels.width, result = new Uint8ClampedArray(pixels.image);
     for (let at = 0; at < pixels.entropy.length; at++) {
