@@ -168,6 +168,13 @@ def test_an_unfinished_run_is_one_line(own: Path) -> None:
     assert "has no last.safetensors" in refused(own)
 
 
+def test_a_run_whose_last_checkpoint_was_removed_is_finished(own: Path) -> None:
+    state = torch.load(own / "last.ckpt", weights_only=True)
+    torch.save({**state, "step": 3}, own / "previous.ckpt")
+    (own / "last.ckpt").unlink()
+    assert report([own]) == own / REPORT
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -188,7 +188,7 @@ def test_pictures_for_the_documentation(opened: Open, look: str) -> None:
     tab = opened(look, Path(os.environ["U2PL_REPORT"]).resolve())
     if look == "dark":
         tab.check("input[name=layer][value=partition]")
-        tab.eval_on_selector("#gallery", "e => e.scrollIntoView()")
+        tab.eval_on_selector("#gallery", "e => e.scrollIntoView({behavior: 'instant'})")
     taken = Image.open(io.BytesIO(tab.screenshot())).convert("P", palette=Image.Palette.ADAPTIVE, colors=192)
     target = PICTURES / f"report_{look}.png"
     taken.save(target, optimize=True)

@@ -78,7 +78,7 @@ def require_finished(run: Path) -> None:
     if not is_file(run / f"last{WEIGHTS_SUFFIX}"):
         raise InputError(f"{run} has no last{WEIGHTS_SUFFIX}: its training has saved nothing yet; train it to its end")
     steps = load_saved(run / "config.yaml").train.steps
-    done = saved_value(run, "step") if has_state(run) else steps
+    done = saved_value(run, "step") if (run / CHECKPOINTS[0]).exists() else steps
     if isinstance(steps, int) and done < steps:
         raise InputError(f"{run} is not finished: {done} of {steps} steps are done; `u2pl train` with --resume goes on")
 

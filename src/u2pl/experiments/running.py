@@ -17,6 +17,7 @@ from u2pl.engine.checkpoint import write_atomically, write_text_atomically
 from u2pl.engine.fit import Watcher
 from u2pl.engine.launching import ending_together
 from u2pl.engine.machine import is_main_process
+from u2pl.engine.resume import CHECKPOINTS
 from u2pl.errors import InputError
 from u2pl.experiments.choices import runs_of_choices
 from u2pl.experiments.records import Record, is_finished, read_record, write_records, write_scores
@@ -150,9 +151,10 @@ def _train(trial: Trial, console: Console, watchers: tuple[Watcher, ...]) -> Non
 
 
 def _settled(trial: Trial, *, keep_checkpoints: bool) -> Record:
-    """The record of a finished trial. Removes its checkpoint, which is many times the weights with a memory bank."""
+    """The record of a finished trial. Removes its checkpoints, many times the weights with a memory bank."""
     if not keep_checkpoints:
-        (trial.folder / "last.ckpt").unlink(missing_ok=True)
+        for name in reversed(CHECKPOINTS):
+            (trial.folder / name).unlink(missing_ok=True)
     return read_record(trial)
 
 

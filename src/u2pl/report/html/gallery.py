@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 
 from u2pl.data.classes import Palette
-from u2pl.report.html.measuring import Pixels, Shot
+from u2pl.report.html.measuring import SIDE, Pixels, Shot
 from u2pl.report.pictures import colour_table, overlay
 
 LEVELS = 256
 _BYTES = 15_000_000  # of all pictures; a page with 200 images stays below 20 MB
-_SMALLEST = 48  # pixels of a side
+_FEW = 64  # images that keep their size
+_SIDE_OF_MANY, _SMALLEST = 224, 48  # pixels of a side
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Gallery:
 def gallery(shots: Sequence[Shot], palette: Palette) -> Gallery:
     """Encode the shots, in a smaller size if they take too much space."""
     colours = distinct(palette)
-    side = max((max(shot.truth.shape) for shot in shots), default=1)
+    side = SIDE if len(shots) <= _FEW else _SIDE_OF_MANY
     while True:
         small = [shot.resized(side) for shot in shots]
         levels, values, pixels = leveled([shot.entropy for shot in small])

@@ -20,7 +20,7 @@ from u2pl.predictor import Prediction, Predictor
 from u2pl.structures import IGNORE_INDEX
 
 BINS = 10  #: of confidence
-FEWEST = 12  #: images that are predicted, however long they take
+FEWEST = 6  #: images that are predicted, however long they take
 SIDE = 320  #: pixels of the longer side of a kept picture
 
 Pixels = npt.NDArray[np.uint8]
