@@ -16,7 +16,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from tiny_run import build_tiny
-from u2pl.commands.finished_run import read_run
+from u2pl.commands.finished_run import read_run, read_runs
 from u2pl.commands.report import REPORT, page_of, report, report_training
 from u2pl.commands.run_folder import AREAS
 from u2pl.commands.train import train
@@ -131,6 +131,14 @@ def test_the_file_lies_in_the_folder_or_around_several(own: Path, runs: Path) ->
     path = report([own, other, own])
     assert path == own.parent / REPORT
     assert path.read_text().count('<th scope="row">plain</th>') == 1
+
+
+def test_runs_of_one_name_are_told_apart(own: Path, runs: Path) -> None:
+    other = Path(shutil.copytree(runs / "supervised", own.parent / "again" / "run"))
+    page = page_of(read_runs([own, other, own / ".." / "run"]))
+    assert [row.name for row in page.runs] == [str(own), str(other)]
+    assert page.other == str(other)
+    assert page.bars[0].other == page.runs[1].iou[page.classes[0]]
 
 
 def test_a_comparison_ends_with_one_report(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,7 @@ class FinishedRun:
     areas: Tensor | None  #: (N, 2, C) int64, see :class:`u2pl.engine.evaluate.Counted`
     confusion: Tensor | None  #: (C, C) int64
     data: Mapping[str, Any] | None  #: fingerprint of the data set; None: an earlier version did not save it
-
-    @property
-    def name(self) -> str:
-        return self.folder.resolve().name
+    name: str  #: of the folder, or its whole path if other runs have the same name
 
     @property
     def method(self) -> str:
@@ -165,7 +162,18 @@ def read_run(folder: Path) -> FinishedRun:
         counts.get("areas"),
         counts.get("confusion"),
         data,
+        folder.resolve().name,
     )
+
+
+def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
+    """Read several run folders, each once. Raises the errors of :func:`read_run`."""
+    once: dict[Path, Path] = {}
+    for folder in folders:
+        once.setdefault(folder.resolve(), folder)
+    runs = [read_run(folder) for folder in once.values()]
+    names = [run.name for run in runs]
+    return [replace(run, name=str(run.folder)) if names.count(run.name) > 1 else run for run in runs]
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

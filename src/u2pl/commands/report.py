@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from u2pl.build import build_source
-from u2pl.commands.finished_run import FinishedRun, read_run
+from u2pl.commands.finished_run import FinishedRun, read_run, read_runs
 from u2pl.data.fingerprint import fingerprint
 from u2pl.data.source import DataSource
 from u2pl.engine.checkpoint import write_text_atomically
@@ -55,8 +55,7 @@ def report(
     folder = runs[0] if len(runs) == 1 else runs[0].resolve().parent
     path = out or folder / REPORT
     refuse_replacing(path)
-    found = [read_run(each) for each in dict.fromkeys(runs)]
-    write_text_atomically(path, render(page_of(found, images=images, console=console)))
+    write_text_atomically(path, render(page_of(read_runs(runs), images=images, console=console)))
     return path
 
 
@@ -70,12 +69,14 @@ def report_training(out: Path, source: DataSource, say: Callable[[str], None]) -
         say(f"{REPORT} is not written: {' '.join(str(error).split()) or type(error).__name__}")
 
 
-def report_comparison(out: Path, runs: Sequence[Path], table: Grid, say: Callable[[str], None]) -> None:
+def report_comparison(
+    out: Path, runs: Sequence[Path], table: Grid, say: Callable[[str], None], *, what: str = "Comparison"
+) -> None:
     """Write the report of finished runs of a comparison; see :func:`report_training`."""
     try:
         refuse_replacing(out / REPORT)
-        page = page_of([read_run(each) for each in runs], table=table)
-        title = f"Comparison in {out.resolve().name}; shown in detail: {page.run.name}"
+        page = page_of(read_runs(runs), table=table)
+        title = f"{what} in {out.resolve().name}; shown in detail: {page.run.name}"
         write_text_atomically(out / REPORT, render(replace(page, title=title)))
         say(f"report in {out / REPORT}")
     except Exception as error:
