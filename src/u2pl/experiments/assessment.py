@@ -79,7 +79,8 @@ def assess(
     """Train labels alone, half of them, and the method on each fold, and compare them on the images held out.
 
     ``out`` gets the folds, a folder for each run, `assessment.json`, `assessment.png` and `report.html`. Called again
-    with the same arguments, it goes on where it stopped. Raises InputError before any training if a run could not begin.
+    with the same arguments, it goes on where it stopped. Raises InputError before any training if a run could not
+    begin.
 
     Args:
         source, overrides: the configuration, as for ``u2pl train``.
