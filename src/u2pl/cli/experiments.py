@@ -122,4 +122,4 @@ def ablate(
 
 def _finish(folder: Path, *, dry_run: bool) -> None:
     if not dry_run:
-        say(console, f"results.json, table.md, plot.png and report.html in {folder}")
+        say(console, f"results.json, table.md and plot.png in {folder}")
