@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-HEAVY = {"torch", "torchvision", "timm", "numpy", "lightning_fabric", "PIL", "matplotlib", "tensorboard"}
+HEAVY = {"torch", "torchvision", "timm", "numpy", "lightning_fabric", "PIL", "matplotlib", "tensorboard", "jinja2"}
 REPORT = """
 import json, resource, sys
 sys.argv = ["u2pl", *sys.argv[1:]]
@@ -38,7 +38,9 @@ def started(*arguments: str, **environment: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("--help",), ("train", "--help"), ("splits", "--help"), ("presets",)], ids=" ".join
+    "arguments",
+    [(), ("--help",), ("train", "--help"), ("report", "--help"), ("splits", "--help"), ("presets",)],
+    ids=" ".join,
 )
 def test_what_needs_no_pytorch_does_not_import_it(arguments: tuple[str, ...]) -> None:
     report = started(*arguments)

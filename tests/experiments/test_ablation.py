@@ -31,7 +31,9 @@ def test_what_equals_the_reference_is_trained_once(finished: tuple[Path, Any, st
     names = ["reference", "method.mixing.name_none", "train.scale_range_1_1"]
     expected = [f"{name}-{seed}" for seed in (0, 1) for name in names]
     assert [Path(record.folder).name for record in records] == expected
-    assert sorted(path.name for path in out.iterdir()) == sorted([*expected, "results.json", "table.md", "plot.png"])
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [*expected, "results.json", "table.md", "plot.png", "report.html"]
+    )
     for seed in (0, 1):
         reference = load_config(out / f"reference-{seed}" / "config.yaml")
         mixing = load_config(out / f"method.mixing.name_none-{seed}" / "config.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import shutil
@@ -165,6 +166,9 @@ def test_it_compares_each_image_once_and_goes_on(
     )
     assert json.loads((out / "assessment.json").read_text())["sentence"] == found.sentence()
     assert (out / "assessment.png").stat().st_size > 5000
+    page = (out / "report.html").read_text()
+    assert "Assessment in out; shown in detail: u2pl-fold_1" in page
+    assert html.escape(found.sentence()) in page
     before = {path: path.read_bytes() for path in out.rglob("last.safetensors")}
     shutil.rmtree(out / "runs" / "u2pl-fold_2")  # as if it had been stopped before
     again, printed = run(out, "train.steps=4")

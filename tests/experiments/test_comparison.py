@@ -67,7 +67,9 @@ def test_every_combination_is_trained(finished: tuple[Path, Any, str]) -> None:
     names = [f"{name}-{labeled}" for labeled in ("2", "0.5") for name in ("supervised", "u2pl")]
     expected = [f"{name}-{seed}" for seed in (0, 1) for name in (*names, "supervised_all_labels-1.0")]
     assert [Path(record.folder).name for record in records] == expected
-    assert sorted(path.name for path in out.iterdir()) == sorted([*expected, "results.json", "table.md", "plot.png"])
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [*expected, "results.json", "table.md", "plot.png", "report.html"]
+    )
     for folder in (out / name for name in expected):
         files = {path.name for path in folder.iterdir()}
         assert {"config.yaml", "metrics.jsonl", "last.safetensors", "best.safetensors", "scores.json"} <= files

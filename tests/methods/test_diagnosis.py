@@ -14,9 +14,17 @@ from assemble import look, mean_teacher, u2pl, with_teacher
 from torch import Tensor, nn
 
 from u2pl.methods import U2PL, FixMatch, Schedule, Supervised, UniMatch
-from u2pl.methods.diagnosis import agreement_counts, anchor_counts, class_counts, pseudo_label_counts, queue_counts
+from u2pl.methods.diagnosis import (
+    agreement_counts,
+    anchor_counts,
+    class_counts,
+    pseudo_label_counts,
+    queue_counts,
+    threshold_counts,
+)
 from u2pl.pixels import CutMix, CutOut, MemoryBank, NoMixing, Reliability, UnreliableContrast
 from u2pl.pixels.negative_keys import NegativeKeys
+from u2pl.pixels.reliability import ConfidenceThreshold
 from u2pl.structures import IGNORE_INDEX, Batch, PseudoLabel
 
 Network = Callable[..., nn.Module]
@@ -169,6 +177,18 @@ def test_class_counts_leave_out_what_is_ignored_or_elsewhere() -> None:
     assert class_counts(label, where, C).tolist() == [2, 0, 2, 0]
 
 
+@pytest.mark.parametrize("class_wise", [True, False])
+def test_the_threshold_is_counted_where_there_is_one(class_wise: bool) -> None:
+    entropy = torch.tensor([[[0.1, 0.2, 0.3, 9.0]]])
+    valid, label = torch.tensor([[[True, True, True, False]]]), torch.zeros(1, 1, 4, dtype=torch.int64)
+    pseudo = PseudoLabel(label, entropy, entropy, valid, valid, ~valid)
+    counts = threshold_counts(pseudo, Reliability(0.5, class_wise=class_wise), 0.0)
+    assert [value.tolist() for value in counts.values()] == ([] if class_wise else [pytest.approx([0.2, 1.0])])
+    nothing = replace(pseudo, valid=torch.zeros_like(valid))
+    assert [value.tolist() for value in threshold_counts(nothing, Reliability(), 0.0).values()] == [[0.0, 0.0]]
+    assert threshold_counts(pseudo, ConfidenceThreshold(), 0.0) == {}
+
+
 def new_contrast(**options: Any) -> UnreliableContrast:
     sizes = {"anchors": 8, "negatives": 8, "bank_size": 64, "keys_per_step": 16, "min_probability": 0.4}
     return UnreliableContrast(C, 3, negative_keys=NegativeKeys(1, 3), **{**sizes, **options})
@@ -196,6 +216,7 @@ def test_of_u2pl(tiny_network: Network, seed: int, passes: int, mixing: Any) -> 
     p = view.logits.double().softmax(dim=1)
     entropy = -(p * p.log()).sum(dim=1)
     gamma = np.quantile(entropy[valid].numpy(), 1 - 0.5 * 0.6)
+    assert counts.pop("reliable/gamma").tolist() == pytest.approx([gamma, 1], rel=1e-5)
     reliable = valid & (entropy < gamma)
     label = view.logits.argmax(dim=1)
     pseudo = PseudoLabel(label, entropy, entropy, valid, reliable, valid & ~reliable)

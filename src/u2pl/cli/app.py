@@ -19,6 +19,7 @@ from u2pl.cli.distill import distill
 from u2pl.cli.experiments import ablate, assess, compare
 from u2pl.cli.formats import export_masks, import_masks
 from u2pl.cli.reference import convert_config, keys, presets
+from u2pl.cli.report import report
 from u2pl.cli.splits import splits
 from u2pl.cli.suggest import suggest
 from u2pl.engine.stopping import Stopped, stop_on_signals
@@ -195,7 +196,7 @@ def check(config: ConfigArgument, overrides: Overrides = None, verbose: Verbose 
         raise typer.Exit(2)
 
 
-for command in (assess, suggest, export_masks, import_masks, distill, compare, ablate):
+for command in (assess, suggest, export_masks, import_masks, distill, report, compare, ablate):
     app.command()(command)
 
 

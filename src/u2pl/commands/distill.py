@@ -15,7 +15,7 @@ from u2pl.build.trained import WEIGHTS_SUFFIX
 from u2pl.commands.checks import crop_sides, fabric_of, with_fitting_workers
 from u2pl.commands.prepare import Parts, prepared
 from u2pl.commands.pseudo_masks import TEACHER, Labelling, made_by, refuse_other_teacher, write_pseudo_masks
-from u2pl.commands.run_folder import check_folder, claimed
+from u2pl.commands.run_folder import check_folder, claimed, require_finished
 from u2pl.commands.train import scorer, train
 from u2pl.config.overrides import load_saved
 from u2pl.config.schema import Config, TrainConfig
@@ -25,7 +25,6 @@ from u2pl.engine.fit import Watcher
 from u2pl.engine.launching import ending_together, under_torchrun
 from u2pl.engine.machine import computing_threads, is_main_process
 from u2pl.engine.parameter_count import inference_parameters
-from u2pl.engine.resume import has_state, saved_value
 from u2pl.errors import InputError
 from u2pl.paths import is_file
 from u2pl.predictor import Predictor
@@ -126,16 +125,6 @@ def student_config(run: Path, out: Path, overrides: Sequence[str]) -> Config:
     if config.train.nodes > 1:
         raise InputError("train.nodes: u2pl distill labels on one machine; set train.nodes=1")
     return config.with_values({"data.pseudo_masks": str(out / PSEUDO_MASKS)})
-
-
-def require_finished(run: Path) -> None:
-    """Raise InputError if a run has not been trained to its end. Runs whose checkpoint was removed are finished."""
-    if not is_file(run / f"last{WEIGHTS_SUFFIX}"):
-        raise InputError(f"{run} has no last{WEIGHTS_SUFFIX}: its training has saved nothing yet; train it to its end")
-    steps = load_saved(run / "config.yaml").train.steps
-    done = saved_value(run, "step") if has_state(run) else steps
-    if isinstance(steps, int) and done < steps:
-        raise InputError(f"{run} is not finished: {done} of {steps} steps are done; `u2pl train` with --resume goes on")
 
 
 def labeled_by_teacher(

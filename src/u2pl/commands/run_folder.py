@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 
 from u2pl.auto.choices import Choice
 from u2pl.auto.resolving import LOADING
+from u2pl.build.trained import WEIGHTS_SUFFIX
 from u2pl.config.overrides import load_saved
 from u2pl.config.schema import Config
 from u2pl.data.fingerprint import difference
@@ -21,12 +23,13 @@ from u2pl.engine.checkpoint import write_atomically, write_text_atomically
 from u2pl.engine.evaluate import Scores
 from u2pl.engine.resume import CHECKPOINTS, has_state, saved_value
 from u2pl.errors import InputError
+from u2pl.paths import is_file
 from u2pl.predictor import Predictor
 from u2pl.report.diagnosis_plot import plot_diagnosis
 from u2pl.report.pictures import coloured, overlay, save_panels
 
 AREAS = (
-    "validation.safetensors"  #: areas of each validation image at the end, see :class:`u2pl.engine.evaluate.Counted`
+    "validation.safetensors"  #: counts over the validation images at the end, see :class:`u2pl.engine.evaluate.Counted`
 )
 _PICTURES = 6
 LOCK = ".lock"
@@ -68,6 +71,16 @@ def require_state(out: Path) -> None:
             f"{out} holds the weights of a run, but no {CHECKPOINTS[0]} to go on from; `u2pl evaluate {out}` scores "
             "them, another --out trains anew"
         )
+
+
+def require_finished(run: Path) -> None:
+    """Raise InputError if a run has not been trained to its end. Runs whose checkpoint was removed are finished."""
+    if not is_file(run / f"last{WEIGHTS_SUFFIX}"):
+        raise InputError(f"{run} has no last{WEIGHTS_SUFFIX}: its training has saved nothing yet; train it to its end")
+    steps = load_saved(run / "config.yaml").train.steps
+    done = saved_value(run, "step") if (run / CHECKPOINTS[0]).exists() else steps
+    if isinstance(steps, int) and done < steps:
+        raise InputError(f"{run} is not finished: {done} of {steps} steps are done; `u2pl train` with --resume goes on")
 
 
 def resume_note(out: Path) -> str | None:
@@ -164,11 +177,18 @@ def network_description(config: Config, source: DataSource) -> dict[str, Any]:
     }
 
 
-def save_areas(out: Path, scores: Mapping[str, Scores]) -> None:
-    """``validation.safetensors``: how the model at the end does on each validation image."""
-    areas = list(scores.values())[-1].areas if scores else None
-    if areas is not None:
-        write_atomically(out / AREAS, partial(save_file, {"areas": areas.contiguous()}))
+def save_areas(out: Path, scores: Mapping[str, Scores], data: Mapping[str, Any]) -> None:
+    """``validation.safetensors``: how the model at the end does on each validation image, and its confusion matrix.
+
+    ``data``, the fingerprint of the data set, says later which images these are.
+    """
+    found = list(scores.values())[-1] if scores else None
+    if found is None or found.areas is None:
+        return
+    counts = {"areas": found.areas.contiguous()}
+    if found.confusion is not None:
+        counts["confusion"] = found.confusion.contiguous()
+    write_atomically(out / AREAS, partial(save_file, counts, metadata={"data": json.dumps(data)}))
 
 
 def save_pictures(out: Path, source: DataSource) -> None:

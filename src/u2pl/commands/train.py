@@ -25,6 +25,7 @@ from u2pl.commands.checks import crop_sides, with_fitting_workers
 from u2pl.commands.overview import parameters_text, print_overview
 from u2pl.commands.prepare import Parts, measured, prepared
 from u2pl.commands.remedies import WHOLE_IMAGES, out_of_memory_is_bad_input
+from u2pl.commands.report import report_training
 from u2pl.commands.run_folder import (
     check_data,
     check_folder,
@@ -72,6 +73,7 @@ def train(
     say: Callable[[str], None] = print_line,
     console: Console | None = None,
     verbose: bool = False,
+    reports: bool = True,
 ) -> Trained:
     """Train ``config`` into the folder ``out``.
 
@@ -83,6 +85,7 @@ def train(
         say: called with lines of text about the progress.
         console: prints warnings, a table of the data and a table of the choices; None: no such overview.
         verbose: print the full reasons of each choice; ``choices.txt`` in the run folder always has them.
+        reports: write ``report.html`` at the end.
     """
     refuse_import()
     computing_threads()  # before anything is computed
@@ -106,10 +109,12 @@ def train(
         own = watchers if fabric.is_global_zero else ()
         scores = trained(parts, out, resume=resume, watchers=own, say=say if fabric.is_global_zero else _silent)
         if fabric.is_global_zero and source.val:
-            save_areas(out, scores)
+            save_areas(out, scores, fingerprint(source))
             save_pictures(out, source)
         if fabric.is_global_zero and config.method.diagnose:
             save_diagnosis(out, source)
+        if fabric.is_global_zero and reports:
+            report_training(out, source, say)
     return Trained(out, source, scores)
 
 

@@ -33,15 +33,36 @@ def gain(before: Tensor, after: Tensor) -> Gain:
         before, after: (N, 2, C) int64, intersection and union of each image and class; N >= 1.
     """
     count = len(before)
+    once, times = _draws(count)
+    whole, draws = (miou(times_of, after) - miou(times_of, before) for times_of in (once, times))
+    low, high = _bounds(draws)
+    return Gain(whole.item(), low, high, count)
+
+
+def interval(areas: Tensor) -> tuple[float, float]:
+    """The 95 % interval of a network's mIoU in percent, over the draws of :func:`gain`.
+
+    Args:
+        areas: (N, 2, C) int64, intersection and union of each image and class; N >= 1.
+    """
+    _, times = _draws(len(areas))
+    return _bounds(miou(times, areas))
+
+
+def _draws(count: int) -> tuple[Tensor, Tensor]:
+    """(1, N) and (D, N) float64, how often each image counts: every image once, and draws with replacement."""
     generator = torch.Generator().manual_seed(_SEED)
     drawn = torch.randint(count, (_DRAWS, count), generator=generator)
     times = torch.zeros(_DRAWS, count, dtype=torch.float64).scatter_add_(
         1, drawn, torch.ones_like(drawn, dtype=torch.float64)
     )
-    once = torch.ones(1, count, dtype=torch.float64)
-    whole, draws = (miou(times_of, after) - miou(times_of, before) for times_of in (once, times))
+    return torch.ones(1, count, dtype=torch.float64), times
+
+
+def _bounds(draws: Tensor) -> tuple[float, float]:
+    """The ends of the 95 % interval."""
     low, high = draws.quantile(torch.tensor((_TAIL, 1 - _TAIL), dtype=torch.float64)).tolist()
-    return Gain(whole.item(), low, high, count)
+    return low, high
 
 
 def miou(times: Tensor, areas: Tensor) -> Tensor:

@@ -26,11 +26,13 @@ class Scores:
     pixel_accuracy: float
     stages: Mapping[str, Scores] = field(default_factory=dict)  #: of the maps that train the segmentation, by name
     areas: Tensor | None = field(default=None, compare=False, repr=False)  #: of each image, see :class:`Counted`
+    confusion: Tensor | None = field(default=None, compare=False, repr=False)  #: of all images, see :class:`Counted`
 
     @classmethod
     def from_counted(cls, counted: Counted, classes: Iterable[str]) -> Scores:
-        """Scores of whole images, with the areas of each."""
-        return replace(cls.from_confusion(counted.confusion, classes), areas=counted.areas.cpu())
+        """Scores of whole images, with the counts that they are computed from."""
+        scores = cls.from_confusion(counted.confusion, classes)
+        return replace(scores, areas=counted.areas.cpu(), confusion=counted.confusion.cpu())
 
     @classmethod
     def from_confusion(cls, confusion: Tensor, classes: Iterable[str]) -> Scores:

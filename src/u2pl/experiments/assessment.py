@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from u2pl.build import build_source
+from u2pl.commands.report import report_comparison
 from u2pl.commands.run_folder import AREAS
 from u2pl.config.overrides import load_config
 from u2pl.config.schema import Config
@@ -23,6 +24,7 @@ from u2pl.data.source import DataSource
 from u2pl.data.validation import read_groups
 from u2pl.engine.bootstrap import Gain, gain, whole_miou
 from u2pl.engine.checkpoint import write_atomically, write_text_atomically
+from u2pl.engine.machine import is_main_process
 from u2pl.errors import InputError
 from u2pl.experiments.assessment_plot import plot_assessment
 from u2pl.experiments.folds import classes_shown, folds_of, write_folds
@@ -30,6 +32,7 @@ from u2pl.experiments.running import run_trials
 from u2pl.experiments.sizing import pace_of, steps_within
 from u2pl.experiments.trials import Planner, Trial
 from u2pl.paths import usable
+from u2pl.report.grid import Grid
 from u2pl.report.printing import say
 
 PLAN, RESULT, PLOT = "plan.json", "assessment.json", "assessment.png"
@@ -75,8 +78,9 @@ def assess(
 ) -> Assessment:
     """Train labels alone, half of them, and the method on each fold, and compare them on the images held out.
 
-    ``out`` gets the folds, a folder for each run, `assessment.json` and `assessment.png`. Called again with the same
-    arguments, it goes on where it stopped. Raises InputError before any training if a run could not begin.
+    ``out`` gets the folds, a folder for each run, `assessment.json`, `assessment.png` and `report.html`. Called again
+    with the same arguments, it goes on where it stopped. Raises InputError before any training if a run could not
+    begin.
 
     Args:
         source, overrides: the configuration, as for ``u2pl train``.
@@ -111,7 +115,16 @@ def assess(
     result = judged(trials, method=config.method.name, classes=data.classes, steps=steps, labeled=labeled)
     write_text_atomically(out / RESULT, json.dumps({**asdict(result), "sentence": result.sentence()}, indent=1) + "\n")
     write_atomically(out / PLOT, lambda path: plot_assessment(path, result))
+    if is_main_process():
+        folders = [trial.folder for trial in trials]
+        report_comparison(out, folders, assessment_grid(result), partial(say, console), what="Assessment")
     return result
+
+
+def assessment_grid(result: Assessment) -> Grid:
+    """The scores over all folds, for the report."""
+    rows = [(HALF, f"{result.half:.1f}"), (LABELS, f"{result.supervised:.1f}"), (result.method, f"{result.semi:.1f}")]
+    return Grid(("trained on, over all folds", "mIoU %"), tuple(rows), result.sentence())
 
 
 def labeled_data(config: Config) -> DataSource:

@@ -11,11 +11,13 @@ import torch
 from rich.console import Console
 
 from u2pl.commands.overview import print_choices
+from u2pl.commands.report import report_comparison
 from u2pl.commands.train import train
 from u2pl.engine.checkpoint import write_atomically, write_text_atomically
 from u2pl.engine.fit import Watcher
 from u2pl.engine.launching import ending_together
 from u2pl.engine.machine import is_main_process
+from u2pl.engine.resume import CHECKPOINTS
 from u2pl.errors import InputError
 from u2pl.experiments.choices import runs_of_choices
 from u2pl.experiments.records import Record, is_finished, read_record, write_records, write_scores
@@ -65,6 +67,9 @@ def run_into(
         trials, console=console, report=report, keep_checkpoints=keep_checkpoints, watchers=watchers
     )
     show_grid(console, grid(records))
+    if is_main_process() and records:
+        folders = [trial.folder for trial in trials if trial.folder in records]
+        report_comparison(out, folders, grid(records), partial(say, console))
     if failures:
         raise InputError(f"{len(failures)} of {len(trials)} runs failed: {'; '.join(failures)}")
     return finished(records)
@@ -138,15 +143,18 @@ def list_trials(trials: Sequence[Trial], console: Console) -> None:
 
 def _train(trial: Trial, console: Console, watchers: tuple[Watcher, ...]) -> None:
     with ProgressBar(console, title=trial.folder.name) as bar:
-        trained = train(trial.asked, trial.folder, resume=True, watchers=(bar, *watchers), say=partial(say, console))
+        trained = train(
+            trial.asked, trial.folder, resume=True, watchers=(bar, *watchers), say=partial(say, console), reports=False
+        )
     if is_main_process():
         write_scores(trial.folder, trained.scores)
 
 
 def _settled(trial: Trial, *, keep_checkpoints: bool) -> Record:
-    """The record of a finished trial. Removes its checkpoint, which is many times the weights with a memory bank."""
+    """The record of a finished trial. Removes its checkpoints, many times the weights with a memory bank."""
     if not keep_checkpoints:
-        (trial.folder / "last.ckpt").unlink(missing_ok=True)
+        for name in reversed(CHECKPOINTS):
+            (trial.folder / name).unlink(missing_ok=True)
     return read_record(trial)
 
 

@@ -1,6 +1,7 @@
 """Counts that show why training on unlabeled images works or fails. They need true labels, which training never uses.
 
-Each count is int64, (2,) or (2, C) by class: how many, and out of how many. Counts of several batches add up.
+Each count is (2,) or (2, C) by class: how many, and out of how many, int64; or a float32 sum of values, and their
+number. Counts of several batches add up.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from torch import Tensor
 from u2pl.methods.keys import Keys
 from u2pl.pixels.contrast import UnreliableContrast, anchor_mask
 from u2pl.pixels.memory_bank import MemoryBank
+from u2pl.pixels.reliability import Partition, Reliability, entropy_threshold
 from u2pl.structures import IGNORE_INDEX, PseudoLabel
 
 Counts = dict[str, Tensor]
@@ -37,6 +39,19 @@ def pseudo_label_counts(pseudo: PseudoLabel, truth: Tensor | None, *, num_classe
         counts[f"{name}/accuracy"] = torch.stack((right, class_counts(pseudo.label, known, num_classes)))
         counts[f"{name}/recall"] = torch.stack((right, of_class))
     return counts
+
+
+def threshold_counts(pseudo: PseudoLabel, reliability: Partition, progress: float) -> Counts:
+    """``reliable/gamma``: the entropy threshold gamma_t of a batch; empty if one threshold does not divide its pixels.
+
+    Of a batch without a valid pixel there is none: it counts 0 of 0.
+    """
+    if not isinstance(reliability, Reliability) or reliability.class_wise:
+        return {}
+    alpha = reliability.alpha_t(progress)
+    gamma = entropy_threshold(pseudo.entropy, pseudo.valid, alpha, reliability.total)
+    known = gamma.isfinite()
+    return {"reliable/gamma": torch.stack((gamma.where(known, torch.zeros_like(gamma)), known.to(gamma.dtype)))}
 
 
 def contrast_counts(contrast: UnreliableContrast, keys: Keys, *, labeled: int) -> Counts:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from u2pl.methods.base import Method, PixelLoss, supervised_losses
-from u2pl.methods.diagnosis import agreement_counts, contrast_counts, pseudo_label_counts
+from u2pl.methods.diagnosis import agreement_counts, contrast_counts, pseudo_label_counts, threshold_counts
 from u2pl.methods.ema import EmaTeacher
 from u2pl.methods.keys import Keys, make_keys, mixed_output
 from u2pl.methods.parts import FurtherLoss, Refiner, Refiners, Step
@@ -167,6 +167,7 @@ class U2PL(Method):
         teacher = self.teacher_pass(batch)
         pseudo = self.reliability.partition(self.make_pseudo_labels(teacher, batch), progress)
         counts = pseudo_label_counts(pseudo, batch.truth, num_classes=teacher.logits.shape[1])
+        counts |= threshold_counts(pseudo, self.reliability, progress)
         keys = self.keys(teacher, batch, self.mix(batch, pseudo))
         if self.contrast is not None and keys is not None:
             counts |= contrast_counts(self.contrast, keys, labeled=len(batch.image))
