@@ -16,6 +16,7 @@ from rich.console import Console
 from u2pl.cli.arguments import ConfigArgument, Overrides
 from u2pl.cli.distill import distill
 from u2pl.cli.experiments import ablate, assess, compare
+from u2pl.cli.export import export
 from u2pl.engine.stopping import Stopped, stop_on_signals
 from u2pl.errors import InputError, quoted
 from u2pl.paths import argument, output
@@ -178,6 +179,7 @@ def check(config: ConfigArgument, overrides: Overrides = None, verbose: Verbose 
 
 app.command()(assess)
 app.command()(distill)
+app.command()(export)
 app.command()(compare)
 app.command()(ablate)
 
