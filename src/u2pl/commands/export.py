@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from u2pl import __version__
 from u2pl.build import build_source
@@ -183,8 +184,8 @@ def description(
         "classes": list(predictor.classes),
         "palette": [list(colour) for colour in predictor.palette],
         "inside": {
-            "mean": network.normalize.mean.flatten().tolist(),
-            "std": network.normalize.std.flatten().tolist(),
+            "mean": _numbers(network.normalize.mean),
+            "std": _numbers(network.normalize.std),
             "padding_to_multiple": network.multiple if pads else 1,
             "scale": predictor.scale,
         },
@@ -192,6 +193,10 @@ def description(
         "u2pl": __version__,
         "torch": torch.__version__,
     }
+
+
+def _numbers(values: Tensor) -> list[float]:
+    return [round(value, 6) for value in values.flatten().tolist()]
 
 
 def left_out_of(description: dict[str, Any], has_prior: bool) -> tuple[str, ...]:
