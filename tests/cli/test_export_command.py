@@ -24,9 +24,9 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_predict.py"
 def trained(
     u2pl: Command, files: Path, yaml: Path, small: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A run with a small encoder, at half scale."""
+    """A run with a small encoder."""
     out = tmp_path_factory.mktemp("exported") / "run"
-    keys = (*small, f"data.root={files}", "data.scale=0.5", "network.encoder=resnet18", "method.name=supervised")
+    keys = (*small, f"data.root={files}", "network.encoder=resnet18", "method.name=supervised")
     assert u2pl("train", yaml, *keys, "--out", out).code == 0
     return out
 
@@ -58,7 +58,7 @@ def test_pt2(u2pl: Command, run: Path, tmp_path: Path) -> None:
     assert names(out.parent) == {"model.pt2", "model.pt2.json"}
     said = json.loads((tmp_path / "new" / "model.pt2.json").read_text())
     assert said["classes"] == ["sky", "road", "car", "tree"]
-    assert said["inside"]["scale"] == 0.5
+    assert said["inside"]["scale"] == 1.0
     assert said["torch"] == torch.__version__
     image = torch.randint(0, 256, (3, 53, 71), dtype=torch.uint8)
     scores = torch.export.load(out).module()(image[None].float().div(255))
@@ -66,8 +66,9 @@ def test_pt2(u2pl: Command, run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_onnx_needs_no_u2pl(u2pl: Command, run: Path, files: Path, tmp_path: Path) -> None:
-    """The example segments as `u2pl predict`, also with 8 bits."""
+def test_onnx_needs_no_u2pl(u2pl: Command, run_folder: Path, files: Path, tmp_path: Path) -> None:
+    """The example segments as `u2pl predict`, at the half scale of the run; and also with 8 bits."""
+    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
     done = u2pl("export", run, "--int8")
     assert (done.code, done.err) == (0, "")
     assert "mIoU on 2 validation images: float " in done.out

@@ -19,7 +19,7 @@ from u2pl.build.exported import Exported
 from u2pl.build.trained import WEIGHTS_SUFFIX, read_trained
 from u2pl.commands.distill import require_finished
 from u2pl.commands.export_check import Agreement, agreement, refuse_disagreement, seconds
-from u2pl.commands.export_formats import INPUT, OPSET, OUTPUT, Traced, check_format, load, save, trace
+from u2pl.commands.export_formats import INPUT, OPSET, OUTPUT, Run, Traced, check_format, load, save, trace
 from u2pl.commands.quantizing import Quantized, quantized
 from u2pl.config.overrides import load_saved
 from u2pl.data.source import DataSource
@@ -100,18 +100,20 @@ def export(
     traced = trace(module, name, network)
     if not traced.any_batch:
         say(f"--format {name}: cannot hold a changing number of images of {network}: one image at a time")
-    found: list[Agreement] = []
+    found: list[tuple[Run, Agreement]] = []
 
     def checked(partial_path: Path) -> None:
         save(traced, name, partial_path, network)
         images = [sample.image() for sample in real]
-        found.append(agreement(load(partial_path, name), predictor, images, any_batch=traced.any_batch))
-        refuse_disagreement(found[0], name, network)
+        loaded = load(partial_path, name)  # once: torch takes long
+        found.append((loaded, agreement(loaded, predictor, images, any_batch=traced.any_batch)))
+        refuse_disagreement(found[0][1], name, network)
 
     sidecar = description(predictor, trained.network, name, traced, left_out)
     _make_parent(out)
     write_atomically(out, checked)
     _write_sidecar(out, sidecar)
+    ((loaded, agreed),) = found
     took = time.perf_counter() - began
     eight = None
     if int8 and source is not None:
@@ -119,8 +121,8 @@ def export(
         _write_sidecar(targets[1], {**sidecar, "quantized": "int8"})
     module.network = predictor.network  # in the memory format in which `u2pl predict` has it
     module.segment = type(module.segment)(predictor.network)
-    faster = seconds(module) / seconds(load(out, name))
-    return ExportedFile(out, out.stat().st_size / 1e6, took, found[0], faster, eight)
+    faster = seconds(module) / seconds(loaded)
+    return ExportedFile(out, out.stat().st_size / 1e6, took, agreed, faster, eight)
 
 
 def refuse_foreign(out: Path, name: str) -> None:
