@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from u2pl.build.exported import Exported
-from u2pl.commands.export import left_out_of, refuse_foreign
+from u2pl.commands.export import refuse_foreign
 from u2pl.commands.export_check import Agreement, agreement, refuse_disagreement
 from u2pl.commands.export_formats import check_format, load, save, trace
+from u2pl.commands.export_sidecar import left_out_of
 from u2pl.errors import InputError
 from u2pl.networks import deeplabv3plus, smp_network
 from u2pl.predictor import Predictor
@@ -140,6 +141,12 @@ def test_only_own_files_are_replaced(tmp_path: Path) -> None:
     refuse_foreign(out, "onnx")
     with pytest.raises(InputError, match=r"ends in \.pt2"):
         refuse_foreign(out, "pt2")
+
+
+def test_a_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(InputError, match="is read-only; choose another folder"):
+        refuse_foreign(tmp_path / "new" / "model.onnx", "onnx")
 
 
 def test_what_is_left_out() -> None:

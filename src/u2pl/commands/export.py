@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,27 +10,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from u2pl import __version__
 from u2pl.build import build_source
 from u2pl.build.exported import Exported
 from u2pl.build.trained import WEIGHTS_SUFFIX, read_trained
 from u2pl.commands.distill import require_finished
 from u2pl.commands.export_check import Agreement, agreement, refuse_disagreement, seconds
-from u2pl.commands.export_formats import INPUT, OPSET, OUTPUT, Run, Traced, check_format, load, save, trace
+from u2pl.commands.export_formats import Run, check_format, load, save, trace
+from u2pl.commands.export_sidecar import description, is_own, left_out_of, sidecar_of, write_sidecar
 from u2pl.commands.quantizing import Quantized, quantized
 from u2pl.config.overrides import load_saved
 from u2pl.data.source import DataSource
-from u2pl.engine.checkpoint import write_atomically, write_text_atomically
+from u2pl.engine.checkpoint import write_atomically
 from u2pl.errors import InputError
-from u2pl.networks import SmpNetwork
-from u2pl.paths import is_file, read_text
+from u2pl.paths import is_file
 from u2pl.predictor import Predictor
 from u2pl.report.printing import print_line
 
-_WRITTEN_BY = "u2pl export"
 _REAL_IMAGES = 4  # of the validation set, in the check
 #: One pass over the whole image, as the file does it.
 _PLAIN = ("protocol=whole", "scales=[1.0]", "flip=false", "image_prior=0")
@@ -111,14 +106,14 @@ def export(
 
     sidecar = description(predictor, trained.network, name, traced, left_out)
     _make_parent(out)
-    write_atomically(out, checked)
-    _write_sidecar(out, sidecar)
+    write_atomically(out, checked, before=partial(write_sidecar, out, sidecar))  # a file without one is not replaced
     ((loaded, agreed),) = found
     took = time.perf_counter() - began
     eight = None
     if int8 and source is not None:
-        eight = quantized(out, targets[1], source, predictor, writing=partial(write_atomically, targets[1]))
-        _write_sidecar(targets[1], {**sidecar, "quantized": "int8"})
+        describe = partial(write_sidecar, targets[1], {**sidecar, "quantized": "int8"})
+        writing = partial(write_atomically, targets[1], before=describe)
+        eight = quantized(out, targets[1], source, predictor, writing=writing)
     module.network = predictor.network  # in the memory format in which `u2pl predict` has it
     module.segment = type(module.segment)(predictor.network)
     faster = seconds(module) / seconds(loaded)
@@ -131,24 +126,13 @@ def refuse_foreign(out: Path, name: str) -> None:
         raise InputError(f"--out {out}: should be a file that ends in .{name}")
     beside = sidecar_of(out)
     for path in (out, beside):
-        if path.exists() and not _is_own(beside):
+        if path.exists() and not is_own(beside):
             raise InputError(f"--out {out}: {path} exists, and `u2pl export` did not write it; choose another file")
     parent = next(each for each in out.absolute().parents if each.exists())
     if not parent.is_dir():
         raise InputError(f"--out {out}: cannot write there, {parent} is a file; choose another folder")
-
-
-def sidecar_of(out: Path) -> Path:
-    """The description beside an exported file."""
-    return out.with_name(f"{out.name}.json")
-
-
-def _is_own(sidecar: Path) -> bool:
-    try:
-        said = json.loads(read_text(sidecar, give=""))
-    except (InputError, ValueError):
-        return False
-    return isinstance(said, dict) and said.get("written_by") == _WRITTEN_BY
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"--out {out}: cannot write there, {parent} is read-only; choose another folder")
 
 
 def _make_parent(out: Path) -> None:
@@ -162,65 +146,10 @@ def _make_parent(out: Path) -> None:
         raise InputError(f"--out {out}: cannot write there ({error.strerror})") from error
 
 
-def _write_sidecar(out: Path, sidecar: dict[str, Any]) -> None:
-    write_text_atomically(sidecar_of(out), json.dumps(sidecar, indent=1) + "\n")
-
-
-def description(
-    predictor: Predictor, network: Any, name: str, traced: Traced, left_out: tuple[str, ...]
-) -> dict[str, Any]:
-    """What a program needs to know to use the file, as json."""
-    pads = isinstance(network, SmpNetwork)
-    return {
-        "written_by": _WRITTEN_BY,
-        "format": name,
-        "opset": OPSET if name == "onnx" else None,
-        "input": {
-            "name": INPUT,
-            "shape": ["batch" if traced.any_batch else 1, 3, "height", "width"],
-            "type": "float32",
-        },
-        "input_values": "RGB in [0, 1]",
-        "output": {"name": OUTPUT, "shape": ["as input", len(predictor.classes), "height", "width"], "type": "float32"},
-        "output_values": "class scores; their softmax is the probability",
-        "classes": list(predictor.classes),
-        "palette": [list(colour) for colour in predictor.palette],
-        "inside": {
-            "mean": _numbers(network.normalize.mean),
-            "std": _numbers(network.normalize.std),
-            "padding_to_multiple": network.multiple if pads else 1,
-            "scale": predictor.scale,
-        },
-        "left_out": list(left_out),
-        "u2pl": __version__,
-        "torch": torch.__version__,
-    }
-
-
-def _numbers(values: Tensor) -> list[float]:
-    return [round(value, 6) for value in values.flatten().tolist()]
-
-
-def left_out_of(description: dict[str, Any], has_prior: bool) -> tuple[str, ...]:
-    """What `u2pl predict` does with this network, and the file does not; one line each."""
-    evaluation = description.get("evaluation", {})
-    lines = []
-    if has_prior and evaluation.get("image_prior", 1.0) > 0:
-        lines.append("the image prior, which `u2pl predict` adds to the scores of each image (evaluation.image_prior)")
-    if evaluation.get("flip"):
-        lines.append("the mirror image (evaluation.flip)")
-    if any(scale != 1 for scale in evaluation.get("scales", ())):
-        lines.append("several scales (evaluation.scales)")
-    if evaluation.get("protocol") == "sliding":
-        lines.append("windows: the file takes the whole image (evaluation.protocol)")
-    if description.get("images"):
-        lines.append(f"how files become RGB ({', '.join(f'data.{key}' for key in description['images'])})")
-    return tuple(lines)
-
-
 def _named(description: dict[str, Any]) -> str:
     network = description["network"]
-    return " ".join(str(network[key]) for key in ("architecture", "name", "encoder") if network.get(key))
+    architecture = network.get("architecture") if network.get("name") == "smp" else network.get("name")
+    return f"{architecture} on {network.get('encoder')}"
 
 
 def _data_of(run: Path, predictor: Predictor) -> DataSource | None:
