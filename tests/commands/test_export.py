@@ -29,6 +29,7 @@ def smp(architecture: str, encoder: str) -> Callable[[], nn.Module]:
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "deeplab": lambda: deeplabv3plus(num_classes=5, encoder="resnet18", channels=8, low_level_channels=4),
     "fpn": smp("FPN", "mobilenet_v2"),
+    "lite": smp("FPN", "tu-tf_efficientnet_lite2"),
     "segformer": smp("Segformer", "mit_b0"),
     "dpt": smp("DPT", "dinov2_small"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from typing import Any
@@ -16,6 +17,7 @@ from u2pl.engine.inference import Tagged, Whole
 from u2pl.networks.adapter import SmpNetwork
 from u2pl.networks.encoded import Encoded
 from u2pl.networks.padding import pad_traced
+from u2pl.networks.same_padding import ConstantSame
 
 _EXAMPLE = (70, 101)  # sides of the traced image: multiples of nothing
 _FINEST = 1000  # largest denominator of a scale
@@ -34,7 +36,10 @@ class Exported(nn.Module):
 
     def __init__(self, network: nn.Module, *, scale: float = 1.0, tags: bool = True) -> None:
         super().__init__()
-        self.network = network.eval()
+        network = copy.deepcopy(network).eval()
+        if isinstance(network, SmpNetwork):  # it pads to a multiple of every stride
+            ConstantSame.adopt(network)
+        self.network = network
         self.scale = Fraction(scale).limit_denominator(_FINEST)
         self.segment = Tagged(network) if tags else Whole(network)
 
