@@ -17,6 +17,7 @@ import u2pl
 from u2pl.cli.arguments import ConfigArgument, Overrides
 from u2pl.cli.distill import distill
 from u2pl.cli.experiments import ablate, assess, compare
+from u2pl.cli.export import export
 from u2pl.cli.formats import export_masks, import_masks
 from u2pl.cli.reference import convert_config, keys, presets
 from u2pl.cli.report import report
@@ -196,7 +197,7 @@ def check(config: ConfigArgument, overrides: Overrides = None, verbose: Verbose 
         raise typer.Exit(2)
 
 
-for command in (assess, suggest, export_masks, import_masks, distill, report, compare, ablate):
+for command in (assess, suggest, export_masks, import_masks, distill, report, export, compare, ablate):
     app.command()(command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,3 +20,10 @@ def unpad(x: Tensor, size: Sequence[int], padded: Sequence[int]) -> Tensor:
     places = zip(x.shape[-2:], size, padded, strict=True)
     rows, columns = (-(-own * side // whole) for side, own, whole in places)
     return x[..., :rows, :columns]
+
+
+def pad_traced(image: Tensor, *, multiple: int, minimum: int) -> Tensor:
+    """As :func:`pad`, without a branch on the size: an exported graph then fits images of every size."""
+    height, width = image.shape[-2:]
+    tall, wide = ((torch.sym_max(side, minimum) + multiple - 1) // multiple * multiple for side in (height, width))
+    return F.pad(image, (0, wide - width, 0, tall - height), mode="replicate")  # type: ignore[arg-type]
