@@ -68,3 +68,10 @@ def write_folder(tmp_path: Path, write_image: Write, write_mask: Write) -> Calla
         return root
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of tests end without their report, which takes longer than they do. Tests of reports have it."""
+    if "report" not in request.path.name:
+        monkeypatch.setattr("u2pl.commands.train.report_training", lambda *_: None)
