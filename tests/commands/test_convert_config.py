@@ -207,3 +207,12 @@ def test_what_cannot_be_converted_is_one_line(tmp_path: Path, tree: Any, says: s
         convert(tmp_path, tree)
     assert "config.yaml" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_names_stay_in_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a\nb.yaml"
+    path.write_text(yaml.safe_dump({**UNIMATCH, "x\ndata: {root: elsewhere}": "\x1b[31m"}))
+    text, [note] = convert_config(path)
+    assert yaml.safe_load(text)["data"]["root"] == "/data/Cityscapes"
+    assert "\n" not in note
+    assert "\x1b" not in note

@@ -18,12 +18,13 @@ from u2pl.report.printing import Styled, TextTable, accept_all_text, complain, p
 
 SOURCE = Path(u2pl.__file__).parent
 PRINTER = "report/printing.py"
-#: Output that is no line of text: a JSON object, the documentation page, the file of a preset. The last one is a
+#: Output that is no line of text: a JSON object, the documentation page, the file of a preset or of a conversion. The last one is a
 #: line without names, from a thread that ends the process.
 RAW = {
     ("cli/app.py", "evaluate", "sys.stdout"),
-    ("cli/app.py", "keys", "sys.stdout"),
-    ("cli/app.py", "presets", "sys.stdout"),
+    ("cli/reference.py", "keys", "sys.stdout"),
+    ("cli/reference.py", "presets", "sys.stdout"),
+    ("cli/reference.py", "convert_config", "sys.stdout"),
     ("engine/launching.py", "run", "sys.stderr"),
 }
 STYLES = "bold|b|italic|i|dim|underline|strike|reverse|blink|red|green|yellow|blue|magenta|cyan|white|black|link"
@@ -107,7 +108,7 @@ def test_printing_elsewhere_is_found(code: str) -> None:
 
 def test_what_is_allowed_elsewhere() -> None:
     code = "from rich.console import Console\ndef keys():\n    sys.stdout.write(page)\nsay(console, '[void] a[-X]')"
-    assert violations(code, "cli/app.py") == []
+    assert violations(code, "cli/reference.py") == []
     assert violations(code, "cli/experiments.py") != []  # raw output is allowed by file and function
 
 

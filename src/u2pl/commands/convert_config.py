@@ -13,6 +13,7 @@ from u2pl.config.overrides import load_config
 from u2pl.config.strict_yaml import StrictYamlError, load
 from u2pl.errors import InputError
 from u2pl.paths import read_text
+from u2pl.printable import printable
 
 Keys = dict[str, Any]  #: values by key, such as `train.lr`
 _GIVE = "give the config.yaml of U2PL's released code, of UniMatch or of UniMatch V2"
@@ -44,7 +45,7 @@ def convert_config(path: Path) -> tuple[str, list[str]]:
         config = load_config(None, [f"{key}={yaml_value(value)}" for key, value in keys.items()])
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    notes = [f"{key}: {value!r} has no counterpart" for key, value in reading.left()]
+    notes = [printable(f"{key}: {value!r} has no counterpart") for key, value in reading.left()]
     sections: dict[str, Any] = {}
     for key in keys:
         *above, name = key.split(".")
@@ -54,7 +55,7 @@ def convert_config(path: Path) -> tuple[str, list[str]]:
         section[name] = config.value(key)
     text = yaml.safe_dump(sections, sort_keys=False, default_flow_style=None, allow_unicode=True)
     comments = "".join(f"# not taken: {note}\n" for note in notes)
-    return f"# Converted from {path.name}.\n{comments}{text}", notes
+    return f"# Converted from {printable(path.name)}.\n{comments}{text}", notes
 
 
 class _Reading:
