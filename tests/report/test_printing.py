@@ -18,8 +18,8 @@ from u2pl.report.printing import Styled, TextTable, accept_all_text, complain, p
 
 SOURCE = Path(u2pl.__file__).parent
 PRINTER = "report/printing.py"
-#: Output that is no line of text: a JSON object, the documentation page, the file of a preset or of a conversion. The last one is a
-#: line without names, from a thread that ends the process.
+#: Output that is no line of text: a JSON object, the documentation page, the file of a preset or of a conversion. The
+#: last one is a line without names, from a thread that ends the process.
 RAW = {
     ("cli/app.py", "evaluate", "sys.stdout"),
     ("cli/reference.py", "keys", "sys.stdout"),
