@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -181,3 +183,17 @@ def test_a_check_says_that_it_will_be_measured(photos: Path) -> None:
     console = Console(file=io.StringIO(), width=200)
     assert check("folder", [f"data.root={photos}", *OVERRIDES], console)
     assert "to be measured on held-out labels before training" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_two_processes_measure_the_same_and_train_on(photos: Path, tmp_path: Path) -> None:
+    network = ("network.encoder=mobilenet_v2", "network.pretrained=false", "network.channels=32", "train.crop_size=64")
+    command = [sys.executable, "-c", "from u2pl.cli import main; main()", "train", "folder", f"data.root={photos}"]
+    keys = [*OVERRIDES, *network, "train.steps=4", "method.contrast.keys_per_step=8", "train.devices=2"]
+    done = subprocess.run(
+        [*command, *keys, "--out", str(tmp_path / "run")], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    reasons = (tmp_path / "run" / "choices.txt").read_text()
+    assert "right where sure, on 7 held-out labels" in reasons
+    assert (tmp_path / "run" / "last.safetensors").exists()
