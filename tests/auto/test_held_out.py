@@ -188,7 +188,7 @@ def test_a_check_says_that_it_will_be_measured(photos: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_measure_the_same_and_train_on(photos: Path, tmp_path: Path) -> None:
     network = ("network.encoder=mobilenet_v2", "network.pretrained=false", "network.channels=32", "train.crop_size=64")
-    command = [sys.executable, "-c", "from u2pl.cli import main; main()", "train", "folder", f"data.root={photos}"]
+    command = [str(Path(sys.executable).with_name("u2pl")), "train", "folder", f"data.root={photos}"]
     keys = [*OVERRIDES, *network, "train.steps=4", "method.contrast.keys_per_step=8", "train.devices=2"]
     done = subprocess.run(
         [*command, *keys, "--out", str(tmp_path / "run")], capture_output=True, text=True, check=False, timeout=300
