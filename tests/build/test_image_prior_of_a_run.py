@@ -111,6 +111,7 @@ def options(tmp_path: Path) -> tuple[str, ...]:
     return (*network, *OBJECTS, *small, "method.image_prior.sharpness=2", "method.name=mean_teacher")
 
 
+@pytest.mark.slow
 def test_training_with_a_prior_resumes_exactly_and_says_so(options: tuple[str, ...], tmp_path: Path) -> None:
     lines: list[str] = []
     train(config(*options), tmp_path / "whole", say=lines.append)
@@ -126,6 +127,7 @@ def test_training_with_a_prior_resumes_exactly_and_says_so(options: tuple[str, .
     assert not all(torch.equal(value, whole[name]) for name, value in other.items())
 
 
+@pytest.mark.slow
 def test_a_run_with_a_prior_predicts_by_it(options: tuple[str, ...], tmp_path: Path) -> None:
     """In the scores of training, of `evaluate` and in masks, unless it is not asked for."""
     chosen = config(*options, "evaluation.image_prior=3", "train.precision=fp32")

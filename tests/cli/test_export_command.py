@@ -49,6 +49,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_pt2(u2pl: Command, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "model.pt2"
     done = u2pl("export", run, "--format", "pt2", "--out", out)
@@ -120,6 +121,7 @@ def test_an_unfinished_run(u2pl: Command, run: Path) -> None:
     refuse(u2pl("export", run, "--format", "pt2"), "is not finished: 3 of 9 steps")
 
 
+@pytest.mark.slow
 def test_without_the_data(u2pl: Command, run: Path) -> None:
     path = run / "config.yaml"
     lines = [
