@@ -64,7 +64,7 @@ def refuse(result: Any, *fragments: str) -> None:
         ("data.root=/nowhere/at/all", ("/nowhere/at/all", "not a folder")),
         ("data.height=64", ("data.height", "not used with data.name=folder", "leave it out")),
         ("data.val=nowhere", ("val", "nowhere", "nor a share such as 0.2; give one of them")),
-        ("data.val=50", ("val: 50 of 6 labeled images would be for validation", "ask for 1 to 5")),
+        ("data.val=50", ("u2pl: data.val: 50 of 6 labeled images would be for validation", "ask for 1 to 5")),
         ("data.labeled=99", ("labeled", "99")),
         ("data.labeled=1.5", ("labeled", "1.5", "(0, 1]")),
         ("data.labeled=nowhere.txt", ("labeled", "nowhere.txt")),

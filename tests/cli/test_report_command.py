@@ -37,6 +37,7 @@ def test_what_is_no_finished_run_is_one_line(u2pl: Command, run_folder: Path, tm
     assert (done.code, done.out) == (2, "")
     assert done.err.count("\n") == 1
     assert str(folder) in done.err
+    assert "--out" not in done.err  # which nobody gave
     assert not (folder / "report.html").exists()
 
 

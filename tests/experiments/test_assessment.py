@@ -202,6 +202,7 @@ def test_the_time_decides_the_steps_once(
         (("method.name=supervised",), "method.name: supervised uses no unlabeled images"),
         (("data.labeled=1",), "--folds 2: there are 1 labeled images"),
         (("data.groups=nothing.csv",), "nothing.csv"),
+        (("train.steps=4", "method.mixing.name=ael", "method.name=fixmatch"), "ael needs mean_teacher or u2pl"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
@@ -211,6 +212,20 @@ def test_bad_input_is_one_line_and_writes_nothing(
         run(tmp_path / "out", *overrides)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("minutes", [0, -3, float("nan"), float("inf")])
+def test_a_time_that_is_none(run: Callable[..., Any], tmp_path: Path, minutes: float) -> None:
+    with pytest.raises(InputError, match=r"^--minutes .*: give a number above 0$"):
+        run(tmp_path / "out", "train.steps=4", minutes=minutes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_steps_than_it_began_with(run: Callable[..., Any], tmp_path: Path) -> None:
+    found, _ = run(tmp_path / "out", "train.steps=4")
+    with pytest.raises(InputError, match=r"^train\.steps: is 5 now but 4 in this assessment"):
+        run(tmp_path / "out", "train.steps=5")
+    assert run(tmp_path / "out")[0] == found  # and what was trained stays
 
 
 def test_another_assessment_is_not_mixed_in(run: Callable[..., Any], tmp_path: Path) -> None:

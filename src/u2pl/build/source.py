@@ -42,7 +42,13 @@ def _read(options: dict[str, Any], section: str, seed: int) -> DataSource:
         if name != "folder" and options["val"] in (AUTO, NONE):  # the layout says what is for validation
             del options["val"]
     keys = {key: value for key, value in options.items() if key != "name"}
-    return READERS[name](**accepted(READERS[name], keys, f"{section}.name={name}", section), seed=seed)
+    keys = accepted(READERS[name], keys, f"{section}.name={name}", section)
+    try:
+        return READERS[name](**keys, seed=seed)
+    except InputError as error:  # readers name a key without its section
+        if str(error).partition(":")[0] in keys:
+            raise InputError(f"data.{error}") from error
+        raise
 
 
 def read_domains(

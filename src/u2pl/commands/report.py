@@ -52,10 +52,11 @@ def report(
         raise InputError("there is nothing to report; give a run folder")
     if images is not None and images < 1:
         raise InputError(f"--images {images}: is no number of images; give 1 or more")
+    finished = read_runs(runs)
     folder = runs[0] if len(runs) == 1 else runs[0].resolve().parent
     path = out or folder / REPORT
     refuse_replacing(path)
-    write_text_atomically(path, render(page_of(read_runs(runs), images=images, console=console)))
+    write_text_atomically(path, render(page_of(finished, images=images, console=console)))
     return path
 
 

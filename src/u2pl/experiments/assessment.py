@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -87,6 +90,8 @@ def assess(
         folds: parts of the labeled images, each of which is held out once.
         minutes: for all runs together; ``train.steps`` decides instead if it is set.
     """
+    if not (math.isfinite(minutes) and minutes > 0):
+        raise InputError(f"--minutes {minutes:g}: give a number above 0")
     config = load_config(source, overrides)
     data = labeled_data(config)
     names = sorted(sample.name for sample in data.labeled)
@@ -96,18 +101,18 @@ def assess(
     parts = folds_of(classes_shown(data.labeled, len(data.classes)), folds, seed=config.seed, groups=told)
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a folder")
-    files = write_folds(parts, out)
-    steps = plan.get("steps") or sized(
-        source, overrides, files[0], folds=folds, seconds=60 * minutes, say=partial(say, console)
-    )
-    write_text_atomically(out / PLAN, json.dumps({**chosen, "steps": steps}, indent=1) + "\n")
-    trials = [
-        trial
-        for number, paths in enumerate(files, start=1)
-        for trial in planned(
-            Planner(source, [*overrides, f"train.steps={steps}", "train.eval_every=0"], out / "runs"), number, paths
+    with leaving_nothing(out):
+        files = write_folds(parts, out)
+        steps = steps_of(
+            source, overrides, files[0], plan, folds=folds, seconds=60 * minutes, say=partial(say, console)
         )
-    ]
+        with_steps = [*overrides, f"train.steps={steps}", "train.eval_every=0"]
+        trials = [
+            trial
+            for number, paths in enumerate(files, start=1)
+            for trial in planned(Planner(source, with_steps, out / "runs"), number, paths)
+        ]
+    write_text_atomically(out / PLAN, json.dumps({**chosen, "steps": steps}, indent=1) + "\n")
     _, failures = run_trials(trials, console=console, report=lambda records: None)
     if failures:
         raise InputError(f"{len(failures)} of {len(trials)} runs failed: {'; '.join(failures)}")
@@ -151,22 +156,41 @@ def read_plan(path: Path, chosen: Mapping[str, object]) -> dict[str, int]:
     return {"steps": int(plan["steps"])}
 
 
-def sized(
+@contextmanager
+def leaving_nothing(out: Path) -> Iterator[None]:
+    """Remove the folder if it is new and what happens inside is an InputError: nothing was trained then."""
+    new = not out.exists()
+    try:
+        yield
+    except InputError:
+        if new:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def steps_of(
     source: str | Path,
     overrides: Sequence[str],
     paths: Mapping[str, Path],
+    plan: Mapping[str, int],
     *,
     folds: int,
     seconds: float,
     say: Callable[[str], None],
 ) -> int:
-    """Steps of each run: ``train.steps`` if it is set, else as many as fit into the time."""
-    set_steps = [each.partition("=")[2] for each in overrides if each.startswith("train.steps=")]
+    """Steps of each run: those of the plan, ``train.steps`` if it is set, or as many as fit into the time.
+
+    Raises InputError if the first two differ.
+    """
     split = [f"data.{key}={json.dumps(str(paths[key]))}" for key in ("labeled", "val")]
     with_data = [*overrides, *split]
-    most = Planner(source, with_data, paths["val"].parent / "unused").trial(("most",), (), seed=0).config.train.steps
-    if set_steps:
-        return most
+    planner = Planner(source, with_data, paths["val"].parent / "unused")
+    most = planner.trial((planner.shared.method.name,), (), seed=planner.shared.seed).config.train.steps
+    is_set = any(each.startswith("train.steps=") for each in overrides)
+    if plan and is_set and plan["steps"] != most:
+        raise InputError(f"train.steps: is {most} now but {plan['steps']} in this assessment; choose another --out")
+    if plan or is_set:
+        return plan.get("steps", most)
     say("measuring how long a step takes")
     plain, method = pace_of(source, [*with_data, "method.name=supervised"]), pace_of(source, with_data)
     return steps_within(seconds, plain, method, folds=folds, most=most, say=say)

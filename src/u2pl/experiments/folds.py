@@ -66,11 +66,17 @@ def classes_shown(samples: Sequence[Sample], classes: int) -> dict[str, frozense
 
 
 def write_folds(folds: Sequence[Fold], out: Path) -> list[dict[str, Path]]:
-    """Write the split files of each fold below ``out``: `labeled`, `half` and `val`, by name."""
+    """Write the split files of each fold below ``out``: `labeled`, `half` and `val`, by name.
+
+    Raises InputError if they cannot be written.
+    """
     files = []
     for number, fold in enumerate(folds, start=1):
         folder = out / "folds" / str(number)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out {out}: cannot write there ({error.strerror})") from error
         paths = {name: folder / f"{name}.txt" for name in ("labeled", "half", "val")}
         for name, path in paths.items():
             write_text_atomically(path, "".join(f"{each}\n" for each in getattr(fold, name)))

@@ -18,9 +18,10 @@ WARMUP_FEW, WARMUP, WARMUP_TRANSFORMER = 0.4, 0.25, 0.1  # few labels need longe
 RAMP = 0.2  # as in every preset for few labels
 SHOWN_APART, SHARPNESS = 2.0, 8.0  # images of VOC animals show 1.2 uncommon classes
 BELIEF = ("method.reliability.min_confidence", "method.weighting.name")
+PAPER = 0.0, "lambda_u"  # of U2PL
 SURE = 0.95  # FixMatch's value
-RIGHT = 0.9  # TODO
-FLOOR = 0.0
+THRESHOLD = SURE, "reliable_share"  # of FixMatch
+RIGHT = 0.9  # share of sure pixels that must be right for a threshold: chosen, not measured
 LEAST_LABELS = 4  # fewer, divided, say nothing
 WARMUP_SURE = 0.1  # long enough to compare with
 WARMUP_AGAIN = 0.05  # of a network that goes on
@@ -47,20 +48,20 @@ def belief(config: Config, facts: Facts) -> Choice:
     Pretrained vision transformers get the threshold at once: on VOC with 183 labels UniMatch V2 has 85.9 without, 87.9
     with one (arXiv 2410.10777).
 
-    A teacher that is right where it is sure gets FixMatch's threshold and weight. Otherwise U2PL's partition and
-    weight, with a floor. Scenes, other domains and tags keep the partition of the paper, which ends at all pixels.
+    A teacher that is right where it is sure gets FixMatch's threshold and weight, any other those of U2PL. Scenes,
+    other domains and tags keep U2PL's, too, which end with all pixels.
     """
     things = not (shows_scenes(facts) or config.data.name == "domain" or config.method.kind.uses_tags)
     choosable = _partitions(config) and all(config.value(key) == AUTO for key in BELIEF)
     if not (things and choosable and facts.labeled >= LEAST_LABELS):
         because = "the paper's choice, as nothing else was better here"
-        return Choice(_belief(0.0, "lambda_u"), because, used=_partitions(config))
+        return Choice(_belief(*PAPER), because, used=_partitions(config))
     if kind_of(config) == "vit" and is_pretrained(config):
-        return Choice(_belief(SURE, "reliable_share"), "believing every pixel costs a pretrained transformer 1 to 5")
+        return Choice(_belief(*THRESHOLD), "believing every pixel costs a pretrained transformer 1 to 5")
     if facts.precision is None:
-        return Choice(_belief(0.0, "lambda_u"), "to be measured on held-out labels before training", to_measure=True)
+        return Choice(_belief(*PAPER), "to be measured on held-out labels before training", to_measure=True)
     right, share, images = facts.precision.right, facts.precision.share, facts.precision.images
-    values = _belief(SURE, "reliable_share") if right >= RIGHT else _belief(FLOOR, "lambda_u")
+    values = _belief(*THRESHOLD) if right >= RIGHT else _belief(*PAPER)
     because = f"{100 * right:.0f} % right where sure, on {images} held-out labels"
     detail = (
         f"sure of {100 * share:.0f} % of the pixels, with a probability of {SURE}; right on average over the classes; "
