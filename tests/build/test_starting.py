@@ -15,7 +15,7 @@ from u2pl.build.starting import matched, network_keys
 from u2pl.commands.prepare import prepared
 from u2pl.commands.train import train
 from u2pl.config.overrides import load_config
-from u2pl.engine.fit import Watcher
+from u2pl.engine.run import Watcher
 from u2pl.errors import InputError
 
 Folder = Callable[..., Path]

@@ -21,10 +21,10 @@ from u2pl.config.overrides import load_saved
 from u2pl.config.schema import Config, TrainConfig
 from u2pl.data.loading import refuse_import
 from u2pl.engine.evaluate import Scores
-from u2pl.engine.fit import Watcher
 from u2pl.engine.launching import ending_together, under_torchrun
 from u2pl.engine.machine import computing_threads, is_main_process
 from u2pl.engine.parameter_count import inference_parameters
+from u2pl.engine.run import Watcher
 from u2pl.errors import InputError
 from u2pl.paths import is_file
 from u2pl.predictor import Predictor

@@ -44,10 +44,11 @@ from u2pl.data.loading import loader, refuse_import
 from u2pl.data.source import DataSource
 from u2pl.engine.compiling import compile_networks, compiler_errors_are_bad_input
 from u2pl.engine.evaluate import Scores, evaluate
-from u2pl.engine.fit import Run, Watcher, fit
+from u2pl.engine.fit import fit
 from u2pl.engine.launching import ending_together, launch
 from u2pl.engine.machine import computing_threads, is_main_process, share_batch_norm, threads_on_cores
 from u2pl.engine.resume import has_state
+from u2pl.engine.run import Run, Watcher
 from u2pl.engine.unreached import freeze_unreached
 from u2pl.methods import Schedule
 from u2pl.pixels.views import views_of

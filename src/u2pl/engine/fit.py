@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -16,56 +14,21 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from u2pl.data.batches import step_seed
-from u2pl.engine.bootstrap import FEWEST_IMAGES, gain, verdict
 from u2pl.engine.checkpoint import save_weights
 from u2pl.engine.compiling import eagerly
-from u2pl.engine.diagnose import Diagnosis, diagnose
+from u2pl.engine.diagnose import Diagnosis
 from u2pl.engine.evaluate import Scores
 from u2pl.engine.journal import Journal
 from u2pl.engine.machine import mean_over_processes
 from u2pl.engine.meter import Meter, diverged
 from u2pl.engine.resume import load_state, save_state
-from u2pl.engine.silence import Silence
+from u2pl.engine.run import Run
+from u2pl.engine.scoring import UNSCORED, candidates, evaluate_step, judge, unwrapped
 from u2pl.engine.stopping import Deferred, Stopped
 from u2pl.methods.base import Method
 from u2pl.structures import Batch, Crops
 
-#: What a state remembers of scores: whether an evaluation was left out, and the areas of the student after the warm-up.
-UNSCORED = {"unscored": False, "supervised": None}
 _STEP_STREAM = 3  # keeps the random numbers of a step apart from those of its batch
-
-
-class Watcher(Protocol):
-    """Receives the progress in the main process. A progress bar is one."""
-
-    def begin(self, steps: int) -> None: ...
-
-    def step(self, done: int, losses: Mapping[str, float]) -> None: ...
-
-    def evaluated(self, done: int, scores: Mapping[str, Scores]) -> None: ...
-
-
-@dataclass
-class Run:
-    """The settings of a training run."""
-
-    folder: Path
-    steps: int
-    seed: int
-    loss_weights: Mapping[str, float]
-    description: Mapping[str, Any]  #: saved with the weights, to rebuild the network
-    beside: Mapping[str, nn.Module] = field(default_factory=dict)  #: saved with the weights by name; not trained
-    eval_every: int = 0  #: 0: only after the last step
-    warmup: int = 0  #: steps on labels only; the student after them is scored and compared with the model at the end
-    save_every: int = 0
-    log_every: int = 10
-    watchers: list[Watcher] = field(default_factory=list)
-    data: Mapping[str, Any] = field(default_factory=dict)  #: what the data are, saved with the state
-    say: Callable[[str], None] = lambda line: None  #: called with lines of text
-    confidence: str = "method.threshold"  #: the key that sets how confident a pseudo-label must be
-
-    def __post_init__(self) -> None:
-        self.silence = Silence(self.say, self.confidence)
 
 
 def fit(
@@ -97,13 +60,8 @@ def fit(
     """
     meter = Meter(mean_over_processes if fabric.world_size > 1 else None)
     state: dict[str, Any] = {"student": student, "method": method, "optimizer": optimizer, "scheduler": scheduler}
-    state |= {
-        "meter": meter,
-        "precision": fabric._precision,
-        "step": 0,
-        "best": -1.0,
-        "data": dict(run.data),
-    } | UNSCORED
+    state |= {"meter": meter, "precision": fabric._precision, "data": dict(run.data)}
+    state |= {"step": 0, "best": -1.0, **UNSCORED}
     note = load_state(run.folder, state) if resume else None
     if note is not None and fabric.is_global_zero:
         run.say(note)
@@ -158,30 +116,6 @@ def fit(
     return scores
 
 
-def evaluate_step(
-    fabric: Fabric,
-    run: Run,
-    state: dict[str, Any],
-    score: Callable[[nn.Module], Scores] | None,
-    diagnosis: Diagnosis | None,
-    journal: Journal | None,
-) -> dict[str, Scores]:
-    """Score the networks and diagnose the last step, as far as there are data for it."""
-    state["unscored"] = False
-    with eagerly(unwrapped(state["student"])):
-        scores = {} if score is None else score_candidates(fabric, run, state, score, journal)
-        if diagnosis is not None:
-            report_diagnosis(fabric, run, state, diagnosis, journal)
-    return scores
-
-
-def judge(run: Run, state: Mapping[str, Any], scores: Mapping[str, Scores]) -> None:
-    """Say whether unlabeled images helped, if the student was scored when labels alone had trained it."""
-    after = list(scores.values())[-1].areas if scores else None
-    if state["supervised"] is not None and after is not None and len(after) >= FEWEST_IMAGES:
-        run.say(verdict(gain(state["supervised"], after), folder=run.folder, warmup=run.warmup))
-
-
 def gradient_norm(fabric: Fabric, student: nn.Module) -> Tensor | None:
     """The norm of the gradient; None with a loss scaler, which skips steps whose gradient is not finite."""
     if getattr(fabric._precision, "scaler", None) is not None:
@@ -224,60 +158,6 @@ def report_losses(
     journal.write(done, {**losses, "lr": optimizer.param_groups[0]["lr"]})
     for watcher in run.watchers:
         watcher.step(done, losses | machine)
-
-
-def score_candidates(
-    fabric: Fabric,
-    run: Run,
-    state: dict[str, Any],
-    score: Callable[[nn.Module], Scores],
-    journal: Journal | None,
-) -> dict[str, Scores]:
-    """Evaluate student and teacher. Save the weights of the model to use if it is the best so far."""
-    networks = candidates(state)
-    scores = {name: score(network) for name, network in networks.items()}
-    chosen, network = list(networks.items())[-1]
-    if state["step"] == run.warmup:
-        state["supervised"] = scores["student"].areas
-    if scores[chosen].miou > state["best"]:
-        state["best"] = scores[chosen].miou
-        if fabric.is_global_zero:
-            save_weights(run.folder / "best.safetensors", network, run.description, beside=run.beside)
-    if journal is not None:
-        for name, result in scores.items():
-            values: dict[str, float | None] = {"miou": result.miou, "pixel_accuracy": result.pixel_accuracy}
-            values |= {f"iou/{label}": value for label, value in result.iou.items()}
-            journal.write(state["step"], {f"{name}/{key}": value for key, value in values.items()})
-        for watcher in run.watchers:
-            watcher.evaluated(state["step"], scores)
-    return scores
-
-
-def report_diagnosis(
-    fabric: Fabric, run: Run, state: Mapping[str, Any], diagnosis: Diagnosis, journal: Journal | None
-) -> None:
-    """Diagnose the last step and write the results to the journal."""
-    values = diagnose(
-        fabric,
-        diagnosis,
-        student=unwrapped(state["student"]),
-        method=state["method"],
-        progress=(state["step"] - 1) / run.steps,
-        loss_weights=run.loss_weights,
-        seed=run.seed,
-    )
-    if journal is not None:
-        journal.write(state["step"], values)
-
-
-def candidates(state: Mapping[str, Any]) -> dict[str, nn.Module]:
-    """The networks to evaluate, not wrapped for distributed training. The last one is the model to use."""
-    return state["method"].candidates(unwrapped(state["student"]))
-
-
-def unwrapped(student: nn.Module) -> nn.Module:
-    """The student without its wrapper for distributed training."""
-    return getattr(student, "module", student)
 
 
 def save(fabric: Fabric, run: Run, state: Mapping[str, Any], journal: Journal | None) -> None:

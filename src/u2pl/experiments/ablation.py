@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from u2pl.engine.fit import Watcher
+from u2pl.engine.run import Watcher
 from u2pl.errors import InputError
 from u2pl.experiments.ablation_plot import plot_ablation
 from u2pl.experiments.ablation_table import ablation_grid

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from u2pl.engine.fit import Watcher
+from u2pl.engine.run import Watcher
 from u2pl.errors import InputError
 from u2pl.experiments.comparison_plot import plot_comparison
 from u2pl.experiments.comparison_table import comparison_grid

@@ -14,10 +14,10 @@ from u2pl.commands.overview import print_choices
 from u2pl.commands.report import report_comparison
 from u2pl.commands.train import train
 from u2pl.engine.checkpoint import write_atomically, write_text_atomically
-from u2pl.engine.fit import Watcher
 from u2pl.engine.launching import ending_together
 from u2pl.engine.machine import is_main_process
 from u2pl.engine.resume import CHECKPOINTS
+from u2pl.engine.run import Watcher
 from u2pl.errors import InputError
 from u2pl.experiments.choices import runs_of_choices
 from u2pl.experiments.records import Record, is_finished, read_record, write_records, write_scores
