@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tiny_run import build_tiny
 from u2pl.commands.finished_run import read_run, read_runs
@@ -22,6 +24,7 @@ from u2pl.commands.run_folder import AREAS
 from u2pl.commands.train import train
 from u2pl.config.overrides import load_config
 from u2pl.engine.bootstrap import gain, interval, miou, whole_miou
+from u2pl.engine.checkpoint import read_description
 from u2pl.engine.resume import saved_value
 from u2pl.errors import InputError
 from u2pl.experiments.comparison import compare
@@ -188,6 +191,8 @@ def test_a_run_whose_last_checkpoint_was_removed_is_finished(own: Path) -> None:
     [
         ("metrics.jsonl", "{"),
         ("metrics.jsonl", "[1]"),
+        ("metrics.jsonl", '{"step": 1, "loss/supervised": "x"}'),
+        ("metrics.jsonl", '{"step": 1, "loss/supervised": [1]}'),
         ("metrics.jsonl", '{"loss": 1}'),
         (AREAS, "no tensors"),
         ("last.safetensors", "no tensors"),
@@ -196,6 +201,52 @@ def test_a_run_whose_last_checkpoint_was_removed_is_finished(own: Path) -> None:
 def test_a_damaged_file_is_one_line_that_names_it(own: Path, name: str, content: str) -> None:
     (own / name).write_text(content)
     assert name in refused(own)
+
+
+@pytest.mark.parametrize(
+    ("changed", "data"),
+    [
+        ({"areas": torch.ones(5, 2, 4, dtype=torch.long)}, None),
+        ({"areas": torch.ones(5, dtype=torch.long)}, None),
+        ({"areas": torch.ones(5, 2, 10)}, None),
+        ({"areas": None}, None),
+        ({"confusion": torch.ones(4, 4, dtype=torch.long)}, None),
+        ({}, "[]"),
+        ({}, '{"classes": [], "labeled": [3, ""]}'),
+        ({}, '{"labeled": [3], "unlabeled": [5, ""], "val": [5, ""]}'),
+    ],
+)
+def test_scores_of_another_run_are_one_line(own: Path, changed: dict[str, torch.Tensor], data: str | None) -> None:
+    tensors = {name: each for name, each in (load_file(own / AREAS) | changed).items() if each is not None}
+    save_file(tensors, own / AREAS, metadata=None if data is None else {"data": data})
+    assert f"{AREAS} is damaged" in refused(own)
+
+
+@pytest.mark.parametrize("key", ["", "classes", "palette", "network", "weights"])
+def test_weights_that_are_not_those_of_the_run_are_one_line(own: Path, key: str) -> None:
+    path = own / "last.safetensors"
+    told = read_description(path)
+    spoiled: Any = {"": [], "palette": {**told, "palette": ["red"] * 10}, "weights": told}
+    spoiled |= {"classes": {**told, "classes": told["classes"][:3]}, "network": {**told, "network": "deeplab"}}
+    save_file({"a": torch.ones(2)}, path, metadata={"u2pl": json.dumps(spoiled[key])})
+    assert (AREAS if key == "classes" else "last.safetensors") in refused(own)
+
+
+def test_numbers_that_are_not_finite_leave_the_charts(own: Path) -> None:
+    with (own / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "loss/supervised": NaN, "loss/unsupervised": Infinity}\n')
+    report([own], images=1)
+    assert not re.search(r"\b(nan|inf)\b", re.sub(r'"data:[^"]*"', "", (own / REPORT).read_text()))
+
+
+def test_images_of_ignored_pixels_are_no_worst_ones(tmp_path: Path) -> None:
+    root, out = tmp_path / "set", tmp_path / "run"
+    files_run(root, out)
+    Image.new("L", (48, 32), 255).save(root / "masks" / "val" / "1.png")
+    page = page_of([read_run(out)])
+    assert page.gallery is not None
+    assert sorted(card.name for card in page.gallery.cards) == ["val/0", "val/2", "val/3"]
+    assert page.gallery_of.startswith("3 of 4 validation images")
 
 
 def test_files_of_others_are_not_replaced(own: Path, tmp_path: Path) -> None:

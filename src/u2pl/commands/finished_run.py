@@ -9,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from u2pl.build.description import checked_description
 from u2pl.build.trained import WEIGHTS_SUFFIX
 from u2pl.commands.run_folder import AREAS, require_finished
 from u2pl.config.overrides import load_saved
@@ -148,8 +150,9 @@ def read_run(folder: Path) -> FinishedRun:
         raise InputError(f"{folder} is no run folder: config.yaml is missing; {_GIVE}")
     config = load_saved(saved)
     require_finished(folder)
-    description = read_description(folder / f"last{WEIGHTS_SUFFIX}")
-    counts, data = _counts(folder / AREAS)
+    weights = folder / f"last{WEIGHTS_SUFFIX}"
+    description = checked_description(read_description(weights), weights)
+    counts, data = _counts(folder / AREAS, len(description["classes"]))
     if data is None and has_state(folder):
         data = saved_value(folder, "data")
     choices = folder / "choices.txt"
@@ -181,20 +184,33 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     text = read_text(path, give=_GIVE)
     try:
         lines = [json.loads(line) for line in text.splitlines()]
-        if not all(isinstance(line["step"], int) for line in lines):
+        if not all(isinstance(line["step"], int) and all(map(_is_number, line.values())) for line in lines):
             raise TypeError
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: a line holds no metrics; {_GIVE}") from error
     return lines
 
 
-def _counts(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+def _is_number(value: object) -> bool:
+    """Whether a value is one that a journal writes."""
+    return value is None or isinstance(value, (int, float))
+
+
+def _counts(path: Path, classes: int) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Tensors of ``validation.safetensors``, and the fingerprint of the data; empty for a run that has no such file."""
     if not is_file(path):
         return {}, None
     try:
         with safe_open(path, framework="pt") as file:
-            data = (file.metadata() or {}).get("data")
-            return {name: file.get_tensor(name) for name in file.keys()}, None if data is None else json.loads(data)  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
+            counts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            data = json.loads((file.metadata() or {}).get("data", "null"))
+        areas, confusion = counts["areas"], counts.get("confusion")
+        if areas.dtype != torch.int64 or areas.ndim != 3 or areas.shape[1:] != (2, classes):
+            raise ValueError("areas of other classes")
+        if confusion is not None and confusion.shape != (classes, classes):
+            raise ValueError("a confusion matrix of other classes")
+        for kind in () if data is None else ("labeled", "unlabeled", "val"):
+            _count, _digest = data[kind]
+        return counts, data
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged; remove it to report without it, or {_GIVE}") from error
