@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from tiny_run import build_tiny
-from u2pl.commands.finished_run import read_run, read_runs
+from u2pl.commands.finished_run import FinishedRun, read_run, read_runs
 from u2pl.commands.report import REPORT, page_of, report, report_training
 from u2pl.commands.run_folder import AREAS
 from u2pl.commands.train import train
@@ -114,6 +115,18 @@ def test_the_gain_is_over_the_supervised_run_of_the_same_data(runs: Path) -> Non
     before = saved_value(runs / "u2pl", "supervised")
     assert alone.gain == gain(before, semi.areas)
     assert page_of([plain]).gain is None
+
+
+def test_of_several_supervised_runs_the_one_of_the_same_seed_counts(runs: Path) -> None:
+    def of_seed(name: str, seed: int) -> FinishedRun:
+        run = read_run(runs / name)
+        data = run.config.data.model_copy(update={"root": "/files"})  # labels are not drawn by the seed
+        return replace(run, config=run.config.model_copy(update={"seed": seed, "data": data}), name=f"{name} {seed}")
+
+    semi, plain, other = of_seed("u2pl", 1), of_seed("supervised", 1), of_seed("supervised", 0)
+    assert semi.baseline([other, plain, semi]) is plain
+    assert semi.baseline([other, semi]) is other
+    assert plain.baseline([other, plain, semi]) is None
 
 
 def test_runs_of_other_data_are_not_compared_as_if_of_the_same(runs: Path, tmp_path: Path) -> None:

@@ -96,10 +96,11 @@ class FinishedRun:
         )
 
     def baseline(self, runs: Sequence[FinishedRun]) -> FinishedRun | None:
-        """The supervised run with the same labels and the same validation images, if it is among the runs."""
+        """The supervised run with the same labels, the same validation images, and if possible the same seed."""
         if self.method == "supervised":
             return None
-        return next((run for run in runs if run.method == "supervised" and self._is_alike(run)), None)
+        alike = [run for run in runs if run.method == "supervised" and self._is_alike(run)]
+        return min(alike, key=lambda run: run.config.seed != self.config.seed, default=None)
 
     def gain_over(self, other: FinishedRun | None) -> Gain | None:
         """What this run is better than the other one; None without one, or with too few images to say."""
