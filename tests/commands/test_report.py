@@ -129,6 +129,23 @@ def test_of_several_supervised_runs_the_one_of_the_same_seed_counts(runs: Path) 
     assert plain.baseline([other, plain, semi]) is None
 
 
+@pytest.mark.parametrize(
+    ("method", "points"),
+    [
+        ("u2pl", [(10, 0.18), (100, 0)]),
+        ("weak_u2pl", [(30, 0.14), (100, 0)]),  # tags train only their classifier before
+        ("supervised", []),
+        ("fixmatch", []),
+    ],
+)
+def test_alpha_falls_from_the_end_of_the_warmup(method: str, points: list[tuple[int, float]]) -> None:
+    keys = [f"method.name={method}", "train.steps=100", "method.schedule.warmup=0.1", "method.cam.warmup=0.3"]
+    config = load_config("scenes", [*keys, "method.reliability.alpha=0.2"])
+    run = FinishedRun(Path(), config, {}, (), (), None, None, None, "run")
+    assert [step for step, _ in run.alphas()] == [step for step, _ in points]
+    assert [alpha for _, alpha in run.alphas()] == pytest.approx([alpha for _, alpha in points])
+
+
 def test_runs_of_other_data_are_not_compared_as_if_of_the_same(runs: Path, tmp_path: Path) -> None:
     other = [*TINY, "data.labeled=4", "method.name=supervised"]
     train(load_config("scenes", other), tmp_path / "other", say=lambda line: None, reports=False)

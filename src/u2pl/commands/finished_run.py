@@ -121,7 +121,8 @@ class FinishedRun:
         if not method.kind.has_teacher or method.kind.has_threshold or not isinstance(steps, int):
             return []
         part = Reliability(alpha=method.reliability.alpha, dynamic=method.reliability.dynamic)
-        return [(round(share * steps), part.alpha_t(share)) for share in (method.schedule.warmup, 1.0)]
+        warmup = max(method.schedule.warmup, method.cam.warmup if method.kind.uses_tags else 0.0)
+        return [(round(share * steps), part.alpha_t(share)) for share in (warmup, 1.0)]
 
     def _is_alike(self, other: FinishedRun) -> bool:
         """Whether another run has the same classes, labels and validation images."""
