@@ -126,7 +126,7 @@ def rows(*lines: tuple[str, ...], labeled: Sequence[str] = (), seeds: Sequence[i
 
 def test_only_settings_that_two_lines_use_differ() -> None:
     u2pl, fixmatch = "method.name=u2pl", "method.name=fixmatch"
-    assert rows((u2pl,), (fixmatch,)) == {}
+    assert rows((u2pl,), (fixmatch,)) == rows((fixmatch,), (fixmatch,)) == {}
     assert rows((u2pl, "method.reliability.alpha=0.1"), (fixmatch,)) == {}  # its own
     assert rows((u2pl, "train.lr=0.5"), (fixmatch, "train.lr=0.25")) == {"train.lr": ("0.5", "0.25")}
     assert rows((u2pl, "method.masked_consistency=true"), (fixmatch,))["method.masked_consistency"] == ("true", "-")
