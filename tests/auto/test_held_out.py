@@ -6,11 +6,13 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
@@ -18,7 +20,9 @@ from tiny_run import KillAt, KilledError, build_tiny
 from u2pl.auto import held_out
 from u2pl.auto.facts import Precision
 from u2pl.auto.held_out import folds, measured_precision
+from u2pl.auto.resolving import resolved
 from u2pl.auto.rules import machine
+from u2pl.build import build_source
 from u2pl.commands.check import check
 from u2pl.commands.train import train
 from u2pl.config.overrides import load_config
@@ -90,12 +94,15 @@ def precision_loop(made: list[tuple[PseudoLabel, Tensor]], classes: int) -> tupl
     )
 
 
-@pytest.mark.parametrize("case", ["random", "nothing sure", "all ignored", "one class"])
+@pytest.mark.parametrize(
+    "case", ["random", "nothing sure", "all ignored", "one class", "at the threshold", "hardly a class"]
+)
 def test_precision_is_that_of_a_loop_over_pixels(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     torch.manual_seed(0)
     made = []
     for _ in range(3):
-        label, truth = torch.randint(0, 4, (2, 2, 5, 6)).unbind()
+        height, width = (20, 40) if case == "hardly a class" else (5, 6)
+        label, truth = torch.randint(0, 4, (2, 2, height, width)).unbind()
         truth[torch.rand(truth.shape) < 0.2] = 255
         confidence = 0.9 + 0.1 * torch.rand(truth.shape)
         if case == "nothing sure":
@@ -104,6 +111,11 @@ def test_precision_is_that_of_a_loop_over_pixels(monkeypatch: pytest.MonkeyPatch
             truth = torch.full_like(truth, 255)
         if case == "one class":
             label = torch.zeros_like(label)
+        if case == "at the threshold":
+            confidence = torch.where(torch.rand(truth.shape) < 0.5, 0.95, 0.949)
+        if case == "hardly a class":  # one pixel of thousands says nothing about a class
+            label, confidence = torch.zeros_like(label), torch.ones_like(confidence)
+            label[0, 0, 0] = 1
         made.append((pseudo(label, confidence, torch.rand(truth.shape) < 0.9), truth))
 
     def given(config: Config, part: DataSource, fabric: Any, *, steps: int) -> Iterator[tuple[PseudoLabel, Tensor]]:
@@ -149,6 +161,31 @@ def test_the_measurement_really_trains_and_changes_no_number_of_the_run(photos: 
     assert not any("measuring" in line for line in said)
     one, other = ((tmp_path / name / "last.safetensors").read_bytes() for name in ("measured", "given"))
     assert one == other
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("classes", [(0, 1), (1, 0)])  # without training, one of the two would be right by chance
+def test_pseudo_labels_are_of_a_teacher_that_learns_the_labels(
+    write_folder: Callable[..., Path], classes: tuple[int, int]
+) -> None:
+    root = write_folder({f"train/{name}": classes for name in "abcd"}, classes=("one", "other"))
+    for path in root.glob("images/train/*.png"):
+        image = Image.new("RGB", (16, 12), (10, 10, 10))
+        image.paste((240, 240, 240), (8, 0, 16, 12))
+        image.save(path)
+    keys = ["train.lr=0.1", "train.optimizer=sgd", "train.steps=60", "train.scale_range=[1.0, 1.0]", "data.val=none"]
+    config = load_config("folder", [f"data.root={root}", *OVERRIDES, *keys, "train.crop_size=16"])
+    source = build_source(config.data, seed=0)
+    part = replace(source, labeled=source.labeled[:2], unlabeled=source.labeled[2:])
+    fabric = make_fabric(accelerator="cpu", devices=1, nodes=1, precision="fp32")
+    right = known = 0
+    config = resolved(config, part, fabric).config
+    for pseudo, truth in held_out.pseudo_labels(config, part, fabric, steps=60):
+        where = pseudo.valid & (truth != 255)
+        right += int((pseudo.label == truth)[where].sum())
+        known += int(where.sum())
+    assert known >= 2 * 12 * 16 / 2
+    assert right / known > 0.9
 
 
 @pytest.mark.usefixtures("tiny")

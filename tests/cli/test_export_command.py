@@ -75,6 +75,12 @@ def test_onnx_needs_no_u2pl(u2pl: Command, run_folder: Path, files: Path, tmp_pa
     assert "mIoU on 2 validation images: float " in done.out
     assert {"last.onnx", "last.onnx.json", "last.int8.onnx", "last.int8.onnx.json"} <= names(run)
     assert not [name for name in names(run) if "partial" in name]
+    told = json.loads((run / "last.int8.onnx.json").read_text())
+    scores = told.pop("validation_miou")
+    assert (
+        f"on {scores['images']} validation images: float {scores['float']:.1f}, int8 {scores['int8']:.1f}" in done.out
+    )
+    assert told == {**json.loads((run / "last.onnx.json").read_text()), "quantized": "int8"}
     assert (run / "last.int8.onnx").stat().st_size < 0.5 * (run / "last.onnx").stat().st_size
     assert u2pl("predict", run, files / "images" / "val", "--out", tmp_path / "masks").code == 0
     spec = importlib.util.spec_from_file_location("onnx_predict", EXAMPLE)

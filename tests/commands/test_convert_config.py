@@ -59,6 +59,7 @@ RELEASED: dict[str, Any] = {
         "decoder": {"kwargs": {"inner_planes": 256, "dilations": [12, 24, 36]}},
     },
 }
+LONG = "/a long name" * 20
 UNIMATCH: dict[str, Any] = {
     "dataset": "cityscapes",
     "nclass": 19,
@@ -119,11 +120,21 @@ def test_the_released_code(tmp_path: Path) -> None:
         "method.contrast.anchors": 256,  # the release draws 256 queries with 50 negatives each
         "method.contrast.negatives": 50,
         "method.contrast.temperature": 0.5,
+        "method.loss_weights.contrastive": 1.0,  # the release's, if its file does not say
+        "method.loss_weights.unsupervised": 1.0,
+        "method.loss_weights.auxiliary": 0.4,
         "method.supervised_loss.name": "ohem",
+        "method.supervised_loss.threshold": 0.7,
         "method.supervised_loss.min_kept": 100000,
         "train.epochs": 80,
         "train.batch_size": 4,
         "train.crop_size": 513,
+        "train.scale_range": [0.5, 2.0],
+        "train.flip": 0.5,
+        "train.sync_batch_norm": True,
+        "train.optimizer": "sgd",
+        "train.momentum": 0.9,
+        "train.weight_decay": 0.0001,
         "train.lr": 0.001,
         "train.head_lr_factor": 10.0,
         "train.power": 0.9,
@@ -142,13 +153,32 @@ def test_the_released_code(tmp_path: Path) -> None:
         ("trainer.contrastive", None, "method.name", "mean_teacher"),
         ("trainer.unsupervised.apply_aug", "classmix", "method.mixing.name", "classmix"),
         ("trainer.unsupervised.apply_aug", False, "method.mixing.name", "none"),
+        ("trainer.unsupervised.apply_aug", "cutout", "method.mixing.name", "cutout"),
+        ("trainer.unsupervised.apply_aug", None, "method.mixing.name", "none"),
+        ("trainer.unsupervised.drop_percent", None, "method.reliability.alpha", pytest.approx(0.2)),
+        ("trainer.unsupervised.loss_weight", 2.5, "method.loss_weights.unsupervised", 2.5),
+        ("trainer.contrastive.loss_weight", 0.3, "method.loss_weights.contrastive", 0.3),
         ("trainer.sup_only_epoch", 0, "method.schedule.warmup", 0),
+        ("trainer.sup_only_epoch", 200, "method.schedule.warmup", 1),
+        ("trainer.optimizer.type", "AdamW", "train.optimizer", "adamw"),
+        ("trainer.optimizer.kwargs.momentum", 0.8, "train.momentum", 0.8),
+        ("trainer.optimizer.kwargs.weight_decay", 0.02, "train.weight_decay", 0.02),
+        ("net.sync_bn", False, "train.sync_batch_norm", False),
+        ("net.aux_loss.loss_weight", 0.7, "method.loss_weights.auxiliary", 0.7),
+        ("dataset.train.rand_resize", [0.7, 1.5], "train.scale_range", [0.7, 1.5]),
+        ("dataset.train.data_root", "/data/a b: #c", "data.root", "/data/a b: #c"),
+        ("dataset.train.data_root", f"/data{LONG}", "data.root", f"/data{LONG}"),
         ("dataset.type", "cityscapes_semi", "train.head_lr_factor", 1),
         ("dataset.mean", [127.5, 127.5, 127.5], "network.mean", [0.5, 0.5, 0.5]),
+        ("dataset.mean", [127.5, 127.5, 127.5], "network.std", [0.229, 0.224, 0.225]),
+        ("dataset.std", [255, 255, 255], "network.std", [1, 1, 1]),
+        ("criterion.kwargs.thresh", 0.6, "method.supervised_loss.threshold", 0.6),
         ("dataset.train.flip", False, "train.flip", 0),
         ("dataset.train.crop.size", [400, 800], "train.crop_size", [400, 800]),
         ("criterion.type", "CELoss", "method.supervised_loss.name", "cross_entropy"),
         ("net.encoder.kwargs.replace_stride_with_dilation", [False, False, True], "network.output_stride", 16),
+        ("net.encoder.kwargs.replace_stride_with_dilation", [False, False, True], "network.multi_grid", None),
+        ("net.encoder.kwargs.replace_stride_with_dilation", [False, False, False], "network.output_stride", 32),
     ],
 )
 def test_a_key_of_the_released_code(tmp_path: Path, key: str, value: Any, ours: str, expected: Any) -> None:
@@ -166,13 +196,16 @@ def test_unimatch(tmp_path: Path) -> None:
     assert (config.network.encoder, config.network.output_stride) == ("resnet101", 16)
     assert config.network.aspp_dilations == [6, 12, 18]
     assert (config.train.crop_size, config.train.epochs, config.train.lr) == (801, 240, 0.005)
+    assert (config.train.optimizer, config.train.weight_decay, config.train.head_lr_factor) == ("sgd", 1e-4, 1)
+    assert (config.network.pretrained, config.train.batch_size) == (True, 2)
 
 
-def test_unimatch_v2(tmp_path: Path) -> None:
+@pytest.mark.parametrize("locked", [False, True])
+def test_unimatch_v2(tmp_path: Path, *, locked: bool) -> None:
     tree = {
         **UNIMATCH,
         "backbone": "dinov2_base",
-        "lock_backbone": False,
+        "lock_backbone": locked,
         "lr": 0.000005,
         "lr_multi": 40.0,
         "conf_thresh": 0.95,
@@ -184,6 +217,8 @@ def test_unimatch_v2(tmp_path: Path) -> None:
     assert config.method.name == "unimatch_v2"
     assert (config.network.name, config.network.architecture, config.network.encoder) == ("smp", "DPT", "dinov2_base")
     assert (config.train.optimizer, config.train.lr, config.train.head_lr_factor) == ("adamw", 5e-6, 40)
+    assert (config.train.weight_decay, config.method.threshold) == (0.01, 0.95)
+    assert (config.network.pretrained, bool(config.network.freeze)) == (True, locked)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +235,17 @@ def test_unimatch_v2(tmp_path: Path) -> None:
         (changed(RELEASED, "net.encoder.type", "models.vit"), "encoder: 'vit' has no counterpart"),
         ({**UNIMATCH, "dataset": "coco"}, "dataset: 'coco' has no counterpart"),
         ({**UNIMATCH, "crop_size": "large"}, "train.crop_size"),
+        ({**UNIMATCH, "crop_size": [[1], [2]]}, "train.crop_size"),
+        ({**UNIMATCH, "dataset": {"name": "pascal"}}, "dataset: {'name': 'pascal'} has no counterpart"),
+        ({**UNIMATCH, "dataset": [["pascal"]]}, "has no counterpart"),
+        ({**UNIMATCH, "epochs": None}, "has no key epochs"),
+        ({**UNIMATCH, "epochs": 0}, "epochs: 0 is no number above 0"),
+        ({**UNIMATCH, "lr": True}, "lr: True is no number"),
+        (changed(RELEASED, "trainer.epochs", None), "has no key trainer.epochs"),
+        (changed(RELEASED, "trainer.epochs", float("nan")), "trainer.epochs: nan is no number above 0"),
+        (changed(RELEASED, "dataset.mean", 127.5), "dataset.mean: 127.5 is no list of three numbers"),
+        (changed(RELEASED, "dataset.std", [1, "a", 2]), "dataset.std: .* is no list of three numbers"),
+        (changed(RELEASED, "dataset.train.flip", "often"), "dataset.train.flip: 'often' has no counterpart"),
     ],
 )
 def test_what_cannot_be_converted_is_one_line(tmp_path: Path, tree: Any, says: str) -> None:

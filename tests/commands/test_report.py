@@ -5,23 +5,27 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tiny_run import build_tiny
-from u2pl.commands.finished_run import read_run, read_runs
+from u2pl.commands.finished_run import FinishedRun, read_run, read_runs
 from u2pl.commands.report import REPORT, page_of, report, report_training
 from u2pl.commands.run_folder import AREAS
 from u2pl.commands.train import train
 from u2pl.config.overrides import load_config
 from u2pl.engine.bootstrap import gain, interval, miou, whole_miou
+from u2pl.engine.checkpoint import read_description
 from u2pl.engine.resume import saved_value
 from u2pl.errors import InputError
 from u2pl.experiments.comparison import compare
@@ -113,6 +117,35 @@ def test_the_gain_is_over_the_supervised_run_of_the_same_data(runs: Path) -> Non
     assert page_of([plain]).gain is None
 
 
+def test_of_several_supervised_runs_the_one_of_the_same_seed_counts(runs: Path) -> None:
+    def of_seed(name: str, seed: int) -> FinishedRun:
+        run = read_run(runs / name)
+        data = run.config.data.model_copy(update={"root": "/files"})  # labels are not drawn by the seed
+        return replace(run, config=run.config.model_copy(update={"seed": seed, "data": data}), name=f"{name} {seed}")
+
+    semi, plain, other = of_seed("u2pl", 1), of_seed("supervised", 1), of_seed("supervised", 0)
+    assert semi.baseline([other, plain, semi]) is plain
+    assert semi.baseline([other, semi]) is other
+    assert plain.baseline([other, plain, semi]) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "points"),
+    [
+        ("u2pl", [(10, 0.18), (100, 0)]),
+        ("weak_u2pl", [(30, 0.14), (100, 0)]),  # tags train only their classifier before
+        ("supervised", []),
+        ("fixmatch", []),
+    ],
+)
+def test_alpha_falls_from_the_end_of_the_warmup(method: str, points: list[tuple[int, float]]) -> None:
+    keys = [f"method.name={method}", "train.steps=100", "method.schedule.warmup=0.1", "method.cam.warmup=0.3"]
+    config = load_config("scenes", [*keys, "method.reliability.alpha=0.2"])
+    run = FinishedRun(Path(), config, {}, (), (), None, None, None, "run")
+    assert [step for step, _ in run.alphas()] == [step for step, _ in points]
+    assert [alpha for _, alpha in run.alphas()] == pytest.approx([alpha for _, alpha in points])
+
+
 def test_runs_of_other_data_are_not_compared_as_if_of_the_same(runs: Path, tmp_path: Path) -> None:
     other = [*TINY, "data.labeled=4", "method.name=supervised"]
     train(load_config("scenes", other), tmp_path / "other", say=lambda line: None, reports=False)
@@ -188,6 +221,8 @@ def test_a_run_whose_last_checkpoint_was_removed_is_finished(own: Path) -> None:
     [
         ("metrics.jsonl", "{"),
         ("metrics.jsonl", "[1]"),
+        ("metrics.jsonl", '{"step": 1, "loss/supervised": "x"}'),
+        ("metrics.jsonl", '{"step": 1, "loss/supervised": [1]}'),
         ("metrics.jsonl", '{"loss": 1}'),
         (AREAS, "no tensors"),
         ("last.safetensors", "no tensors"),
@@ -196,6 +231,52 @@ def test_a_run_whose_last_checkpoint_was_removed_is_finished(own: Path) -> None:
 def test_a_damaged_file_is_one_line_that_names_it(own: Path, name: str, content: str) -> None:
     (own / name).write_text(content)
     assert name in refused(own)
+
+
+@pytest.mark.parametrize(
+    ("changed", "data"),
+    [
+        ({"areas": torch.ones(5, 2, 4, dtype=torch.long)}, None),
+        ({"areas": torch.ones(5, dtype=torch.long)}, None),
+        ({"areas": torch.ones(5, 2, 10)}, None),
+        ({"areas": None}, None),
+        ({"confusion": torch.ones(4, 4, dtype=torch.long)}, None),
+        ({}, "[]"),
+        ({}, '{"classes": [], "labeled": [3, ""]}'),
+        ({}, '{"labeled": [3], "unlabeled": [5, ""], "val": [5, ""]}'),
+    ],
+)
+def test_scores_of_another_run_are_one_line(own: Path, changed: dict[str, torch.Tensor], data: str | None) -> None:
+    tensors = {name: each for name, each in (load_file(own / AREAS) | changed).items() if each is not None}
+    save_file(tensors, own / AREAS, metadata=None if data is None else {"data": data})
+    assert f"{AREAS} is damaged" in refused(own)
+
+
+@pytest.mark.parametrize("key", ["", "classes", "palette", "network", "weights"])
+def test_weights_that_are_not_those_of_the_run_are_one_line(own: Path, key: str) -> None:
+    path = own / "last.safetensors"
+    told = read_description(path)
+    spoiled: Any = {"": [], "palette": {**told, "palette": ["red"] * 10}, "weights": told}
+    spoiled |= {"classes": {**told, "classes": told["classes"][:3]}, "network": {**told, "network": "deeplab"}}
+    save_file({"a": torch.ones(2)}, path, metadata={"u2pl": json.dumps(spoiled[key])})
+    assert (AREAS if key == "classes" else "last.safetensors") in refused(own)
+
+
+def test_numbers_that_are_not_finite_leave_the_charts(own: Path) -> None:
+    with (own / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "loss/supervised": NaN, "loss/unsupervised": Infinity}\n')
+    report([own], images=1)
+    assert not re.search(r"\b(nan|inf)\b", re.sub(r'"data:[^"]*"', "", (own / REPORT).read_text()))
+
+
+def test_images_of_ignored_pixels_are_no_worst_ones(tmp_path: Path) -> None:
+    root, out = tmp_path / "set", tmp_path / "run"
+    files_run(root, out)
+    Image.new("L", (48, 32), 255).save(root / "masks" / "val" / "1.png")
+    page = page_of([read_run(out)])
+    assert page.gallery is not None
+    assert sorted(card.name for card in page.gallery.cards) == ["val/0", "val/2", "val/3"]
+    assert page.gallery_of.startswith("3 of 4 validation images")
 
 
 def test_files_of_others_are_not_replaced(own: Path, tmp_path: Path) -> None:

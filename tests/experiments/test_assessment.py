@@ -14,12 +14,14 @@ import pytest
 import torch
 from rich.console import Console
 
+from u2pl.build import build_source
 from u2pl.commands.run_folder import AREAS
+from u2pl.config.overrides import load_config
 from u2pl.engine.bootstrap import Gain, gain, whole_miou
 from u2pl.errors import InputError
-from u2pl.experiments import assessment
+from u2pl.experiments import assessment, sizing
 from u2pl.experiments.assessment import Assessment, areas_of, assess
-from u2pl.experiments.folds import folds_of
+from u2pl.experiments.folds import classes_shown, folds_of, write_folds
 from u2pl.experiments.sizing import Pace, steps_within
 
 Folder = Callable[..., Path]
@@ -62,10 +64,47 @@ def test_frames_and_groups_are_not_divided() -> None:
     for fold in folds_of(frames, 3, seed=0):
         places = sorted(int(Path(name).name) // 30 for name in fold.val)
         assert sum(place + 1 not in places for place in places) <= 4
+        assert 9 <= len(places) <= 12
     known = shown(12)
     groups = {name: f"p{number // 3}" for number, name in enumerate(known)}
     for fold in folds_of(known, 2, seed=0, groups=groups):
         assert not {groups[name] for name in fold.val} & {groups[name] for name in fold.labeled}
+
+
+def test_folds_of_unequal_groups_are_about_equal() -> None:
+    sizes = {"a": 5, "b": 4, "c": 3, "d": 3, "e": 2, "f": 1}
+    groups = {f"{name}{number}x": name for name, size in sizes.items() for number in range(size)}
+    folds = folds_of(dict.fromkeys(groups, frozenset({0})), 3, seed=0, groups=groups)
+    assert [len(fold.val) for fold in folds] == [6, 6, 6]
+
+
+def test_half_of_the_labels_shows_all_classes_and_depends_on_the_seed() -> None:
+    known = {f"{letter}x": frozenset({0} if letter < "l" else {0, 1}) for letter in "abcdefghijkl"}
+    groups = {name: str(place % 2) for place, name in enumerate(known)}
+    halves = set()
+    for seed in range(4):
+        for fold in folds_of(known, 2, seed=seed, groups=groups):
+            assert ("lx" in fold.half) == ("lx" in fold.labeled)
+            halves.add((fold.labeled, fold.half))
+    assert len(halves) > 4
+
+
+def test_ignored_pixels_are_no_class_of_a_fold(write_folder: Folder) -> None:
+    root = write_folder({"a": (0, 255), "b": (2, 1), "c": (255,)})
+    data = build_source(load_config("folder", [f"data.root={root}", "data.val=none"]).data, seed=0)
+    assert classes_shown(data.labeled, 3) == {"a": frozenset({0}), "b": frozenset({1, 2}), "c": frozenset()}
+
+
+def test_the_files_of_folds_list_their_names(tmp_path: Path) -> None:
+    folds = folds_of(shown(9), 3, seed=0)
+    files = write_folds(folds, tmp_path)
+    for fold, paths in zip(folds, files, strict=True):
+        for name in ("labeled", "half", "val"):
+            assert tuple(paths[name].read_text().split()) == getattr(fold, name)
+    assert len({path for paths in files for path in paths.values()}) == 9
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"^--out .*file: cannot write there"):
+        write_folds(folds, tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +132,24 @@ def test_steps_fill_the_time() -> None:
     assert steps_within(900, plain, method, folds=3, most=200, say=said.append) == 200
     assert steps_within(1, plain, method, folds=3, most=200, say=said.append) == 60
     assert "the least" in said[-1]
+    assert steps_within(1, plain, method, folds=3, most=20, say=said.append) == 20
+    assert "the least" in said[-1]
+    assert steps_within(60, Pace(0.1, 0), Pace(0.1, 0), folds=3, most=20, say=said.append) == 20
+    assert "the least" not in said[-1]  # it is short, and as long as a training would be
+
+
+def test_the_pace_is_that_of_a_run_without_its_report(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def train(config: Any, out: Path, *, watchers: Any, reports: bool = True, **_: Any) -> None:
+        asked.append(reports)
+        watchers[0].step(12, {"steps_per_second": 4.0})
+
+    monkeypatch.setattr(sizing, "train", train)
+    clock = iter((10.0, 18.0))
+    monkeypatch.setattr(sizing.time, "perf_counter", lambda: next(clock))
+    assert sizing.pace_of("folder", [f"data.root={photos}", "data.val=val", *TINY]) == Pace(0.25, 5.0)
+    assert asked == [False]
 
 
 def result(found: Gain, doubled: float = 2.4) -> Assessment:
@@ -201,6 +258,8 @@ def test_the_time_decides_the_steps_once(
     [
         (("method.name=supervised",), "method.name: supervised uses no unlabeled images"),
         (("data.labeled=1",), "--folds 2: there are 1 labeled images"),
+        (("data.labeled=3",), "data: 3 labeled images say nothing about others; label at least 4"),
+        (("train.devices=2",), r"train\.devices: u2pl assess trains with one process"),
         (("data.groups=nothing.csv",), "nothing.csv"),
         (("train.steps=4", "method.mixing.name=ael", "method.name=fixmatch"), "ael needs mean_teacher or u2pl"),
     ],

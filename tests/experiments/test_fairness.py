@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -13,7 +15,7 @@ from u2pl.config.overrides import load_config
 from u2pl.config.schema import all_keys
 from u2pl.errors import InputError
 from u2pl.experiments.comparison import compare
-from u2pl.experiments.fairness import HELP, require_fairness, uses
+from u2pl.experiments.fairness import HELP, differences, require_fairness, uses
 
 SEMI = ("mean_teacher", "fixmatch", "unimatch", "unimatch_v2", "u2pl")
 
@@ -71,6 +73,73 @@ def test_every_key_of_a_method_is_known_to_be_used_or_not() -> None:
         assert ("method.contrast.temperature" in used) == (name in ("u2pl", "weak_u2pl"))
         assert ("method.teacher.ema_decay" in used) == (name in ("mean_teacher", "unimatch_v2", "u2pl", "weak_u2pl"))
     assert set(HELP) <= {key for key, _ in all_keys()}
+
+
+PARTITIONS = ("mean_teacher", "u2pl", "weak_u2pl")
+TEACHER, CONTRAST = (*PARTITIONS, "unimatch_v2"), ("u2pl", "weak_u2pl")
+
+
+@pytest.mark.parametrize(
+    ("key", "users"),
+    [
+        ("method.reliability.alpha", PARTITIONS),
+        ("method.schedule.ramp", PARTITIONS),
+        ("method.weighting.name", PARTITIONS),
+        ("method.feature_dropout", PARTITIONS),
+        ("method.teacher.ema_decay", TEACHER),
+        ("method.masked_consistency", TEACHER),
+        ("method.negative_keys.low_rank", CONTRAST),
+        ("method.loss_weights.contrastive", CONTRAST),
+        ("method.prototypes", CONTRAST),
+        ("method.denoising", CONTRAST),
+        ("method.cam.scales", ("weak_u2pl",)),
+        ("method.loss_weights.classification", ("weak_u2pl",)),
+        ("method.alignment", (*SEMI, "weak_u2pl")),
+        ("method.loss_weights.unsupervised", (*SEMI, "weak_u2pl")),
+        ("method.loss_weights.auxiliary", ("supervised", *SEMI, "weak_u2pl")),
+    ],
+)
+def test_who_uses_a_key(key: str, users: Sequence[str]) -> None:
+    every = ("supervised", *SEMI, "weak_u2pl")
+    assert {name for name in every if uses(key, load_config("folder", [f"method.name={name}"]).method)} == set(users)
+
+
+def test_negative_learning_uses_negative_keys_without_a_contrast() -> None:
+    keys = ("method.name=mean_teacher", "method.loss_weights.negative=0.5")
+    assert uses("method.negative_keys.low_rank", load_config("folder", keys).method)
+
+
+def rows(*lines: tuple[str, ...], labeled: Sequence[str] = (), seeds: Sequence[int] = ()) -> dict[str, tuple[Any, ...]]:
+    """The cells of each row, of lines with these settings."""
+    trials = [
+        SimpleNamespace(
+            name=str(place),
+            labeled=labeled[place] if labeled else "4",
+            seed=seeds[place] if seeds else 0,
+            config=load_config("folder", [*each, f"seed={place}", f"data.labeled={place + 1}"]),
+        )
+        for place, each in enumerate(lines)
+    ]
+    table = differences(trials)  # type: ignore[arg-type]
+    return {} if table is None else {str(cells[0]): cells[1:] for cells, _ in table.rows}
+
+
+def test_only_settings_that_two_lines_use_differ() -> None:
+    u2pl, fixmatch = "method.name=u2pl", "method.name=fixmatch"
+    assert rows((u2pl,), (fixmatch,)) == rows((fixmatch,), (fixmatch,)) == {}
+    assert rows((u2pl, "method.reliability.alpha=0.1"), (fixmatch,)) == {}  # its own
+    assert rows((u2pl, "train.lr=0.5"), (fixmatch, "train.lr=0.25")) == {"train.lr": ("0.5", "0.25")}
+    assert rows((u2pl, "method.masked_consistency=true"), (fixmatch,))["method.masked_consistency"] == ("true", "-")
+    strict = rows((u2pl, "method.strong_views.number=2"), (u2pl,), (fixmatch,))
+    assert strict == {"method.strong_views.number": ("2", "1", "-")}
+    assert rows((u2pl, "method.alignment=true"), (u2pl,))["method.alignment"] == ("true", "null")
+
+
+def test_lines_are_compared_at_one_number_of_labels_and_one_seed() -> None:
+    one, other = ("train.lr=0.5",), ("train.lr=0.25",)
+    assert rows(one, other, seeds=(0, 1)) == {}
+    assert rows(one, other, labeled=("4", "8")) == {}
+    assert rows(one, other) == {"train.lr": ("0.5", "0.25")}
 
 
 def test_a_comparison_prints_what_differs_and_refuses_before_any_run(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -18,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from u2pl.errors import InputError
+from u2pl.networks import published
 from u2pl.networks.published import check, location
 
 ENCODER = "tu-efficientnet_lite0"  # small
@@ -35,7 +38,10 @@ REPOSITORY = "timm/efficientnet_lite0.ra_in1k"
     ],
 )
 def test_where_weights_are(encoder: str, repository: str) -> None:
-    assert location(encoder)[0] == repository
+    found, revision = location(encoder)
+    assert found == repository
+    assert (revision is None) == repository.startswith("timm/")  # smp names a commit
+    assert revision is None or re.fullmatch(r"[0-9a-f]{40}", revision)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +50,45 @@ def test_where_weights_are(encoder: str, repository: str) -> None:
 def test_encoders_without_weights(encoder: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
         location(encoder)
+
+
+@pytest.mark.parametrize("told", [None, SimpleNamespace(hf_hub_id=None)])
+def test_encoders_whose_weights_are_not_on_the_hub(monkeypatch: pytest.MonkeyPatch, told: object) -> None:
+    monkeypatch.setattr(published, "imagenet_tag", lambda name: "imagenet")
+    monkeypatch.setattr(published.timm, "get_pretrained_cfg", lambda name: told)
+    with pytest.raises(InputError, match=r"the weights of tu-resnet50 are not on the hub; give network\.weights=PATH"):
+        location("tu-resnet50")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "files"),
+    [("mobilenet_v2", ["model.safetensors", "config.json"]), (ENCODER, ["model.safetensors"])],
+)
+def test_colours_of_smp_are_fetched_with_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: str, files: list[str]
+) -> None:
+    asked: list[tuple[str, str, str | None]] = []
+
+    def download(repository: str, name: str, *, revision: str | None) -> str:
+        asked.append((repository, name, revision))
+        (tmp_path / name).touch()
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(published, "hf_hub_download", download)
+    assert published.fetch(encoder) == tmp_path / "model.safetensors"
+    repository, revision = location(encoder)
+    assert asked == [(repository, name, revision) for name in files]
+
+
+def test_the_reason_of_a_failed_fetch_is_what_is_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = {"one": "cannot fetch one (no connection (101)); check", "other": "no brackets"}
+
+    def fetch(encoder: str) -> Path:
+        raise InputError(messages[encoder])
+
+    monkeypatch.setattr(published, "fetch", fetch)
+    assert published.unfetchable.__wrapped__("one") == "no connection (101)"
+    assert published.unfetchable.__wrapped__("other") == "no brackets"
 
 
 def test_a_damaged_file_of_the_cache_is_removed(tmp_path: Path) -> None:

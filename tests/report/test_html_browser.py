@@ -164,6 +164,18 @@ def test_the_keyboard_moves_through_images_layers_alpha_and_zoom(opened: Open) -
     assert tab.evaluate("document.activeElement.id") == "stage"
 
 
+def test_keys_that_follow_each_other_fast_each_count(opened: Open) -> None:
+    tab = opened()
+    press = "k => document.body.dispatchEvent(new KeyboardEvent('keydown', {bubbles: true, ...k}))"
+    tab.evaluate(f"() => {{ const press = {press}; for (let n = 0; n < 3; n++) press({{key: 'ArrowRight'}}); }}")
+    tab.wait_for_selector("body[data-opened='3']")
+    assert shown_shares(tab) == expected_shares(0.2, 3, of_one=False)
+    tab.evaluate(press, {"key": "]", "ctrlKey": True, "altKey": True})  # a command of the browser
+    assert tab.inner_text("#alpha-value") == "0.20"
+    tab.evaluate(press, {"key": "]", "ctrlKey": True, "altKey": True, "modifierAltGraph": True})
+    assert tab.inner_text("#alpha-value") == "0.21"
+
+
 def test_pointing_tells_names_and_counts(opened: Open) -> None:
     tab = opened()
     tab.hover(".confusion td[title]")

@@ -59,7 +59,8 @@ def measured_precision(
             f"{len(held_out)} held out"
         )
         part = replace(source, labeled=rest, unlabeled=held_out)
-        with torch.random.fork_rng(), threads_on_cores(fabric):
+        here = [fabric.device] if fabric.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=here), threads_on_cores(fabric):
             for pseudo, truth in pseudo_labels(config, part, fabric, steps=steps):
                 known = pseudo.valid & (truth != IGNORE_INDEX)
                 sure = known & (pseudo.confidence >= CONFIDENT)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from u2pl.commands.foreign_file import GIVE, ForeignFile
 from u2pl.config.overrides import load_config
 from u2pl.config.strict_yaml import StrictYamlError, load
 from u2pl.errors import InputError
@@ -16,8 +15,7 @@ from u2pl.paths import read_text
 from u2pl.printable import printable
 
 Keys = dict[str, Any]  #: values by key, such as `train.lr`
-_GIVE = "give the config.yaml of U2PL's released code, of UniMatch or of UniMatch V2"
-_IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+_IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 _DATA = {"pascal": "pascal_voc", "cityscapes": "cityscapes"}
 _STRIDES = {(False, True, True): 8, (False, False, True): 16, (False, False, False): 32}
 _ENCODERS = ("resnet18", "resnet34", "resnet50", "resnet101")
@@ -31,16 +29,16 @@ def convert_config(path: Path) -> tuple[str, list[str]]:
     Raises InputError if the file is of another program, or holds a value that has no counterpart at all.
     """
     try:
-        tree = load(read_text(path, give=_GIVE))
+        tree = load(read_text(path, give=GIVE))
     except StrictYamlError as error:
-        raise InputError(f"{path}: {error}; {_GIVE}") from error
+        raise InputError(f"{path}: {error}; {GIVE}") from error
     if not isinstance(tree, dict):
-        raise InputError(f"{path}: holds no sections; {_GIVE}")
-    reading = _Reading(path, tree)
+        raise InputError(f"{path}: holds no sections; {GIVE}")
+    reading = ForeignFile(path, tree)
     keys = _released(reading) if "trainer" in tree else _unimatch(reading) if "backbone" in tree else None
     if keys is None:
         missing = "trainer" if "dataset" in tree and isinstance(tree["dataset"], dict) else "backbone"
-        raise InputError(f"{path}: has no key {missing}; {_GIVE}")
+        raise InputError(f"{path}: has no key {missing}; {GIVE}")
     try:
         config = load_config(None, [f"{key}={yaml_value(value)}" for key, value in keys.items()])
     except InputError as error:
@@ -58,73 +56,14 @@ def convert_config(path: Path) -> tuple[str, list[str]]:
     return f"# Converted from {printable(path.name)}.\n{comments}{text}", notes
 
 
-class _Reading:
-    """The foreign file. Remembers which of its keys were taken."""
-
-    def __init__(self, path: Path, tree: Mapping[str, Any]) -> None:
-        self.path, self.tree = path, tree
-        self.taken: set[str] = set()
-
-    def get(self, key: str, default: Any = None) -> Any:
-        found: Any = self.tree
-        for name in key.split("."):
-            if not isinstance(found, Mapping) or name not in found:
-                return default
-            found = found[name]
-        self.taken.add(key)
-        return found
-
-    def has(self, key: str) -> bool:
-        """Whether there is a section of this name, without taking it."""
-        before = set(self.taken)
-        found = self.get(key)
-        self.taken = before
-        return bool(found)
-
-    def need(self, key: str) -> Any:
-        value = self.get(key)
-        if value is None:
-            raise InputError(f"{self.path}: has no key {key}; {_GIVE}")
-        return value
-
-    def one_of(self, key: str, known: Mapping[Any, Any], default: Any = None) -> Any:
-        value = self.get(key, default)
-        plain = value.lower() if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-        if plain not in known:
-            raise InputError(f"{self.path}: {key}: {value!r} has no counterpart (known: {', '.join(map(str, known))})")
-        return known[plain]
-
-    def number(self, key: str, default: float | None = None) -> Any:
-        value = self.get(key, default)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise InputError(f"{self.path}: {key}: {value!r} is no number")
-        return value
-
-    def place(self, key: str) -> str | None:
-        """A path, which starts at the folder of the file."""
-        value = self.get(key)
-        return None if value is None else os.path.normpath(self.path.parent / str(value))
-
-    def left(self) -> Iterator[tuple[str, Any]]:
-        def walk(tree: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
-            for name, value in tree.items():
-                key = f"{above}{name}"
-                if isinstance(value, Mapping) and key not in self.taken:
-                    yield from walk(value, f"{key}.")
-                elif key not in self.taken:
-                    yield key, value
-
-        yield from walk(self.tree, "")
-
-
-def _released(reading: _Reading) -> Keys:
+def _released(reading: ForeignFile) -> Keys:
     """Of the code released with U2PL."""
     get = reading.get
     name = str(reading.need("dataset.type")).removesuffix("_semi")
     if name not in _DATA:
         raise InputError(f"{reading.path}: dataset.type: {name!r} has no counterpart (known: {', '.join(_DATA)})")
     unsupervised, contrast = reading.has("trainer.unsupervised"), reading.has("trainer.contrastive")
-    epochs = reading.number("trainer.epochs") or 1
+    epochs = reading.length("trainer.epochs")
     keys: Keys = {
         "data.name": _DATA[name],
         "data.root": reading.place("dataset.train.data_root"),
@@ -141,7 +80,7 @@ def _released(reading: _Reading) -> Keys:
         "train.batch_size": reading.number("dataset.batch_size"),
         "train.crop_size": _side(get("dataset.train.crop.size")),
         "train.scale_range": get("dataset.train.rand_resize"),
-        "train.flip": None if get("dataset.train.flip") in (True, None) else 0.0,
+        "train.flip": reading.one_of("dataset.train.flip", {True: None, False: 0.0}, True),
         "train.optimizer": reading.one_of("trainer.optimizer.type", {"sgd": "sgd", "adamw": "adamw"}, "sgd"),
         "train.lr": reading.number("trainer.optimizer.kwargs.lr"),
         "train.head_lr_factor": 10.0 if name == "pascal" else 1.0,
@@ -154,6 +93,7 @@ def _released(reading: _Reading) -> Keys:
         get(part)
     if unsupervised:
         keys["method.schedule.warmup"] = min(1.0, (reading.number("trainer.sup_only_epoch", 1)) / epochs)
+        keys["method.loss_weights.unsupervised"] = reading.number("trainer.unsupervised.loss_weight")
         keys["method.teacher.ema_decay"] = reading.number("net.ema_decay")
         keys["method.reliability.alpha"] = 1 - (reading.number("trainer.unsupervised.drop_percent", 80)) / 100
         keys["method.mixing.name"] = reading.one_of("trainer.unsupervised.apply_aug", _MIXINGS, "none")
@@ -165,11 +105,11 @@ def _released(reading: _Reading) -> Keys:
         keys["method.contrast.anchors"] = reading.number(f"{of}num_queries")
         keys["method.contrast.negatives"] = reading.number(f"{of}num_negatives")
         keys["method.contrast.temperature"] = reading.number(f"{of}temperature")
-        keys["method.loss_weights.contrastive"] = reading.number(f"{of}loss_weight")
+        keys["method.loss_weights.contrastive"] = reading.number(f"{of}loss_weight", 1.0)  # theirs without the key
     return _set(keys)
 
 
-def _unimatch(reading: _Reading) -> Keys:
+def _unimatch(reading: ForeignFile) -> Keys:
     """Of UniMatch and UniMatch V2. Their optimisers are in their code."""
     backbone = str(reading.need("backbone"))
     second = backbone.startswith("dino")
@@ -179,7 +119,7 @@ def _unimatch(reading: _Reading) -> Keys:
         "method.name": "unimatch_v2" if second else "unimatch",
         "method.threshold": reading.number("conf_thresh"),
         **_loss(reading, "criterion.name"),
-        "train.epochs": reading.number("epochs"),
+        "train.epochs": reading.length("epochs"),
         "train.batch_size": reading.number("batch_size"),
         "train.crop_size": _side(reading.get("crop_size")),
         "train.lr": reading.number("lr"),
@@ -197,11 +137,11 @@ def _unimatch(reading: _Reading) -> Keys:
     return _set(keys)
 
 
-def _network(reading: _Reading, above: str, encoder: str) -> Keys:
+def _network(reading: ForeignFile, above: str, encoder: str) -> Keys:
     """DeepLabv3+ on a residual network."""
     if encoder not in _ENCODERS:
         raise InputError(f"{reading.path}: encoder: {encoder!r} has no counterpart (known: {', '.join(_ENCODERS)})")
-    mean, std = reading.get("dataset.mean"), reading.get("dataset.std")
+    mean, std = reading.colour("dataset.mean"), reading.colour("dataset.std")
     own = mean is not None and (mean, std) != _IMAGENET
     stride = reading.one_of(f"{above}replace_stride_with_dilation", _STRIDES, [False, True, True])
     multi_grid = reading.get(f"{above}multi_grid", False)
@@ -213,12 +153,12 @@ def _network(reading: _Reading, above: str, encoder: str) -> Keys:
         "network.output_stride": stride,
         "network.multi_grid": [2, 2, 4] if multi_grid and stride == 8 else None,
         "network.pretrained": True,
-        "network.mean": [round(value / 255, 6) for value in mean] if own else None,
-        "network.std": [round(value / 255, 6) for value in std] if own and std else None,
+        "network.mean": mean if own else None,
+        "network.std": std if own else None,
     }
 
 
-def _loss(reading: _Reading, name: str) -> Keys:
+def _loss(reading: ForeignFile, name: str) -> Keys:
     loss = reading.one_of(name, _LOSSES, "celoss")
     reading.get("criterion.kwargs.ignore_index")
     if loss != "ohem":
@@ -232,7 +172,7 @@ def _loss(reading: _Reading, name: str) -> Keys:
 
 
 def _side(size: Any) -> Any:
-    return size[0] if isinstance(size, list) and len(set(size)) == 1 else size
+    return size[0] if isinstance(size, list) and size and all(each == size[0] for each in size) else size
 
 
 def _set(keys: Keys) -> Keys:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from u2pl.build import build_source
 from u2pl.build.exported import Exported
@@ -65,7 +68,8 @@ def export(
         int8: also write ``out`` with the ending ``.int8.onnx``, see :func:`u2pl.commands.quantizing.quantized`.
 
     Raises InputError, and leaves no file, for a run or a folder that cannot be used, a format that is unknown, not
-    installed, or cannot hold the network, and a file that differs from the network.
+    installed, or cannot hold the network, and a file that differs from the network. If only ``int8`` fails, the other
+    file stays.
     """
     check_format(name)
     if int8 and name != "onnx":
@@ -87,7 +91,7 @@ def export(
         raise InputError(
             f"--int8: needs the images of {run}, to calibrate and to score; leave it out, or mend data.root"
         )
-    real = () if source is None else source.val[:: max(1, len(source.val) // _REAL_IMAGES)][:_REAL_IMAGES]
+    images = [] if source is None else _some_images(source)
     for line in left_out:
         say(f"not in the file: {line}")
     began = time.perf_counter()
@@ -99,7 +103,6 @@ def export(
 
     def checked(partial_path: Path) -> None:
         save(traced, name, partial_path, network)
-        images = [sample.image() for sample in real]
         loaded = load(partial_path, name)  # once: torch takes long
         found.append((loaded, agreement(loaded, predictor, images, any_batch=traced.any_batch)))
         refuse_disagreement(found[0][1], name, network)
@@ -111,9 +114,7 @@ def export(
     took = time.perf_counter() - began
     eight = None
     if int8 and source is not None:
-        describe = partial(write_sidecar, targets[1], {**sidecar, "quantized": "int8"})
-        writing = partial(write_atomically, targets[1], before=describe)
-        eight = quantized(out, targets[1], source, predictor, writing=writing)
+        eight = quantized(out, targets[1], source, predictor.classes, sidecar)
     module.network = predictor.network  # in the memory format in which `u2pl predict` has it
     module.segment = type(module.segment)(predictor.network)
     faster = seconds(module) / seconds(loaded)
@@ -161,11 +162,18 @@ def _data_of(run: Path, predictor: Predictor) -> DataSource | None:
         whole = dict.fromkeys(_scales(config), 1.0)
         data = config.with_values({**whole, "data.pseudo_masks": None, "data.cache": False}).data
         source = build_source(data, seed=config.seed)
-        for sample in source.val[:1]:
-            sample.image()
     except InputError:
         return None
     return source if source.classes == predictor.classes else None
+
+
+def _some_images(source: DataSource) -> list[Tensor]:
+    """Some of the validation images that can be read, (3, H, W) uint8."""
+    found = []
+    for sample in source.val[:: max(1, len(source.val) // _REAL_IMAGES)][:_REAL_IMAGES]:
+        with suppress(InputError):
+            found.append(sample.image())
+    return found
 
 
 def _scales(config: Any) -> Iterator[str]:

@@ -9,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from u2pl.build.description import checked_description
 from u2pl.build.trained import WEIGHTS_SUFFIX
 from u2pl.commands.run_folder import AREAS, require_finished
 from u2pl.config.overrides import load_saved
@@ -94,10 +96,11 @@ class FinishedRun:
         )
 
     def baseline(self, runs: Sequence[FinishedRun]) -> FinishedRun | None:
-        """The supervised run with the same labels and the same validation images, if it is among the runs."""
+        """The supervised run with the same labels, the same validation images, and if possible the same seed."""
         if self.method == "supervised":
             return None
-        return next((run for run in runs if run.method == "supervised" and self._is_alike(run)), None)
+        alike = [run for run in runs if run.method == "supervised" and self._is_alike(run)]
+        return min(alike, key=lambda run: run.config.seed != self.config.seed, default=None)
 
     def gain_over(self, other: FinishedRun | None) -> Gain | None:
         """What this run is better than the other one; None without one, or with too few images to say."""
@@ -118,7 +121,8 @@ class FinishedRun:
         if not method.kind.has_teacher or method.kind.has_threshold or not isinstance(steps, int):
             return []
         part = Reliability(alpha=method.reliability.alpha, dynamic=method.reliability.dynamic)
-        return [(round(share * steps), part.alpha_t(share)) for share in (method.schedule.warmup, 1.0)]
+        warmup = max(method.schedule.warmup, method.cam.warmup if method.kind.uses_tags else 0.0)
+        return [(round(share * steps), part.alpha_t(share)) for share in (warmup, 1.0)]
 
     def _is_alike(self, other: FinishedRun) -> bool:
         """Whether another run has the same classes, labels and validation images."""
@@ -148,8 +152,9 @@ def read_run(folder: Path) -> FinishedRun:
         raise InputError(f"{folder} is no run folder: config.yaml is missing; {_GIVE}")
     config = load_saved(saved)
     require_finished(folder)
-    description = read_description(folder / f"last{WEIGHTS_SUFFIX}")
-    counts, data = _counts(folder / AREAS)
+    weights = folder / f"last{WEIGHTS_SUFFIX}"
+    description = checked_description(read_description(weights), weights)
+    counts, data = _counts(folder / AREAS, len(description["classes"]))
     if data is None and has_state(folder):
         data = saved_value(folder, "data")
     choices = folder / "choices.txt"
@@ -181,20 +186,33 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     text = read_text(path, give=_GIVE)
     try:
         lines = [json.loads(line) for line in text.splitlines()]
-        if not all(isinstance(line["step"], int) for line in lines):
+        if not all(isinstance(line["step"], int) and all(map(_is_number, line.values())) for line in lines):
             raise TypeError
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: a line holds no metrics; {_GIVE}") from error
     return lines
 
 
-def _counts(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+def _is_number(value: object) -> bool:
+    """Whether a value is one that a journal writes."""
+    return value is None or isinstance(value, (int, float))
+
+
+def _counts(path: Path, classes: int) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     """Tensors of ``validation.safetensors``, and the fingerprint of the data; empty for a run that has no such file."""
     if not is_file(path):
         return {}, None
     try:
         with safe_open(path, framework="pt") as file:
-            data = (file.metadata() or {}).get("data")
-            return {name: file.get_tensor(name) for name in file.keys()}, None if data is None else json.loads(data)  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
+            counts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            data = json.loads((file.metadata() or {}).get("data", "null"))
+        areas, confusion = counts["areas"], counts.get("confusion")
+        if areas.dtype != torch.int64 or areas.ndim != 3 or areas.shape[1:] != (2, classes):
+            raise ValueError("areas of other classes")
+        if confusion is not None and confusion.shape != (classes, classes):
+            raise ValueError("a confusion matrix of other classes")
+        for kind in () if data is None else ("labeled", "unlabeled", "val"):
+            _count, _digest = data[kind]
+        return counts, data
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged; remove it to report without it, or {_GIVE}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from u2pl.commands.export_check import seconds
 from u2pl.commands.export_formats import INPUT, Run, cannot_hold, load, quiet
+from u2pl.commands.export_sidecar import write_sidecar
 from u2pl.data.source import DataSource, Sample
+from u2pl.engine.checkpoint import write_atomically
 from u2pl.engine.evaluate import Scores, count
-from u2pl.predictor import Predictor
 
 _CALIBRATION, _SCORED = 16, 100  # images
 
@@ -33,25 +34,30 @@ class Quantized:
 
 
 def quantized(
-    path: Path, out: Path, source: DataSource, predictor: Predictor, *, writing: Callable[[Callable[[Path], Any]], None]
+    path: Path, out: Path, source: DataSource, classes: Sequence[str], sidecar: Mapping[str, Any]
 ) -> Quantized:
     """Quantise weights and activations with onnxruntime, and score both files on validation images of their own size.
 
-    Ranges of activations are measured on labeled training images. ``writing`` puts the file in its place.
-    Raises InputError if the quantiser cannot handle the network.
+    Ranges of activations are measured on labeled training images. The description of the file is the ``sidecar`` of the
+    float one, with both scores. Raises InputError, and leaves no file, if the quantiser cannot handle the network, or
+    an image cannot be read.
     """
-    calibration = spread(source.labeled, _CALIBRATION)
-    writing(lambda target: _quantize(path, target, calibration))
-    samples, classes = spread(source.val, _SCORED), predictor.classes
-    whole, small = load(path, "onnx"), load(out, "onnx")
-    return Quantized(
-        out,
-        out.stat().st_size / 1e6,
-        float_miou=_scores(whole, samples, classes).miou,
-        miou=_scores(small, samples, classes).miou,
-        images=len(samples),
-        faster=seconds(whole) / seconds(small),
-    )
+    calibration, samples = spread(source.labeled, _CALIBRATION), spread(source.val, _SCORED)
+    found: list[Quantized] = []
+
+    def make(target: Path) -> None:
+        _quantize(path, target, calibration)
+        whole, small = load(path, "onnx"), load(target, "onnx")
+        before, after = (_scores(run, samples, classes).miou for run in (whole, small))
+        faster = seconds(whole) / seconds(small)
+        found.append(Quantized(out, target.stat().st_size / 1e6, before, after, len(samples), faster))
+
+    def describe() -> None:
+        scores = {"float": round(found[0].float_miou, 2), "int8": round(found[0].miou, 2), "images": len(samples)}
+        write_sidecar(out, {**sidecar, "quantized": "int8", "validation_miou": scores})
+
+    write_atomically(out, make, before=describe)
+    return found[0]
 
 
 def _quantize(path: Path, target: Path, samples: Sequence[Sample]) -> None:

@@ -107,6 +107,9 @@ def page_of(
 ) -> Page:
     """Everything that the report of these runs shows.
 
+    Validation images that are gone, or others than before, leave out the gallery. Raises InputError for weights that
+    cannot be used.
+
     Args:
         source: the data set of the run; None: the one of its configuration, as far as it is still there.
         table: of a comparison.
@@ -132,9 +135,9 @@ def page_of(
     )
     try:
         samples = source or validation_of(shown)
-        measured = predictions(shown, samples, images=images, console=console)
     except InputError as error:
         return replace(page, notes=[f"There is no gallery and no calibration: {error}"])
+    measured = predictions(shown, samples, images=images, console=console)
     return with_gallery(page, measured, len(samples.val)) if samples.val else page
 
 

@@ -53,10 +53,9 @@ def _draws(count: int) -> tuple[Tensor, Tensor]:
     """(1, N) and (D, N) float64, how often each image counts: every image once, and draws with replacement."""
     generator = torch.Generator().manual_seed(_SEED)
     drawn = torch.randint(count, (_DRAWS, count), generator=generator)
-    times = torch.zeros(_DRAWS, count, dtype=torch.float64).scatter_add_(
-        1, drawn, torch.ones_like(drawn, dtype=torch.float64)
-    )
-    return torch.ones(1, count, dtype=torch.float64), times
+    one = torch.ones(1, 1, dtype=torch.float64)
+    times = torch.zeros(_DRAWS, count, dtype=torch.float64).scatter_add_(1, drawn, one.expand_as(drawn))
+    return one.expand(1, count), times
 
 
 def _bounds(draws: Tensor) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from u2pl.config.schema import Config
 from u2pl.data.readers.folder import NONE
 from u2pl.data.source import DataSource
 from u2pl.data.validation import read_groups
-from u2pl.engine.bootstrap import Gain, gain, whole_miou
+from u2pl.engine.bootstrap import FEWEST_IMAGES, Gain, gain, whole_miou
 from u2pl.engine.checkpoint import write_atomically, write_text_atomically
 from u2pl.engine.machine import is_main_process
 from u2pl.errors import InputError
@@ -94,11 +94,15 @@ def assess(
         raise InputError(f"--minutes {minutes:g}: give a number above 0")
     config = load_config(source, overrides)
     data = labeled_data(config)
+    if config.train.devices * config.train.nodes > 1:  # each process would measure another speed
+        raise InputError("train.devices: u2pl assess trains with one process; set train.devices=1 and train.nodes=1")
     names = sorted(sample.name for sample in data.labeled)
     chosen = {"folds": folds, "seed": config.seed, "images": names}
     plan = read_plan(out / PLAN, chosen)
     told = None if config.data.groups is None else read_groups(usable(config.data.groups), names)
     parts = folds_of(classes_shown(data.labeled, len(data.classes)), folds, seed=config.seed, groups=told)
+    if len(names) < FEWEST_IMAGES:
+        raise InputError(f"data: {len(names)} labeled images say nothing about others; label at least {FEWEST_IMAGES}")
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a folder")
     with leaving_nothing(out):

@@ -88,7 +88,8 @@ def differences(trials: Sequence[Trial]) -> TextTable | None:
             continue
         values: list[Any] = [_value(one.config, key) if uses(key, one.config.method) else None for one in first]
         used = [value for value in values if value is not None]
-        if any(value != used[0] for value in used) or (key in HELP and None in values and _helps(key, used)):
+        lacking = key in HELP and None in values  # what helps some lines only
+        if any(value != used[0] or (lacking and value != _value(Config(), key)) for value in used):
             rows[key] = ["-" if value is None else value for value in values]
     if not rows:
         return None
@@ -104,7 +105,3 @@ def differences(trials: Sequence[Trial]) -> TextTable | None:
 def _value(config: Config, key: str) -> str:
     value = config.value(key)
     return value_text(True if isinstance(value, Section) else value)
-
-
-def _helps(key: str, used: Sequence[str]) -> bool:
-    return any(value != value_text(Config().value(key)) for value in used)

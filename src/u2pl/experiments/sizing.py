@@ -51,7 +51,7 @@ def pace_of(source: str | Path, overrides: Sequence[str]) -> Pace:
         planner = Planner(source, [*overrides, *short, *BELIEVE], Path(folder))
         trial = planner.trial(("pace",), (), seed=planner.shared.seed)
         speed, began = _Speed(), time.perf_counter()
-        train(trial.asked, trial.folder, watchers=(speed,), say=_quiet)
+        train(trial.asked, trial.folder, watchers=(speed,), say=_quiet, reports=False)
         whole = time.perf_counter() - began
     step = 1 / max(speed.steps_per_second, 1e-6)
     return Pace(step, max(0.0, whole - _STEPS * step))
@@ -76,7 +76,7 @@ def steps_within(
     fitting = int(left / each) // 10 * 10
     steps = min(most, max(_FEWEST, fitting))
     minutes = (steps * each + seconds - left) / 60
-    note = f"; {_FEWEST} steps are the least, so it takes longer than asked" if fitting < _FEWEST else ""
+    note = f"; {_FEWEST} steps are the least, so it takes longer than asked" if steps > fitting else ""
     say(f"{steps} steps for each of {3 * folds} runs: about {minutes:.0f} minutes{note}")
     return steps
 

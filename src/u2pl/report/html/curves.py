@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,10 +37,11 @@ def curves(lines: Sequence[Mapping[str, Any]], alphas: Sequence[Point] = ()) -> 
 
 
 def _known(lines: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> tuple[Line, ...]:
-    """A line for each metric that has a value."""
+    """A line for each metric that has a value. Numbers that are not finite have no place in a chart."""
     found = []
     for name, label in names.items():
-        points = [(line["step"], float(line[name])) for line in lines if line.get(name) is not None]
+        known = [(line["step"], float(line[name])) for line in lines if line.get(name) is not None]
+        points = [point for point in known if math.isfinite(point[1])]
         if points:
             found.append(Line(label, points))
     return tuple(found)

@@ -111,6 +111,8 @@ def measure(
 ) -> Measured:
     """Predict some of the samples: evenly spread over their ranks, as many as the time and ``most`` allow.
 
+    Images without a pixel of a known class are left out: they have no score.
+
     Args:
         predictor: for images as the samples give them.
         ranked: numbers of samples, the worst first.
@@ -133,6 +135,8 @@ def measure(
             image, truth = sample.image(), sample.mask()
         except InputError as error:
             unreadable.append(str(error))
+            continue
+        if not (truth != IGNORE_INDEX).any():
             continue
         prediction = predictor(image)
         counts = count(truth, prediction.mask, classes)

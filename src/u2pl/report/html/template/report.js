@@ -16,7 +16,7 @@
   const gallery = JSON.parse(source.textContent);
   const controls = byId("controls"), canvas = byId("canvas"), pen = canvas.getContext("2d", {willReadFrequently: true});
   const classOf = new Map(gallery.palette.map(([r, g, b], index) => [(r << 16) | (g << 8) | b, index]));
-  let opened = -1, pixels = null;
+  let wanted = -1, pixels = null;  // the image asked for last, and the values of the one that is shown
 
   /** The RGBA values of an embedded picture. */
   async function read(kind, number) {
@@ -97,14 +97,15 @@
   }
 
   async function open(number) {
+    wanted = number;
     const card = gallery.cards[number];
     const [image, truth, mask, entropy] = await Promise.all(
       ["image", "truth", "mask", "entropy"].map((kind) => read(kind, number)));
+    if (number !== wanted) return;  // meanwhile another one is asked for
     const levels = Uint8Array.from({length: entropy.length / 4}, (_, at) => entropy[4 * at]);
     const counts = new Array(LEVELS).fill(0);
     for (const level of levels) counts[level] += 1;
     pixels = {image, truth: classes(truth), mask: classes(mask), entropy: levels, counts, width: card.width, height: card.height};
-    opened = number;
     if (byId("viewer").hidden) {
       byId("viewer").hidden = false;
       byId("zoom").value = Math.min(byId("stage").clientWidth, 640) / card.width - 0.25;  // as large as fits
@@ -122,7 +123,7 @@
 
   function step(by) {
     const count = gallery.cards.length;
-    open((opened + by + count) % count);
+    open((wanted + by + count) % count);
   }
 
   function move(id, by) {
@@ -157,7 +158,8 @@
 
   const layers = new Map([["p", "mask"], ["t", "truth"], ["e", "entropy"], ["r", "partition"]]);
   document.addEventListener("keydown", (event) => {
-    if (!pixels || event.ctrlKey || event.metaKey || event.altKey) return;
+    const command = event.ctrlKey || event.metaKey || event.altKey;
+    if (!pixels || (command && !event.getModifierState("AltGraph"))) return;  // many keyboards need AltGr for brackets
     const stage = byId("stage");  // where arrows scroll, they do not change the image
     const scrolls = event.target === stage && stage.scrollWidth > stage.clientWidth;
     const own = scrolls || event.target.closest("input, .scroll:not(#stage)");
