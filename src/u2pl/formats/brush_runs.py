@@ -20,9 +20,9 @@ _BYTES = 4  # of a pixel
 _LONGEST = 1 << _SIZES[-1]
 
 
-def encode(pixels: Counts) -> list[int]:
+def encode(runs: Counts) -> list[int]:
     """Run lengths of pixels, row by row -> bytes, as numbers. Pixels inside have all bits set."""
-    counts = pixels * _BYTES
+    counts = runs * _BYTES
     values = np.where(np.arange(len(counts)) % 2 == 1, 255, 0)
     pieces = -(-counts // _LONGEST)  # none for an empty run
     lengths = np.full(pieces.sum(), _LONGEST)

@@ -133,7 +133,7 @@ class _Data(Record):
 
 
 class _Task(Record):
-    id: int | None = None
+    row: int | str | None = None  #: of JSON-MIN: the task's number
     data: _Data
     annotations: tuple[_Drawn, ...] = ()
     predictions: tuple[_Drawn, ...] = ()
@@ -148,7 +148,7 @@ class _Task(Record):
         results = [
             {**area, "type": next((k for k in area if k.endswith(_LABELS)), ""), "value": area} for area in areas
         ]
-        return {"id": row.get("id"), "data": {"image": row["image"]}, "annotations": [{"result": results}]}
+        return {"row": row.get("id"), "data": {"image": row["image"]}, "annotations": [{"result": results}]}
 
 
 class _File(RootModel[list[_Task]]):
@@ -162,7 +162,7 @@ def read(place: Path) -> Annotations:
     """
     path = the_file(place, is_json, "json")
     rows = parsed(_File, path, "Label Studio (JSON)").root
-    tasks = list({number if task.id is None else (task.id,): task for number, task in enumerate(rows)}.values())
+    tasks = list({number if task.row is None else (task.row,): task for number, task in enumerate(rows)}.values())
     images, drafts, empty = [], 0, 0
     for task in tasks:
         done = [each for each in task.annotations if not each.was_cancelled]
