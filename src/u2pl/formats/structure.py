@@ -73,7 +73,7 @@ class Classes:
 def distinct(palette: Palette, others: Palette = ()) -> Palette:
     """The colours, where those that come again or are among the ``others`` are replaced by colours of VOC."""
     taken, found = set(others), []
-    spare = chain(voc_palette(), product(range(256), repeat=3))
+    spare = chain(voc_palette(), product(range(256), range(256), range(256)))
     for colour in palette:
         chosen = colour if colour not in taken else next(c for c in spare if c not in taken and c not in palette)
         taken.add(chosen)
