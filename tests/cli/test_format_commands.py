@@ -98,7 +98,7 @@ def test_bad_command_lines_are_one_line_and_write_nothing(
         ((tmp_path / "empty", good), "last.safetensors is missing"),
         ((images / "b.png", good), "give a run folder|holds no trained network|is missing"),
         ((run_folder, good, "--shapes", "x"), "--shapes 'x'"),
-        ((run_folder, good, "--objects", "x"), "--objects x: should be parts or classes"),
+        ((run_folder, good, "--objects", "x"), "--objects 'x': should be parts or classes"),
         ((run_folder, good, "--min-confidence", 1.5), "--min-confidence 1.5: should be at least 0"),
         ((run_folder, good, "--min-confidence", 0.5, "--background", "sky"), "add --unsure class"),
         ((run_folder, good, "--background", "sea"), "--background 'sea': the classes are sky, road"),

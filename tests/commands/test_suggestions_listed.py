@@ -23,12 +23,20 @@ def test_the_images_of_a_list_in_its_order(tmp_path: Path) -> None:
     assert listed(tmp_path, "rank,image\n") == []
 
 
+def test_an_image_that_is_listed_twice_or_by_a_relative_path_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").touch()
+    monkeypatch.chdir(tmp_path)
+    assert listed(tmp_path, f"rank,image\n1,a.png\n2,{tmp_path}/a.png\n") == [tmp_path / "a.png"]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("", "has no column image"),
         ("rank,file\n1,a.png\n", "has no column image"),
-        ("rank,image\n1,gone.png\n", "lists gone.png, which is gone"),
+        ("rank,image\n1,gone.png\n", r"lists /\S+/gone.png, which is gone"),
     ],
 )
 def test_other_files_and_images_that_are_gone(tmp_path: Path, text: str, says: str) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from u2pl.data.readers.folder import folder
 from u2pl.data.source import DataSource
+from u2pl.data.splits import fingerprint
 from u2pl.data.validation import draw_validation, number_of, read_groups, runs
 from u2pl.errors import InputError
 
@@ -39,6 +43,78 @@ def test_the_only_label_of_a_class_stays() -> None:
     one_each = {name: frozenset({number}) for number, name in enumerate("abcd")}
     with pytest.raises(InputError, match=r"^val: no labeled image can be spared .* 4 images \(a, b, c, \.\.\.\) alone"):
         draw_validation(one_each, 1, seed=0)
+
+
+def drawn_by_loops(known: dict[str, frozenset[int]], count: int, groups: dict[str, str], seed: int) -> list[str]:
+    """Group by group: of those that fit and leave labels, the first with the most classes that are new."""
+    waiting = sorted(set(groups.values()), key=lambda group: fingerprint(seed, group))
+    drawn: list[str] = []
+    while len(drawn) < count:
+        best, most, least = None, -1, 0
+        for within in (True, False):
+            for group in waiting:
+                members = [name for name in known if groups[name] == group]
+                rest = [known[name] for name in known if name not in drawn and name not in members]
+                here = frozenset().union(*(known[name] for name in members))
+                if not here <= frozenset().union(*rest) or (within and len(drawn) + len(members) > count):
+                    continue
+                least = min(least or len(members), len(members))
+                new = len(here - frozenset().union(*(known[name] for name in drawn)))
+                if new > most:
+                    best, most = group, new
+            if best is not None:
+                break
+        if best is None or (drawn and len(drawn) + least > 1.5 * count):
+            break
+        waiting.remove(best)
+        drawn += [name for name in known if groups[name] == best]
+    return sorted(drawn)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    shown=st.lists(st.frozensets(st.integers(0, 6), max_size=4), min_size=2, max_size=14),
+    count=st.integers(1, 8),
+    groups=st.integers(1, 14),
+    seed=st.integers(0, 3),
+)
+def test_a_draw_is_that_of_loops(shown: list[frozenset[int]], count: int, groups: int, seed: int) -> None:
+    known = {f"image{chr(97 + n)}": classes for n, classes in enumerate(shown)}
+    of = {name: f"group {n % groups}" for n, name in enumerate(known)}
+    wanted = drawn_by_loops(known, count, of, seed)
+    if wanted:
+        assert draw_validation(known, count, seed=seed, groups=of) == wanted
+    else:
+        with pytest.raises(InputError, match="no labeled image can be spared"):
+            draw_validation(known, count, seed=seed, groups=of)
+
+
+def test_a_draw_from_many_images_is_quick() -> None:
+    known = {f"{chr(97 + n % 26)}{n}x{chr(97 + n % 7)}": frozenset(range(n % 20, n % 20 + 8)) for n in range(2000)}
+    groups = {name: name for name in known}
+    began = perf_counter()
+    assert len(draw_validation(known, 400, seed=0, groups=groups)) == 400
+    assert perf_counter() - began < 10
+
+
+def test_names_that_are_in_several_folders_need_them(tmp_path: Path) -> None:
+    file = tmp_path / "groups.csv"
+    file.write_text("image,group\na/x.png,1\nb/x,2\ny,3\n")
+    assert read_groups(file, ["a/x", "b/x", "c/y"]) == {"a/x": "1", "b/x": "2", "c/y": "3"}
+    for cell in ("x", "x.png"):
+        file.write_text(f"image,group\n{cell},1\n")
+        with pytest.raises(InputError, match=f"line 2: {cell} may be several images; write it with its folder"):
+            read_groups(file, ["a/x", "b/x"])
+    for cell in (".", "/", "..", "a/"):
+        file.write_text(f"image,group\n{cell},1\n")
+        with pytest.raises(InputError, match="line 2: there is no labeled image"):
+            read_groups(file, ["a/x", "b/x"])
+
+
+@pytest.mark.parametrize("share", [float("nan"), float("inf"), -float("inf"), 0.0, 1.0, -0.5])
+def test_a_share_is_between_0_and_1(share: float) -> None:
+    with pytest.raises(InputError, match="is not between 0 and 1; use an integer for a count"):
+        number_of(share, 10)
 
 
 def frames(count: int) -> dict[str, frozenset[int]]:

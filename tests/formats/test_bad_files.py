@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -16,12 +18,14 @@ from there_and_back import KINDS, NAMES, annotated, exported, imported, read_mas
 from u2pl.commands.export_masks import DraftOptions, export
 from u2pl.errors import InputError
 from u2pl.formats import Annotated, reading
+from u2pl.formats.mask_pictures import index_png
 
 IMAGE = {"id": 1, "file_name": "x.png", "height": 4, "width": 6}
 CATEGORY = {"id": 1, "name": "sky"}
 LABELME = {"version": "5", "flags": {}, "imagePath": "x.png", "imageData": None, "imageHeight": 4, "imageWidth": 6}
 RESULT = {"type": "polygonlabels", "original_width": 6, "original_height": 4, "from_name": "a", "to_name": "b"}
 TRIANGLE = [0, 0, 3, 0, 3, 3]
+PIXEL = base64.b64encode(index_png(np.full((1, 1), 1, dtype=np.uint8), ())).decode()
 
 
 def coco(segmentation: Any, **image: Any) -> dict[str, Any]:
@@ -57,7 +61,9 @@ BAD = [
     ("coco", coco([[0, 0, 3]]), "odd number"),
     ("coco", coco([[0, 0, 3, 3]]), "annotation 5: a polygon has 2 points"),
     ("coco", coco([[20, 20, 30, 20, 30, 30]]), "lies outside of the image, which is 6x4"),
-    ("coco", coco([[0, 0, 1e9, 0, 3, 3]]), "annotations.0.segmentation"),
+    ("coco", coco([[0, 0, 1e9, 0, 3, 3]]), r"segmentation.polygons.0.2 is 1000000000.0: Input should be less"),
+    ("coco", coco([[0, 0, float("nan"), 0, 3, 3]]), r"segmentation.polygons.0.2 is nan: Input should be a finite"),
+    ("coco", coco("0 0 3"), "segmentation is '0 0 3': it is of another kind"),
     ("coco", '{"images": [], "annotations": [], "categories": [{"id": 1, "name": NaN}]}', "is no file|is damaged"),
     ("coco", coco({"size": [4, 6], "counts": [3, 2]}), "run lengths for 5 pixels do not fit 24 pixels"),
     ("coco", coco({"size": [4, 6], "counts": [30, -6]}), "do not fit 24 pixels"),
@@ -79,15 +85,31 @@ BAD = [
     ("labelme", coco([TRIANGLE]), "is no file of LabelMe: the key shapes is missing"),
     ("labelme", {**labelme(), "imageHeight": None}, "do not say how large x.png is; add --images"),
     ("labelme", labelme(points=[[0, 0], [1, 1]]), "a polygon has 2 points"),
-    ("labelme", labelme(shape_type="circle", points=[[0, 0], [1, 1]]), "a 'circle' of sky covers no pixels"),
+    ("labelme", labelme(shape_type="circle", points=[[0, 0]]), "a 'circle' of sky cannot be read"),
+    ("labelme", labelme(shape_type="cube"), "a 'cube' of sky cannot be read"),
+    ("labelme", labelme(points=[[7, 5], [9, 5], [9, 9]]), "an area of sky lies outside of the image, which is 6x4"),
+    ("labelme", labelme(shape_type="mask", points=[[6, 0], [6, 0]], mask=PIXEL), "an area of sky lies outside"),
+    ("labelme", labelme(shape_type="point", points=[[1, 1]]), "there is no image with annotations"),
     ("labelme", labelme(shape_type="mask", points=[[0, 0], [1, 1]], mask="@@"), "the picture of a mask is damaged"),
     ("label-studio", coco([TRIANGLE]), "is no file of Label Studio"),
-    ("label-studio", [{"image": "x.png", "label": []}], "the key 0.data is missing"),
+    ("label-studio", [{"image": "x.png", "label": []}], "there is no image with annotations"),
+    ("label-studio", [{"label": []}], "the key 0.data is missing"),
     ("label-studio", [{"data": {"image": "x.png"}}], "there is no image with annotations"),
-    ("label-studio", [{"data": {"image": "x.png"}, "annotations": [{"result": []}]}], "name no class"),
+    ("label-studio", [{"data": {"image": "x.png"}, "annotations": [{"result": []}]}], "no image with annotations"),
     ("label-studio", studio({"points": [[0, 0], [9, 9], [0, 9]], "polygonlabels": []}), "has 0 labels"),
     ("label-studio", studio({"points": [[0, 0]], "polygonlabels": ["a"]}), "1 points"),
-    ("label-studio", studio({"x": 1, "rectanglelabels": ["a"]}, type="rectanglelabels"), "has 0 labels"),
+    ("label-studio", studio({"cube": 1, "rectanglelabels": ["a"]}, type="rectanglelabels"), "cannot be read"),
+    ("label-studio", studio({"points": [[0, 0]], "x": 1e9}), "0.annotations.0.result.0.value.x is 1000000000.0"),
+    (
+        "label-studio",
+        [
+            {
+                **studio({"points": [[0, 0], [9, 9], [0, 9]], "polygonlabels": ["a"]})[0],
+                "data": {"image": "http://[x/../../y.png"},
+            }
+        ],
+        "leads out of the folder",
+    ),
     ("label-studio", studio({"rle": [0] * 9, "brushlabels": ["a"]}), "a brush of 0 pixels does not fit"),
     ("label-studio", studio({"rle": [0], "brushlabels": ["a"]}), "it has no head"),
     ("label-studio", studio({"rle": [999] * 9, "brushlabels": ["a"]}), "it has no head"),
@@ -102,7 +124,10 @@ BAD = [
     ("cvat", cvat("", image='name="x.png" width="6" height="nan"'), "height holds 'nan'"),
     ("cvat", cvat('<polygon points="0,0;3,0;3,3"/>'), "the attribute label of polygon is missing"),
     ("cvat", cvat('<polygon label="a" points="0,0;3,0;x"/>'), "points holds 'x'"),
-    ("cvat", cvat('<polyline label="a" points="0,0;3,0"/>'), "a polyline of a covers no pixels"),
+    ("cvat", cvat('<polyline label="a" points="0,0;3,0"/>'), "there is no image with annotations"),
+    ("cvat", cvat('<cuboid label="a" xtl1="0"/>'), "a cuboid of a cannot be read"),
+    ("cvat", cvat('<ellipse label="a" cx="1" cy="1" rx="1"/>'), "the attribute ry of ellipse is missing"),
+    ("cvat", cvat('<box label="a" xtl="0" ytl="0" xbr="1" ybr="1" rotation="inf"/>'), "rotation holds 'inf'"),
     ("cvat", cvat('<mask label="a" rle="1,2" left="0" top="0" width="2" height="2"/>'), "for 3 pixels do not fit 4"),
     ("cvat", cvat('<mask label="a" rle="1;2" left="0" top="0" width="2" height="2"/>'), "is no list of run lengths"),
     ("cvat", cvat('<mask label="a" rle="1,3" left="5" top="0" width="2" height="2"/>'), "reaches beyond the image"),
@@ -127,10 +152,12 @@ def test_a_bad_file_is_one_line_and_writes_nothing(name: str, content: Any, mess
 @pytest.mark.parametrize(
     ("geometry", "message"),
     [
-        ({"geometryType": "point", "points": {"exterior": [[1, 1]]}}, "a 'point' of sky covers no pixels"),
+        ({"geometryType": "point", "points": {"exterior": [[1, 1]]}}, "there is no image with annotations"),
+        ({"geometryType": "cuboid", "points": {"exterior": [[1, 1]]}}, "a 'cuboid' of sky cannot be read"),
+        ({"geometryType": "bitmap", "bitmap": {"data": PIXEL, "origin": [0, 4]}}, "lies outside of the image"),
         ({"geometryType": "polygon", "points": {"exterior": []}}, "0 points"),
         ({"geometryType": "bitmap", "bitmap": {"data": "eJw=", "origin": [0, 0]}}, "picture of a mask is damaged"),
-        ({"geometryType": "bitmap"}, "covers no pixels, or is damaged"),
+        ({"geometryType": "bitmap"}, "a 'bitmap' of sky cannot be read"),
         ({}, "the key objects.0.geometryType is missing"),
     ],
 )
@@ -185,6 +212,25 @@ def test_a_damaged_zip(tmp_path: Path) -> None:
             imported(tmp_path / f"{name}.zip", tmp_path / "set", "coco")
 
 
+@pytest.mark.parametrize("how", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_whose_content_is_damaged(how: int, tmp_path: Path) -> None:
+    file = tmp_path / "a.zip"
+    with zipfile.ZipFile(file, "w", how) as archive:
+        archive.writestr("a.json", json.dumps(coco([TRIANGLE])))
+    whole = bytearray(file.read_bytes())
+    for place in (40, 50, 70):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        with pytest.raises(InputError, match=r"a.zip is a damaged or unreadable zip"):
+            imported(file, tmp_path / "set", "coco")
+
+
+def test_several_projects_are_no_choice(scene: np.ndarray, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        exported({"x.png": scene}, tmp_path / "in" / name, "supervisely")
+    with pytest.raises(InputError, match=r"holds several meta.json \(one/meta.json, two/meta.json"):
+        imported(tmp_path / "in", tmp_path / "set", "supervisely")
+
+
 def test_errors_inside_of_a_zip_name_it(tmp_path: Path) -> None:
     file = zipped(tmp_path / "a.zip", {"in/a.json": "[]"})
     with pytest.raises(InputError, match=r"^\S+/a\.zip/in/a\.json: is no file of COCO"):
@@ -229,6 +275,35 @@ def test_images_are_found_by_their_names(scene: np.ndarray, tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"the annotations of y.png are for 60x39 but the image is 60x40"):
         imported(tool, tmp_path / "other", "cvat", images=images)
     assert not (tmp_path / "other").exists()
+
+
+def test_names_of_images_match_however_their_letters_are_composed(scene: np.ndarray, tmp_path: Path) -> None:
+    apart, composed = "Ba\u0308ume/x.png", "B\u00e4ume/x.png"
+    for number, (stored, named) in enumerate(((apart, composed), (composed, apart))):
+        annotated({stored: scene, "other/x.png": scene}, tmp_path / f"images{number}")
+        tool = exported({named: scene}, tmp_path / f"tool{number}", "coco")
+        imported(tool, tmp_path / f"set{number}", "coco", images=tmp_path / f"images{number}")
+        assert read_masks(tmp_path / f"set{number}").keys() == {stored.removesuffix(".png")}
+
+
+def test_each_image_is_looked_for_once(scene: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {f"{n}.png": scene for n in range(9)}
+    annotated(files, tmp_path / "images")
+    tool = exported(files, tmp_path / "tool", "coco")
+    listed: list[object] = []
+    iterdir, listdir = Path.iterdir, os.listdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: listed.append(path) or iterdir(path))
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or listdir(path))
+    imported(tool, tmp_path / "set", "coco", images=tmp_path / "images")
+    assert sum(Path(str(path)).name == "images" for path in listed) == 1
+
+
+def test_categories_of_one_name_are_one_class(tmp_path: Path) -> None:
+    whole = coco([TRIANGLE])
+    whole["categories"] = [{"id": n, "name": name} for n, name in ((3, "sky"), (1, "sky"), (2, "sea"))]
+    (tmp_path / "file.json").write_text(json.dumps(whole))
+    assert imported(tmp_path / "file.json", tmp_path / "set", "coco").classes == ("sky", "sea")
+    assert read_masks(tmp_path / "set")["x"][0, 1] == 0
 
 
 def test_masks_of_others_stay_unless_overwrite(scene: np.ndarray, tmp_path: Path) -> None:
@@ -316,6 +391,7 @@ def test_what_cannot_be_exported(scene: np.ndarray, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for names, options, message in (
         (("sky", "?", "tree"), {"format": "coco", "unsure": "class"}, "the class '\\?' cannot be exported"),
+        (("sky", "?", "tree"), {"format": "coco"}, "the class '\\?' cannot be exported"),
         (("sky", "ignore", "tree"), {"format": "voc"}, "the class 'ignore' cannot be exported"),
         (("sky", "a:b", "tree"), {"format": "voc"}, "a labelmap.txt has no place for"),
         (("sky", "road"), {"format": "coco"}, "the mask of x.png holds 2, but there are 2 classes"),

@@ -12,11 +12,13 @@ import io
 import json
 import zlib
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -25,6 +27,7 @@ from there_and_back import NAMES, exported, imported, masks, read_masks
 from u2pl.formats import brush_runs, runs
 from u2pl.formats.label_studio import file_of
 from u2pl.formats.pictures_in_json import pixels_from
+from u2pl.formats.shapes import Window, regions
 
 FILES = Path(__file__).parent / "files"
 OWN = ("sky", "road", "Bäume")
@@ -96,19 +99,53 @@ def test_long_runs_are_those_of_pycocotools() -> None:
     np.testing.assert_array_equal(runs.from_text(text, where=""), counts)
 
 
+@settings(max_examples=100, deadline=None)
+@given(mask=masks(), above=st.integers(0, 2), left=st.integers(0, 2), below=st.integers(0, 2), right=st.integers(0, 2))
+def test_run_lengths_of_a_window_are_those_of_the_image(
+    mask: np.ndarray, above: int, left: int, below: int, right: int
+) -> None:
+    window = Window(above, left, mask == 1)
+    size = (above + mask.shape[0] + below, left + mask.shape[1] + right)
+    flat = window.within(size).ravel()
+    np.testing.assert_array_equal(runs.counts_within(window, size), runs.counts_of(flat))
+    places = runs.places_of(runs.counts_of(flat), flat.size, where="")
+    np.testing.assert_array_equal(places, np.flatnonzero(flat))
+
+
+def test_thousands_of_holes_and_parts_take_no_pass_over_the_image_each() -> None:
+    rows, columns = np.mgrid[:400, :2000]
+    mask = ((rows % 4 < 2) & (columns % 4 < 2)).astype(np.uint8)  # 25 000 parts are as many holes of the other class
+    mask[:, 1000:] = 0
+    began = perf_counter()
+    border = regions(mask == 0)[0]
+    np.testing.assert_array_equal(border.window.pixels, (mask == 0)[border.window.top :, border.window.left :])
+    assert sum(len(ring) for ring in border.simplified(0.35)) > 4 * 25_000
+    for part in regions(mask == 1)[:2000]:
+        assert runs.counts_within(part.window, mask.shape)[1] == 2
+    assert perf_counter() - began < 40
+
+
 @settings(max_examples=60, deadline=None)
 @given(mask=masks())
 def test_brushes_are_as_the_documentation_of_rle_pack_decodes_them(mask: np.ndarray) -> None:
     inside = mask == 1
-    assert decoded(brush_runs.encode(inside)) == [255 * value for value in inside.ravel().tolist() for _ in range(4)]
-    np.testing.assert_array_equal(brush_runs.decode(brush_runs.encode(inside), inside.shape, where=""), inside)
+    assert decoded(brush_runs.encode(runs.counts_of(inside.ravel()))) == [
+        255 * value for value in inside.ravel().tolist() for _ in range(4)
+    ]
+    np.testing.assert_array_equal(
+        brush_runs.decode(brush_runs.encode(runs.counts_of(inside.ravel())), inside.shape, where=""), inside
+    )
 
 
 def test_a_brush_of_many_pixels_is_split_into_runs() -> None:
     inside = np.ones((300, 301), dtype=bool)
     inside[:200, 5:] = False
-    np.testing.assert_array_equal(brush_runs.decode(brush_runs.encode(inside), inside.shape, where=""), inside)
-    assert decoded(brush_runs.encode(inside))[3::4] == (255 * inside.ravel().astype(int)).tolist()
+    np.testing.assert_array_equal(
+        brush_runs.decode(brush_runs.encode(runs.counts_of(inside.ravel())), inside.shape, where=""), inside
+    )
+    assert (
+        decoded(brush_runs.encode(runs.counts_of(inside.ravel())))[3::4] == (255 * inside.ravel().astype(int)).tolist()
+    )
 
 
 def decoded(rle: list[int]) -> list[int]:

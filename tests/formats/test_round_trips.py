@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from there_and_back import KINDS, NAMES, annotated, exported, imported, masks, read_masks
 from u2pl.commands.export_masks import DraftOptions, export
@@ -27,6 +28,7 @@ few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthChec
 @given(first=masks(), second=masks(), per_class=st.booleans())
 def test_masks_come_back(name: str, shapes: str | None, first: np.ndarray, second: np.ndarray, per_class: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
+        first[0, 0] = second[-1, -1] = 1  # an image without any annotation is left out
         given_masks = {"a.png": first, "b.jpg": second}
         tool = exported(given_masks, Path(folder) / "tool", name, shapes=shapes, per_class=per_class)
         done = imported(tool, Path(folder) / "set", name, classes=tool / "classes.txt")
@@ -105,6 +107,30 @@ def test_colours_that_come_twice_or_mean_ignored_pixels_are_replaced(scene: np.n
             export(annotated({"x.png": scene}), folder / "tool", names=NAMES, palette=palette, options=options)
             imported(folder / "tool", folder / "set", name, classes=folder / "tool" / "classes.txt")
             np.testing.assert_array_equal(read_masks(folder / "set")["x"], scene)
+
+
+@pytest.mark.parametrize(("name", "shapes"), KINDS, ids=str)
+def test_images_without_annotation_stay_unlabeled(
+    name: str, shapes: str | None, scene: np.ndarray, tmp_path: Path
+) -> None:
+    files = {"x.png": scene, "y.png": np.full_like(scene, 255)}
+    tool = exported(files, tmp_path / "tool", name, shapes=shapes)
+    done = imported(tool, tmp_path / "set", name)
+    if "masks" in (shapes or "masks"):  # a picture of a mask is there
+        assert (read_masks(tmp_path / "set").keys(), done.notes[-1:]) == ({"x", "y"}, ())
+        return
+    assert done.notes[-1] == "1 of 2 images have no annotation; they are left out"
+    assert read_masks(tmp_path / "set").keys() == {"x"}
+    imported(tool, tmp_path / "all", name, background="sky", classes=tool / "classes.txt")
+    assert not read_masks(tmp_path / "all")["y"].any()  # sky is all that is not drawn
+
+
+def test_as_many_classes_as_there_can_be_have_colours_of_their_own(tmp_path: Path) -> None:
+    names, mask = [f"class {n}" for n in range(255)], np.arange(256, dtype=np.uint8).reshape(16, 16)
+    tool = exported({"x.png": mask}, tmp_path / "tool", "cvat", names=names, shapes="masks")
+    lines = (tool / "labelmap.txt").read_text().splitlines()[1:]
+    assert len({line.split(":")[1] for line in lines}) == len(lines) == 256  # with those of the background
+    assert len(np.unique(np.array(Image.open(tool / "SegmentationClass" / "x.png")).reshape(-1, 3), axis=0)) == 256
 
 
 def test_tools_list_images_in_the_order_that_is_given(scene: np.ndarray, tmp_path: Path) -> None:

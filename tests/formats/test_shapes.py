@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from there_and_back import masks
 from u2pl.errors import InputError
+from u2pl.formats.areas import polygon
 from u2pl.formats.shapes import Window, regions, rings_of
-from u2pl.formats.structure import polygon
 
 
 def inside_by_loops(rings: list[list[tuple[float, float]]], height: int, width: int) -> np.ndarray:
@@ -127,7 +127,7 @@ def test_a_polygon_that_crosses_itself_is_filled_by_the_even_odd_rule() -> None:
 
 @pytest.mark.parametrize("ring", [[20, 0, 30, 0, 30, 9], [0, -9, 5, -9, 5, -1]])
 def test_a_polygon_outside_of_the_image_is_an_error(ring: list[float]) -> None:
-    with pytest.raises(InputError, match="f: a polygon of a lies outside of the image, which is 6x4"):
+    with pytest.raises(InputError, match="f: an area of a lies outside of the image, which is 6x4"):
         polygon("a", [ring], where="f").paint(np.zeros((4, 6), dtype=np.uint8), 1)
 
 

@@ -52,10 +52,10 @@ def export_masks(
     """Draw masks of images with a trained model, as drafts for an annotation tool."""
     from u2pl.commands.drafts import export_drafts
     from u2pl.commands.export_masks import DraftOptions
-    from u2pl.errors import InputError
+    from u2pl.errors import InputError, quoted
 
     if objects not in ("parts", "classes"):
-        raise InputError(f"--objects {objects}: should be parts or classes")
+        raise InputError(f"--objects {quoted(objects)}: should be parts or classes")
     drafted = export_drafts(
         run,
         images,

@@ -85,7 +85,7 @@ class Export:
         self.unsure = len(names) if options.unsure == "class" else None
         known = [*names, *([] if self.unsure is None else [UNSURE])]
         for name in known:
-            if known.count(name) > 1 or name == IGNORED:
+            if name == IGNORED or (name == UNSURE and UNSURE in names):
                 raise InputError(f"the class {quoted(name)} cannot be exported, for this name means ignored pixels")
             if options.draws_masks and options.format in _LABELMAPS and (":" in name or name.startswith("#")):
                 raise InputError(f"the class {quoted(name)} holds : or #, which a labelmap.txt has no place for")

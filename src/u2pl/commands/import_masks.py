@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 import torch
 from rich.console import Console
@@ -24,7 +25,7 @@ from u2pl.engine.checkpoint import unwritable, write_atomically, write_text_atom
 from u2pl.errors import InputError, quoted
 from u2pl.formats import FORMATS, UNSURE, Annotations
 from u2pl.formats.reading import inside, unpacked
-from u2pl.formats.structure import Found, Mask, Size, distinct
+from u2pl.formats.structure import Found, Mask, distinct
 from u2pl.report.pictures import is_signed, save_mask
 from u2pl.report.printing import track
 from u2pl.structures import IGNORE_INDEX
@@ -91,12 +92,15 @@ def _import(
     background: str | None,
     overwrite: bool,
 ) -> Imported:
-    if not found.images:
+    if background is None and not any(image.labels() for image in found.images):
         raise InputError("there is no image with annotations in it; annotate some, or give another file")
     names = _names(found, out, classes, background)
     numbers = {name: number for number, name in enumerate(names)} | dict.fromkeys(_NO_CLASSES, IGNORE_INDEX)
     fill = IGNORE_INDEX if background is None else numbers[background]
-    targets = _targets(found.images, images)
+    files = None if images is None else _files(images)
+    targets = _targets(found.images, files, images)
+    if background is None:  # else an image without annotation is background
+        targets = {stem: image for stem, image in targets.items() if image.labels()}
     _refuse_replacing(out, targets, names, overwrite=overwrite)
     colours = dict(zip(names, voc_palette(len(names)), strict=True)) | dict(found.palette)
     palette = distinct(tuple(colours[name] for name in names))
@@ -104,7 +108,7 @@ def _import(
     existed = out.exists()
     try:
         for stem, image in track(targets.items(), "drawing", total=len(targets), console=console):
-            mask = _drawn(image, numbers, fill, images, stem)
+            mask = _drawn(image, numbers, fill, None if files is None else files[stem])
             path = staging / f"{stem}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, partial(save_mask, mask=torch.from_numpy(mask), palette=palette))
@@ -119,7 +123,9 @@ def _import(
         shutil.rmtree(staging, ignore_errors=True)
         if not existed and out.is_dir() and not any(out.iterdir()):
             out.rmdir()
-    return Imported(len(targets), names, found.notes)
+    empty = len(found.images) - len(targets)
+    notes = [f"{empty} of {len(found.images)} images have no annotation; they are left out"] if empty else []
+    return Imported(len(targets), names, (*found.notes, *notes))
 
 
 def _names(found: Annotations, out: Path, classes: Path | None, background: str | None) -> tuple[str, ...]:
@@ -128,8 +134,7 @@ def _names(found: Annotations, out: Path, classes: Path | None, background: str 
     known = out / "classes.txt"
     path = classes or (known if known.is_file() else None)
     if path is None:
-        listed = [name for name in found.classes if name not in _NO_CLASSES]
-        listed += sorted(used - set(listed))
+        listed = [name for name in dict.fromkeys([*found.classes, *sorted(used)]) if name not in _NO_CLASSES]
         if background is not None and background not in listed:
             listed = [background, *listed]
         for name in listed:
@@ -155,9 +160,9 @@ def _listed(path: Path) -> tuple[str, ...]:
     return tuple(name for name in read_classes(path) if name not in _NO_CLASSES)
 
 
-def _targets(found: Sequence[Found], images: Path | None) -> dict[str, Found]:
+def _targets(found: Sequence[Found], files: Mapping[str, Path] | None, images: Path | None) -> dict[str, Found]:
     """The annotated images by the path of their masks without ending."""
-    by_name = None if images is None else _by_name(images)
+    by_name = None if files is None else _by_name(files)
     targets: dict[str, Found] = {}
     for image in found:
         file = inside(image.file, "the annotations")
@@ -169,18 +174,26 @@ def _targets(found: Sequence[Found], images: Path | None) -> dict[str, Found]:
     return targets
 
 
-def _by_name(images: Path) -> dict[str, list[str]]:
-    """Stems of images below a folder, by each end of their paths: a/b/c by c, b/c and a/b/c."""
+def _files(images: Path) -> dict[str, Path]:
+    """The images below a folder, by their paths in it without ending."""
     if not images.is_dir():
         raise InputError(f"--images {images} is no folder; give the folder of the images")
     paths, _ = files_below(images, is_image)
     if not paths:
         raise InputError(f"--images {images} holds no image (known: {', '.join(sorted(IMAGE_SUFFIXES))})")
-    ends: dict[str, list[str]] = {}
+    files: dict[str, Path] = {}
     for path in paths:
-        parts = path.relative_to(images).with_suffix("").parts
+        files.setdefault(path.relative_to(images).with_suffix("").as_posix(), path)
+    return files
+
+
+def _by_name(files: Iterable[str]) -> dict[str, list[str]]:
+    """Stems of images by each end of their paths, composed: a/b/c by c, b/c and a/b/c."""
+    ends: dict[str, list[str]] = {}
+    for stem in files:
+        parts = normalize("NFC", stem).split("/")
         for start in range(len(parts)):
-            ends.setdefault("/".join(parts[start:]), []).append("/".join(parts))
+            ends.setdefault("/".join(parts[start:]), []).append(stem)
     return ends
 
 
@@ -190,10 +203,11 @@ def _matched(file: str, by_name: Mapping[str, list[str]] | None, images: Path | 
     stem = str(path.with_suffix("")) if path.suffix.lower() in (*IMAGE_SUFFIXES, *MASK_SUFFIXES) else file
     if by_name is None:
         return stem
+    stem = normalize("NFC", stem)  # some systems write ä as two characters
     parts = PurePosixPath(stem).parts
     for start in range(len(parts)):  # the longest end that is known
         matches = by_name.get("/".join(parts[start:]), [])
-        exact = [match for match in matches if match == stem]
+        exact = [match for match in matches if normalize("NFC", match) == stem]
         if exact or len(matches) == 1:
             return (exact or matches)[0]
         if matches:
@@ -215,9 +229,9 @@ def _refuse_replacing(out: Path, targets: Mapping[str, Found], names: Sequence[s
             )
 
 
-def _drawn(image: Found, numbers: Mapping[str, int], fill: int, images: Path | None, stem: str) -> Mask:
+def _drawn(image: Found, numbers: Mapping[str, int], fill: int, path: Path | None) -> Mask:
     size = image.size
-    actual = None if images is None else _size_of(images, stem)
+    actual = None if path is None else stored(path).size  # as viewers show it
     if size is None and actual is None:
         raise InputError(f"the annotations do not say how large {image.file} is; add --images with its folder")
     if size is not None and actual is not None and size != actual:
@@ -226,11 +240,3 @@ def _drawn(image: Found, numbers: Mapping[str, int], fill: int, images: Path | N
             "(width x height); annotate the image anew, or restore it"
         )
     return image.draw(size or actual or (0, 0), numbers, fill)
-
-
-def _size_of(images: Path, stem: str) -> Size:
-    """(H, W) of the image with this stem, as viewers show it."""
-    folder = (images / stem).parent
-    name = PurePosixPath(stem).name
-    path = next(path for path in sorted(folder.iterdir()) if is_image(path) and path.with_suffix("").name == name)
-    return stored(path).size

@@ -160,7 +160,7 @@ def suggested_images(folder: Path) -> list[Path]:
     if not rows or "image" not in rows[0][1]:
         raise InputError(f"{path} has no column image; give what `u2pl suggest` wrote")
     column = rows[0][1].index("image")
-    images = [Path(cells[column]) for _, cells in rows[1:] if len(cells) > column]
+    images = list(dict.fromkeys(Path(cells[column]).absolute() for _, cells in rows[1:] if len(cells) > column))
     if missing := next((image for image in images if not image.is_file()), None):
         raise InputError(f"{path} lists {missing}, which is gone; suggest anew")
     return images

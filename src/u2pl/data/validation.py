@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
 
 from u2pl.data.splits import fingerprint, some
 from u2pl.data.text import read_rows
@@ -18,9 +21,9 @@ _NUMBER = re.compile(r"(\d+)(?!.*\d)")  # the last number of a name: that of a f
 
 def number_of(share: float, available: int) -> int:
     """How many of the labeled images a share or a count is. Raises InputError unless some stay on each side."""
-    count = max(1, round(share * available)) if isinstance(share, float) else share
     if isinstance(share, float) and not 0 < share < 1:
         raise InputError(f"val: the share {share} is not between 0 and 1; use an integer for a count")
+    count = max(1, round(share * available)) if isinstance(share, float) else share
     if not 1 <= count < available:
         raise InputError(
             f"val: {count} of {available} labeled images would be for validation; ask for 1 to {available - 1}"
@@ -46,22 +49,28 @@ def draw_validation(
     members: dict[str, list[str]] = defaultdict(list)
     for name in sorted(presence):
         members[groups[name]].append(name)
-    holders = Counter(index for classes in presence.values() for index in classes)
     order = sorted(members, key=lambda group: fingerprint(seed, group))
+    sizes = np.array([len(members[group]) for group in order])
+    labels = _labels([members[group] for group in order], presence)  # (groups, classes) images that show them
+    left = labels.sum(axis=0)
     drawn: list[str] = []
-    covered: set[int] = set()
-    waiting = list(order)
-    while waiting and len(drawn) < count:
-        fitting = [group for group in waiting if _leaves_labels(members[group], presence, holders)]
-        small = [group for group in fitting if len(drawn) + len(members[group]) <= count] or fitting
-        if not small or (drawn and len(drawn) + min(len(members[group]) for group in small) > 1.5 * count):
+    covered = np.zeros(len(left), dtype=bool)
+    waiting = np.ones(len(order), dtype=bool)
+    while len(drawn) < count:
+        # Each class keeps a label on the other side.
+        fitting = waiting & ((labels == 0) | (labels < left)).all(axis=1)
+        small = fitting & (len(drawn) + sizes <= count)
+        small = small if small.any() else fitting
+        if not small.any() or (drawn and len(drawn) + sizes[small].min() > 1.5 * count):
             break
-        best = max(small, key=lambda group: len(_shown(members[group], presence) - covered))
-        waiting.remove(best)
-        drawn += members[best]
-        covered |= _shown(members[best], presence)
-        holders -= Counter(index for name in members[best] for index in presence[name])
+        new = ((labels > 0) & ~covered).sum(axis=1)
+        best = int(np.where(small, new, -1).argmax())
+        waiting[best] = False
+        drawn += members[order[best]]
+        covered |= labels[best] > 0
+        left -= labels[best]
     if not drawn:
+        holders = Counter(index for classes in presence.values() for index in classes)
         only = [name for name in sorted(presence) if any(holders[index] == 1 for index in presence[name])]
         why = f"{some(only)} alone show a class" if only else "all labeled images are of one group"
         raise InputError(f"val: no labeled image can be spared for validation: {why}; label more, or set data.val=none")
@@ -100,12 +109,19 @@ def read_groups(path: Path, names: Sequence[str]) -> dict[str, str]:
     rows = read_rows(path, give=give, delimiter=lambda head: ";" if ";" in head and "," not in head else ",")
     if not rows or [cell.lower() for cell in rows[0][1]] != ["image", "group"]:
         raise InputError(f"{path}, line {rows[0][0] if rows else 1}: {give}")
-    known = {**{Path(name).name: name for name in names}, **{name: name for name in names}}
+    ends = Counter(Path(name).name for name in names)
+    known = {
+        **{Path(name).name: name for name in names if ends[Path(name).name] == 1},
+        **{name: name for name in names},
+    }
     groups: dict[str, str] = {}
     for line, cells in rows[1:]:
         if len(cells) != 2 or not all(cells):
             raise InputError(f"{path}, line {line}: has {len(cells)} columns; write an image and its group")
-        name = known.get(cells[0]) or known.get(Path(cells[0]).with_suffix("").as_posix())
+        stem = cells[0].removesuffix(PurePosixPath(cells[0]).suffix)
+        name = known.get(cells[0]) or known.get(PurePosixPath(stem).as_posix())
+        if name is None and ends[PurePosixPath(stem).name] > 1:
+            raise InputError(f"{path}, line {line}: {cells[0]} may be several images; write it with its folder")
         if name is None:
             raise InputError(f"{path}, line {line}: there is no labeled image {cells[0]}; take it off or add its mask")
         if groups.setdefault(name, cells[1]) != cells[1]:
@@ -115,11 +131,12 @@ def read_groups(path: Path, names: Sequence[str]) -> dict[str, str]:
     return groups
 
 
-def _shown(names: Iterable[str], presence: Mapping[str, frozenset[int]]) -> set[int]:
-    return {index for name in names for index in presence[name]}
-
-
-def _leaves_labels(names: Sequence[str], presence: Mapping[str, frozenset[int]], holders: Counter[int]) -> bool:
-    """Whether each class has a label outside of these images."""
-    taken = Counter(index for name in names for index in presence[name])
-    return all(holders[index] > number for index, number in taken.items())
+def _labels(groups: Sequence[Sequence[str]], presence: Mapping[str, frozenset[int]]) -> npt.NDArray[np.int64]:
+    """(groups, classes): how many images of each group show each class."""
+    known = sorted(frozenset().union(*presence.values()))
+    column = {index: place for place, index in enumerate(known)}
+    labels = np.zeros((len(groups), len(known)), dtype=np.int64)
+    for row, names in zip(labels, groups, strict=True):
+        for name in names:
+            row[[column[index] for index in presence[name]]] += 1
+    return labels

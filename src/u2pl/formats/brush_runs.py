@@ -13,23 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from u2pl.errors import InputError
-from u2pl.formats.runs import counts_of
+from u2pl.formats.runs import Counts
 
 _SIZES = (3, 4, 8, 16)  # as Label Studio writes them
 _BYTES = 4  # of a pixel
 _LONGEST = 1 << _SIZES[-1]
 
 
-def encode(pixels: npt.NDArray[np.bool_]) -> list[int]:
-    """(H, W) pixels -> bytes, as numbers. Pixels inside have all bits set."""
-    flat = pixels.ravel()
-    counts = counts_of(flat) * _BYTES
+def encode(runs: Counts) -> list[int]:
+    """Run lengths of pixels, row by row -> bytes, as numbers. Pixels inside have all bits set."""
+    counts = runs * _BYTES
     values = np.where(np.arange(len(counts)) % 2 == 1, 255, 0)
     pieces = -(-counts // _LONGEST)  # none for an empty run
     lengths = np.full(pieces.sum(), _LONGEST)
     ends = np.cumsum(pieces)[pieces > 0] - 1
     lengths[ends] = (counts - (pieces - 1) * _LONGEST)[pieces > 0]
-    head = _bits([flat.size * _BYTES], 32), _bits([7], 5), *(_bits([size - 1], 4) for size in _SIZES)
+    head = _bits([int(counts.sum())], 32), _bits([7], 5), *(_bits([size - 1], 4) for size in _SIZES)
     body, used = _runs(lengths, np.repeat(values, pieces))
     return np.packbits(np.concatenate([*(part.ravel() for part in head), body[used]])).tolist()
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated as Marked
 from typing import Any
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, Tag
 
 from u2pl.errors import InputError
 from u2pl.formats import runs
-from u2pl.formats.reading import Coordinate, Record, Side, is_json, parsed, the_file
+from u2pl.formats.areas import Mask, Shape, polygon
+from u2pl.formats.reading import Coordinate, Record, Side, is_json, one_of, parsed, the_file
+from u2pl.formats.shapes import Window
 from u2pl.formats.structure import (
     Annotated,
     Annotations,
@@ -19,13 +23,11 @@ from u2pl.formats.structure import (
     Drawing,
     Drawn,
     Files,
-    Mask,
     Part,
-    Shape,
     Size,
     checked_size,
+    notes_on,
     parts_of,
-    polygon,
 )
 
 #: Where COCO data sets have it, beside a folder of images.
@@ -62,8 +64,8 @@ def _annotation(part: Part, size: Size, how: Drawing) -> dict[str, Any]:
     if how.shapes == "polygons":
         segmentation = [ring.round(3).ravel().tolist() for ring in part.polygons(how.tolerance)]
     else:
-        flat = window.within(size).ravel(order="F")
-        segmentation = {"size": [*size], "counts": runs.to_text(runs.counts_of(flat))}
+        columns = Window(window.left, window.top, window.pixels.T)
+        segmentation = {"size": [*size], "counts": runs.to_text(runs.counts_within(columns, size[::-1]))}
     height, width = window.pixels.shape
     score = {} if part.confidence is None else {"score": part.confidence}
     return {
@@ -78,13 +80,15 @@ def _annotation(part: Part, size: Size, how: Drawing) -> dict[str, Any]:
 
 class _Runs(Record):
     size: tuple[Side, Side]
-    counts: str | list[int]
+    counts: Marked[Marked[str, Tag("text")] | Marked[list[int], Tag("list")], one_of(text=str, list=list)]
 
 
 class _Annotation(Record):
     image_id: int
     category_id: int
-    segmentation: _Runs | list[list[Coordinate]]
+    segmentation: Marked[
+        Marked[_Runs, Tag("rle")] | Marked[list[list[Coordinate]], Tag("polygons")], one_of(rle=dict, polygons=list)
+    ]
     id: int | str = "?"
 
 
@@ -114,7 +118,7 @@ def read(place: Path) -> Annotations:
     images = {image.id: image for image in file.images}
     if len(names) < len(file.categories) or len(images) < len(file.images):
         raise InputError(f"{path}: an id of categories or images is there twice; export it again")
-    shapes: dict[int, list[Shape]] = {number: [] for number in images}
+    shapes: dict[int, list[Shape | None]] = {number: [] for number in images}
     for each in file.annotations:
         where = f"{path}, annotation {each.id}"
         if each.image_id not in images:
@@ -123,16 +127,18 @@ def read(place: Path) -> Annotations:
             raise InputError(f"{where}: there is no category with the id {each.category_id}; export it again")
         shapes[each.image_id] += _shapes(each, names[each.category_id], images[each.image_id], where)
     found = [
-        Drawn(image.file_name, checked_size(image.height, image.width, f"{path}, {image.file_name}"), shapes[image.id])
+        Drawn.of(
+            image.file_name, checked_size(image.height, image.width, f"{path}, {image.file_name}"), shapes[image.id]
+        )
         for image in file.images
     ]
-    return Annotations(found, tuple(names[number] for number in sorted(names)))
+    return Annotations(found, tuple(names[number] for number in sorted(names)), notes=notes_on(found))
 
 
-def _shapes(each: _Annotation, label: str, image: _Image, where: str) -> list[Shape]:
+def _shapes(each: _Annotation, label: str, image: _Image, where: str) -> Sequence[Shape | None]:
     segmentation = each.segmentation
-    if not isinstance(segmentation, _Runs):
-        return [polygon(label, [ring], where=where) for ring in segmentation]  # COCO's rings are no holes
+    if not isinstance(segmentation, _Runs):  # COCO's rings are no holes, and without a ring there is a box only
+        return [polygon(label, [ring], where=where) for ring in segmentation] or [None]
     height, width = segmentation.size
     if (height, width) != (image.height, image.width):
         raise InputError(
@@ -143,6 +149,7 @@ def _shapes(each: _Annotation, label: str, image: _Image, where: str) -> list[Sh
 
     def paint(mask: Mask, value: int) -> None:
         counts = runs.from_text(given, where=where) if isinstance(given, str) else runs.from_list(given, where=where)
-        mask[runs.pixels_of(counts, mask.size, where=where).reshape(mask.shape, order="F")] = value
+        column, row = np.divmod(runs.places_of(counts, mask.size, where=where), len(mask))
+        mask[row, column] = value
 
     return [Shape(label, paint)]

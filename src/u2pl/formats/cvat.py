@@ -13,6 +13,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from u2pl.errors import InputError, quoted
 from u2pl.formats import runs, voc
+from u2pl.formats.areas import Mask, Shape, box, ellipse, polygon
 from u2pl.formats.reading import the_file, xml_of
 from u2pl.formats.shapes import Window
 from u2pl.formats.structure import (
@@ -22,17 +23,16 @@ from u2pl.formats.structure import (
     Drawing,
     Drawn,
     Files,
-    Found,
-    Mask,
     Part,
-    Shape,
+    Size,
     checked_size,
+    notes_on,
     parts_of,
-    polygon,
 )
 
 FILE = "annotations.xml"
 _END = b"</annotations>"
+_WITHOUT_AREA = ("points", "polyline", "skeleton")
 
 
 def write(item: Annotated, classes: Classes, how: Drawing) -> tuple[Files, Any]:
@@ -92,34 +92,38 @@ def read(place: Path) -> Annotations:
     if root.find("track") is not None or root.find("image") is None:
         raise InputError(f"{path}: lists no image; export the task as CVAT for images 1.1, not for video")
     names = tuple(label.findtext("name", "").strip() for label in root.iterfind("meta//labels/label"))
-    images: list[Found] = [_image(each, path) for each in root.iterfind("image")]
-    return Annotations(images, names)
+    images = [_image(each, path) for each in root.iterfind("image")]
+    return Annotations(images, names, notes=notes_on(images))
 
 
 def _image(image: Any, path: Path) -> Drawn:
     name = _text(image, "name", str(path))
     where = f"{path}, {name}"
     size = checked_size(_whole(image, "height", where), _whole(image, "width", where), where)
-    shapes = []
-    drawn = [each for each in image if each.tag not in ("tag",)]
-    for each in sorted(drawn, key=lambda each: _whole(each, "z_order", where, default="0")):
-        label = _text(each, "label", where)
-        if each.tag == "polygon":
-            shapes.append(polygon(label, [_points(each, where)], where=where))
-        elif each.tag == "box":
-            (left, top), (right, bottom) = ((_real(each, x, where), _real(each, y, where)) for x, y in _CORNERS)
-            shapes.append(polygon(label, [[left, top, right, top, right, bottom, left, bottom]], where=where))
-        elif each.tag == "mask":
-            shapes.append(_runs(each, label, size, where))
-        else:
-            raise InputError(f"{where}: a {each.tag} of {label} covers no pixels; draw it as polygon or mask")
-    return Drawn(name, size, shapes)
+    drawn = [each for each in image if each.tag != "tag"]
+    drawn.sort(key=lambda each: _whole(each, "z_order", where, default="0"))
+    return Drawn.of(name, size, [_shape(each, size, where) for each in drawn])
 
 
-_CORNERS = (("xtl", "ytl"), ("xbr", "ybr"))
+def _shape(each: Any, size: Size, where: str) -> Shape | None:
+    label = _text(each, "label", where)
+    if each.tag in _WITHOUT_AREA:
+        return None
+    if each.tag == "polygon":
+        return polygon(label, [_points(each, where)], where=where)
+    if each.tag == "mask":
+        return _runs(each, label, size, where)
+    turned = _real(each, "rotation", where, default="0")
+    if each.tag == "box":
+        left, top, right, bottom = (_real(each, key, where) for key in ("xtl", "ytl", "xbr", "ybr"))
+        return box(label, (left, top, right, bottom), where=where, turned=turned)
+    if each.tag == "ellipse":
+        x, y, wide, high = (_real(each, key, where) for key in ("cx", "cy", "rx", "ry"))
+        return ellipse(label, (x, y), (wide, high), where=where, turned=turned)
+    raise InputError(f"{where}: a {each.tag} of {label} cannot be read; draw it as polygon or mask")
 
 
-def _runs(each: Any, label: str, size: tuple[int, int], where: str) -> Shape:
+def _runs(each: Any, label: str, size: Size, where: str) -> Shape:
     left, top, width, height = (_whole(each, key, where) for key in ("left", "top", "width", "height"))
     checked_size(height, width, where)
     if top < 0 or left < 0 or top + height > size[0] or left + width > size[1]:

@@ -13,10 +13,11 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 from xml.sax.saxutils import quoteattr
 
-from pydantic import Field, RootModel
+from pydantic import Field, RootModel, model_validator
 
 from u2pl.errors import InputError, quoted
-from u2pl.formats import brush_runs
+from u2pl.formats import brush_runs, runs
+from u2pl.formats.areas import Mask, Shape, box, ellipse, polygon
 from u2pl.formats.reading import Coordinate, Record, Side, is_json, parsed, the_file
 from u2pl.formats.structure import (
     Annotated,
@@ -25,13 +26,11 @@ from u2pl.formats.structure import (
     Drawing,
     Drawn,
     Files,
-    Mask,
-    Shape,
     Size,
     checked_size,
     mean_confidence,
+    notes_on,
     parts_of,
-    polygon,
 )
 
 FILE = "tasks.json"
@@ -39,6 +38,7 @@ FILE = "tasks.json"
 LOCAL_FILES = "/data/local-files/?d="
 _UPLOAD = re.compile(r"/data/upload/\d+/(?:[0-9a-f]{8}-)?")
 _LABELS = "labels"  # ends the types of results that are areas
+_WITHOUT_AREA = ("keypointlabels", "vectorlabels")
 
 
 def write(item: Annotated, classes: Classes, how: Drawing) -> tuple[Files, bytes]:
@@ -52,7 +52,7 @@ def write(item: Annotated, classes: Classes, how: Drawing) -> tuple[Files, bytes
                 for ring in part.polygons(how.tolerance)
             ]
         else:
-            values = [{"format": "rle", "rle": brush_runs.encode(part.window.within(item.size))}]
+            values = [{"format": "rle", "rle": brush_runs.encode(runs.counts_within(part.window, item.size))}]
         kind = "polygon" if how.shapes == "polygons" else "brush"
         for value in values:
             result = {
@@ -95,8 +95,22 @@ def finish(records: Sequence[bytes], classes: Classes, how: Drawing) -> Files:
 class _Value(Record):
     points: list[tuple[Coordinate, Coordinate]] | None = None
     rle: list[int] | None = None
-    polygonlabels: list[str] | None = None
-    brushlabels: list[str] | None = None
+    x: Coordinate | None = None
+    y: Coordinate | None = None
+    width: Coordinate | None = None
+    height: Coordinate | None = None
+    radius_x: Coordinate | None = Field(default=None, alias="radiusX")
+    radius_y: Coordinate | None = Field(default=None, alias="radiusY")
+    rotation: Coordinate = 0
+    named: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, value: Any) -> Any:
+        """Names are below a key that ends in ``labels``, by the tool that drew the area."""
+        if not isinstance(value, dict):
+            return value
+        return {**value, "named": next((value[key] for key in value if key.endswith(_LABELS)), None) or ()}
 
 
 class _Result(Record):
@@ -119,9 +133,22 @@ class _Data(Record):
 
 
 class _Task(Record):
+    row: int | str | None = None  #: of JSON-MIN: the task's number
     data: _Data
     annotations: tuple[_Drawn, ...] = ()
     predictions: tuple[_Drawn, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_json_min(cls, row: Any) -> Any:
+        """A row of JSON-MIN is an annotation: next to the image, lists of areas below the names of their tools."""
+        if not isinstance(row, dict) or "data" in row or not isinstance(row.get("image"), str):
+            return row
+        areas = [area for areas in row.values() if isinstance(areas, list) for area in areas if isinstance(area, dict)]
+        results = [
+            {**area, "type": next((k for k in area if k.endswith(_LABELS)), ""), "value": area} for area in areas
+        ]
+        return {"row": row.get("id"), "data": {"image": row["image"]}, "annotations": [{"result": results}]}
 
 
 class _File(RootModel[list[_Task]]):
@@ -129,12 +156,13 @@ class _File(RootModel[list[_Task]]):
 
 
 def read(place: Path) -> Annotations:
-    """Read an export in the format JSON. Of several annotations of a task, the last one counts.
+    """Read an export in the format JSON or JSON-MIN. Of several annotations of a task, the last one counts.
 
     Tasks that nobody has annotated keep their predictions; those without are left out. A note says how many they are.
     """
     path = the_file(place, is_json, "json")
-    tasks = parsed(_File, path, "Label Studio (JSON)").root
+    rows = parsed(_File, path, "Label Studio (JSON)").root
+    tasks = list({number if task.row is None else (task.row,): task for number, task in enumerate(rows)}.values())
     images, drafts, empty = [], 0, 0
     for task in tasks:
         done = [each for each in task.annotations if not each.was_cancelled]
@@ -146,12 +174,15 @@ def read(place: Path) -> Annotations:
             empty += 1
     notes = [f"{drafts} of {len(tasks)} images have no annotation yet; their drafts are taken"] if drafts else []
     notes += [f"{empty} of {len(tasks)} images have neither annotation nor draft; they are left out"] if empty else []
-    return Annotations(images, notes=tuple(notes))
+    return Annotations(images, notes=(*notes, *notes_on(images)))
 
 
 def file_of(image: str) -> str:
     """The path of an image below the folder of all images, from its address in a task."""
-    parts = urlsplit(image)
+    try:
+        parts = urlsplit(image)
+    except ValueError:  # no address
+        return image
     if parts.query.startswith("d="):
         return unquote(parts.query[2:]).lstrip("/")
     if found := _UPLOAD.match(parts.path):
@@ -171,24 +202,36 @@ def _image(data: _Data, results: Sequence[_Result], path: Path) -> Drawn:
     size = None
     for height, width in sizes:
         size = checked_size(height or 0, width or 0, where)
-    return Drawn(file, size, [_shape(each, size, where) for each in areas if size is not None])
+    return Drawn.of(file, size, [_shape(each, size, where) for each in areas if size is not None])
 
 
-def _shape(each: _Result, size: Size, where: str) -> Shape:
+def _shape(each: _Result, size: Size, where: str) -> Shape | None:
     value = each.value
     if each.image_rotation:
         raise InputError(f"{where}: it was rotated in Label Studio; rotate it back there, and export it again")
-    labels = value.polygonlabels or value.brushlabels or []
-    if len(labels) != 1:
-        raise InputError(f"{where}: an area has {len(labels)} labels ({quoted(labels)}); give each one label")
+    if each.type in _WITHOUT_AREA:
+        return None
+    if len(value.named) != 1:
+        raise InputError(f"{where}: an area has {len(value.named)} labels ({quoted(value.named)}); give each one label")
+    label, (down, across) = value.named[0], (side / 100 for side in size)
     if value.points is not None:
-        scaled = [coordinate * side / 100 for x, y in value.points for coordinate, side in ((x, size[1]), (y, size[0]))]
-        return polygon(labels[0], [scaled], where=where)
-    if value.rle is None:
+        return polygon(label, [[each for x, y in value.points for each in (x * across, y * down)]], where=where)
+    if value.rle is not None:
+        return _brush(label, value.rle, size, where)
+    if value.x is None or value.y is None:
         raise InputError(f"{where}: results of the type {quoted(each.type)} cannot be read; draw polygons or brushes")
-    rle = value.rle
+    x, y = value.x * across, value.y * down
+    if value.radius_x is not None and value.radius_y is not None:
+        radii = (value.radius_x * across, value.radius_y * down)
+        return ellipse(label, (x, y), radii, where=where, turned=value.rotation)
+    if value.width is None or value.height is None:
+        return None  # a point
+    corners = (x, y, x + value.width * across, y + value.height * down)
+    return box(label, corners, where=where, turned=value.rotation, about=(x, y))
 
+
+def _brush(label: str, rle: Sequence[int], size: Size, where: str) -> Shape:
     def paint(mask: Mask, number: int) -> None:
         mask[brush_runs.decode(rle, size, where=where)] = number
 
-    return Shape(labels[0], paint)
+    return Shape(label, paint)

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Sequence
 from io import BytesIO
+from math import dist
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from pydantic import Field
 
 from u2pl.errors import InputError, quoted
+from u2pl.formats.areas import Shape, box, ellipse, picture, polygon
 from u2pl.formats.pictures_in_json import pixels_from
 from u2pl.formats.reading import Coordinate, Record, Side, is_json, parsed, some_files
 from u2pl.formats.shapes import Window
@@ -25,13 +27,13 @@ from u2pl.formats.structure import (
     Drawn,
     Files,
     Part,
-    Shape,
     checked_size,
+    notes_on,
     parts_of,
-    polygon,
 )
 
 _VERSION = "5.5.0"  # of LabelMe, whose files these are
+_WITHOUT_AREA = ("point", "points", "line", "linestrip")
 
 
 def write(item: Annotated, classes: Classes, how: Drawing) -> tuple[Files, str]:
@@ -96,7 +98,8 @@ def read(place: Path) -> Annotations:
     """Read a json, or all below a folder. Later shapes cover earlier ones."""
     paths = [place] if place.is_file() else some_files(place, is_json, "json")
     home = place.parent if place.is_file() else place
-    return Annotations([_image(path, home) for path in paths])
+    images = [_image(path, home) for path in paths]
+    return Annotations(images, notes=notes_on(images))
 
 
 def _image(path: Path, home: Path) -> Drawn:
@@ -104,22 +107,24 @@ def _image(path: Path, home: Path) -> Drawn:
     name = PurePosixPath(file.image_path.replace("\\", "/")).name
     size = None if not (file.height and file.width) else checked_size(file.height, file.width, str(path))
     shapes = [_shape(each, str(path)) for each in file.shapes]
-    return Drawn((path.relative_to(home).parent / name).as_posix(), size, shapes)
+    return Drawn.of((path.relative_to(home).parent / name).as_posix(), size, shapes)
 
 
-def _shape(each: _Shape, where: str) -> Shape:
+def _shape(each: _Shape, where: str) -> Shape | None:
     corners = len(each.points) == 2
-    if each.shape_type in ("polygon", None):
+    if each.shape_type in _WITHOUT_AREA:
+        return None
+    if each.shape_type in ("polygon", None) or (each.shape_type == "rectangle" and not corners):  # turned, in forks
         return polygon(each.label, [[value for point in each.points for value in point]], where=where)
-    if each.shape_type == "rectangle" and corners:
-        (left, top), (right, bottom) = each.points
-        return polygon(each.label, [[left, top, right, top, right, bottom, left, bottom]], where=where)
+    if each.shape_type == "rectangle":
+        return box(each.label, (*each.points[0], *each.points[1]), where=where)
+    if each.shape_type == "circle" and corners:
+        radius = dist(*each.points)  # from the centre to a point on the circle
+        return ellipse(each.label, each.points[0], (radius, radius), where=where)
     if each.shape_type == "mask" and corners and each.mask is not None:
         (left, top), (right, bottom) = ((int(x), int(y)) for x, y in each.points)
         pixels = pixels_from(each.mask, where=where, packed=False)
         if pixels.shape != (bottom - top + 1, right - left + 1):
             raise InputError(f"{where}: the mask of {each.label} has another size than its box; draw it anew")
-        return Shape(each.label, Window(top, left, pixels).paint)
-    raise InputError(
-        f"{where}: a {quoted(each.shape_type)} of {each.label} covers no pixels, or is damaged; draw it as polygon"
-    )
+        return picture(each.label, Window(top, left, pixels), where=where)
+    raise InputError(f"{where}: a {quoted(each.shape_type)} of {each.label} cannot be read; draw it as polygon")

@@ -6,14 +6,13 @@ import re
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Annotated as Marked
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, ValidationError
 
 from u2pl.data.walking import files_below
 from u2pl.errors import InputError, quoted
@@ -37,6 +36,15 @@ class Record(BaseModel):
 AnyRecord = TypeVar("AnyRecord", bound=BaseModel)
 
 
+def one_of(**kinds: type) -> Discriminator:
+    """Chooses between types by the kind of value in the json, so that an error is about the one that was meant."""
+
+    def tag(value: object) -> str | None:
+        return next((name for name, kind in kinds.items() if isinstance(value, kind)), None)
+
+    return Discriminator(tag)
+
+
 def parsed(kind: type[AnyRecord], path: Path, tool: str) -> AnyRecord:
     """A json file as a record. Raises InputError that names the file and the key for another or a damaged one."""
     give = f"export it from the tool again, as {tool}"
@@ -54,7 +62,8 @@ def _why(error: ValidationError, tool: str) -> str:
         return f"is damaged: {first['msg']}"
     if first["type"] == "missing":
         return f"is no file of {tool}: the key {key} is missing"
-    return f"is no file of {tool}: {key or 'all of it'} is {quoted(first['input'])}: {first['msg']}"
+    why = "it is of another kind" if first["type"] == "union_tag_not_found" else first["msg"]
+    return f"is no file of {tool}: {key or 'all of it'} is {quoted(first['input'])}: {why}"
 
 
 def xml_of(path: Path, tool: str) -> Any:
@@ -88,10 +97,12 @@ def unpacked(path: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(path) as archive:
                 _unpack(archive, Path(folder), path)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # a damaged file can raise anything, by the way in which it is packed
+            if isinstance(error, OSError) and error.strerror:
+                raise InputError(f"{path} cannot be unpacked into {folder} ({error.strerror})") from error
             raise InputError(f"{path} is a damaged or unreadable zip ({error}); download it again") from error
-        except OSError as error:
-            raise InputError(f"{path} cannot be unpacked into {folder} ({error.strerror or error})") from error
         yield Path(folder)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from u2pl.errors import InputError
+from u2pl.formats.shapes import Window
 
 Counts = npt.NDArray[np.int64]
 
@@ -25,15 +26,39 @@ def counts_of(flat: npt.NDArray[np.bool_]) -> Counts:
     return np.concatenate([[0], counts]) if flat.size and flat[0] else counts
 
 
+def counts_within(window: Window, size: tuple[int, int]) -> Counts:
+    """As :func:`counts_of` for a whole (H, W) image, row by row, of which only the window is looked at."""
+    width = window.pixels.shape[1]
+    padded = np.pad(window.pixels, ((0, 0), (1, 1)))
+    row, column = np.divmod(np.flatnonzero(padded[:, 1:] != padded[:, :-1]), width + 1)
+    places = (window.top + row) * size[1] + window.left + column  # where runs begin and end, by turns
+    joined = 2 * np.flatnonzero(places[1:-1:2] == places[2::2])  # a run goes on in the next row
+    places = np.delete(places, np.concatenate([joined + 1, joined + 2]))
+    counts = np.diff(places, prepend=0, append=size[0] * size[1])
+    return counts if counts[-1] else counts[:-1]
+
+
+def places_of(counts: Counts, size: int, *, where: str) -> npt.NDArray[np.int64]:
+    """Numbers of the pixels inside, of ``size`` pixels. Raises InputError as :func:`pixels_of`."""
+    _require_fitting(counts, size, where)
+    inside = counts[1::2]
+    starts = np.cumsum(counts)[::2][: len(inside)]
+    return np.arange(inside.sum()) + np.repeat(starts - (np.cumsum(inside) - inside), inside)
+
+
 def pixels_of(counts: Counts, size: int, *, where: str) -> npt.NDArray[np.bool_]:
     """(size,) pixels of run lengths. Raises InputError, which begins with ``where``, if they are of another size."""
+    _require_fitting(counts, size, where)
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+
+
+def _require_fitting(counts: Counts, size: int, where: str) -> None:
     total = sum(counts.tolist())  # Python's numbers do not overflow
     if total != size or (counts.size and counts.min() < 0):
         raise InputError(
             f"{where}: run lengths for {total} pixels do not fit {size} pixels; the file is damaged, or has a wrong "
             "image size"
         )
-    return np.repeat(np.arange(len(counts)) % 2 == 1, counts)
 
 
 def to_text(counts: Counts) -> str:

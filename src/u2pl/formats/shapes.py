@@ -75,10 +75,13 @@ class Region:
         Where a tolerance above 0.35 would make lines cross, it is 0.35.
         """
         shapely = require_polygons()
-        lines = [
-            shapely.LineString([*ring, ring[0]]).simplify(tolerance, preserve_topology=False) for ring in self.rings
-        ]
-        found = [shapely.get_coordinates(line)[:-1] for line in lines]
+        closed = [np.concatenate([ring, ring[:1]]) for ring in self.rings]
+        of_ring = np.repeat(np.arange(len(closed)), [len(ring) for ring in closed])
+        lines = shapely.simplify(
+            shapely.linestrings(np.concatenate(closed), indices=of_ring), tolerance, preserve_topology=False
+        )
+        points, of_line = shapely.get_coordinates(lines, return_index=True)
+        found = [ring[:-1] for ring in np.split(points, np.flatnonzero(np.diff(of_line)) + 1)]
         if tolerance > EXACT and not (min(map(len, found)) > 2 and shapely.Polygon(found[0], found[1:]).is_valid):
             return self.simplified(EXACT)
         return found
@@ -113,15 +116,16 @@ def rings_of(rings: Sequence[Ring], size: tuple[int, int]) -> Window:
     left, top = np.floor(points.min(axis=0)).clip(0, size[::-1]).astype(int)
     right, bottom = np.ceil(points.max(axis=0)).clip(0, size[::-1]).astype(int)
     height, width = max(0, bottom - top), max(0, right - left)
-    toggles = np.zeros((height, width + 1), dtype=bool)
+    toggles = np.zeros(height * (width + 1), dtype=bool)
+    edges = np.concatenate([points, np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])], axis=1)
+    edges -= (left, top, left, top)
     step = max(1, _CROSSINGS // max(1, height))  # edges at a time
-    for ring in rings:
-        starts = ring - (left, top)
-        edges = np.concatenate([starts, np.roll(starts, -1, axis=0)], axis=1)
-        for first in range(0, len(edges), step):
-            row, column = _crossings(edges[first : first + step], height, width)
-            toggles ^= np.bincount(row * (width + 1) + column, minlength=toggles.size).reshape(toggles.shape) % 2 == 1
-    return Window(int(top), int(left), np.logical_xor.accumulate(toggles[:, :width], axis=1))
+    for first in range(0, len(edges), step):
+        row, column = _crossings(edges[first : first + step], height, width)
+        places, times = np.unique(row * (width + 1) + column, return_counts=True)
+        toggles[places[times % 2 == 1]] ^= True
+    inside = np.logical_xor.accumulate(toggles.reshape(height, width + 1)[:, :width], axis=1)
+    return Window(int(top), int(left), inside)
 
 
 def _filled(rings: Sequence[Ring]) -> Window:

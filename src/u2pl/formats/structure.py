@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, product
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -14,10 +15,10 @@ import numpy.typing as npt
 from u2pl.data.classes import Palette
 from u2pl.data.readers.pascal_voc import voc_palette
 from u2pl.errors import InputError
-from u2pl.formats.shapes import EXACT, Region, Window, regions, rings_of
+from u2pl.formats.areas import Mask, Shape
+from u2pl.formats.shapes import EXACT, Region, Window, regions
 from u2pl.structures import IGNORE_INDEX
 
-Mask = npt.NDArray[np.uint8]
 Size = tuple[int, int]  #: (H, W)
 #: Paths below the output folder, with what is written there.
 Files = dict[str, bytes]
@@ -72,7 +73,7 @@ class Classes:
 def distinct(palette: Palette, others: Palette = ()) -> Palette:
     """The colours, where those that come again or are among the ``others`` are replaced by colours of VOC."""
     taken, found = set(others), []
-    spare = iter(voc_palette())
+    spare = chain(voc_palette(), product(range(256), range(256), range(256)))
     for colour in palette:
         chosen = colour if colour not in taken else next(c for c in spare if c not in taken and c not in palette)
         taken.add(chosen)
@@ -148,14 +149,6 @@ def mean_confidence(item: Annotated) -> float | None:
     return round(float(values.mean(dtype=np.float64)), 4) if values.size else None
 
 
-@dataclass(frozen=True)
-class Shape:
-    """An object in a file of annotations. ``paint`` writes a value into the pixels of a (H, W) mask."""
-
-    label: str
-    paint: Callable[[Mask, int], None]
-
-
 class Found(Protocol):
     """An image that annotations name."""
 
@@ -184,6 +177,14 @@ class Drawn:
     file: str
     size: Size | None
     shapes: Sequence[Shape]
+    without_area: int = 0  #: points, lines and the like, which are left out
+
+    @classmethod
+    def of(cls, file: str, size: Size | None, shapes: Iterable[Shape | None]) -> Drawn:
+        """An image with shapes; None stands for one without area."""
+        each = list(shapes)
+        areas = [shape for shape in each if shape is not None]
+        return cls(file, size, areas, len(each) - len(areas))
 
     def labels(self) -> set[str]:
         return {shape.label for shape in self.shapes}
@@ -205,29 +206,10 @@ class Annotations:
     notes: tuple[str, ...] = ()
 
 
-def polygon(label: str, rings: Sequence[Sequence[float]], *, where: str) -> Shape:
-    """A shape from flat lists ``x, y, x, y, ...``; further rings are holes. Pixels belong to it by their centres.
-
-    What lies outside the image is cut off, and where the border crosses itself, the even-odd rule decides. Raises
-    InputError, which begins with ``where``, for fewer than three points.
-    """
-    for ring in rings:
-        if len(ring) % 2:
-            raise InputError(f"{where}: a polygon has {len(ring)} coordinates, an odd number; correct it in the tool")
-        if len(ring) < 6:
-            raise InputError(f"{where}: a polygon has {len(ring) // 2} points; delete it in the tool, or draw it anew")
-    points = [np.asarray(ring, dtype=np.float64).reshape(-1, 2) for ring in rings]
-    outer = points[0]
-
-    def paint(mask: Mask, value: int) -> None:
-        if (outer.min(axis=0) >= mask.shape[::-1]).any() or (outer.max(axis=0) <= 0).any():
-            raise InputError(
-                f"{where}: a polygon of {label} lies outside of the image, which is {mask.shape[1]}x{mask.shape[0]} "
-                "(width x height); these are annotations of another image or size"
-            )
-        rings_of(points, mask.shape[:2]).paint(mask, value)
-
-    return Shape(label, paint)
+def notes_on(images: Iterable[Drawn]) -> tuple[str, ...]:
+    """What a person should know of shapes that are left out."""
+    count = sum(image.without_area for image in images)
+    return (f"{count} points, lines or other shapes without area are left out",) if count else ()
 
 
 def checked_size(height: int, width: int, where: str) -> Size:

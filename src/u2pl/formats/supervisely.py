@@ -19,8 +19,9 @@ from PIL import Image
 from pydantic import Field
 
 from u2pl.errors import InputError, quoted
+from u2pl.formats.areas import Shape, box, picture, polygon
 from u2pl.formats.pictures_in_json import pixels_from
-from u2pl.formats.reading import Coordinate, Record, Side, is_json, parsed, some_files
+from u2pl.formats.reading import Coordinate, Record, Side, is_json, parsed, some_files, the_file
 from u2pl.formats.shapes import Region, Window
 from u2pl.formats.structure import (
     Annotated,
@@ -30,16 +31,17 @@ from u2pl.formats.structure import (
     Drawn,
     Files,
     Part,
-    Shape,
     checked_size,
+    notes_on,
     parts_of,
-    polygon,
 )
 
 META = "meta.json"
 _TOP = "ds0"  # Supervisely's name for the first data set: here, images without a folder
+_OF_IMAGES = "ann"
 _BELOW = "datasets"  # the folder for data sets inside of a data set
 _CONFIDENCE = "confidence"
+_WITHOUT_AREA = ("point", "line", "graph")
 
 
 def write(item: Annotated, classes: Classes, how: Drawing) -> tuple[Files, str]:
@@ -120,13 +122,15 @@ class _Meta(Record):
 
 def read(place: Path) -> Annotations:
     """Read a project: its meta.json and all json files in folders called ``ann``. Later objects cover earlier ones."""
-    metas = some_files(place, lambda path: path.name == META, META)
-    home = metas[0].parent
-    meta = parsed(_Meta, metas[0], "Supervisely")
-    paths = some_files(home, lambda path: is_json(path) and path.parent.name == "ann", "json in folders called ann")
+    file = the_file(place, lambda path: path.name == META and path.parent.name != _OF_IMAGES, META)
+    home, meta = file.parent, parsed(_Meta, file, "Supervisely")
+    paths = some_files(
+        home, lambda path: is_json(path) and path.parent.name == _OF_IMAGES, "json in folders called ann"
+    )
     colours = {each.title: bytes.fromhex(each.color[1:]) for each in meta.classes}
     palette = {name: (value[0], value[1], value[2]) for name, value in colours.items()}
-    return Annotations([_image(path, home) for path in paths], tuple(palette), palette)
+    images = [_image(path, home) for path in paths]
+    return Annotations(images, tuple(palette), palette, notes_on(images))
 
 
 def _image(path: Path, home: Path) -> Drawn:
@@ -136,20 +140,21 @@ def _image(path: Path, home: Path) -> Drawn:
     name = PurePosixPath(*(folders if folders != (_TOP,) else ()), path.name.removesuffix(path.suffix))
     where = str(path)
     shapes = [_shape(each, where) for each in file.objects]
-    return Drawn(str(name), checked_size(file.size.height, file.size.width, where), shapes)
+    return Drawn.of(str(name), checked_size(file.size.height, file.size.width, where), shapes)
 
 
-def _shape(each: _Object, where: str) -> Shape:
+def _shape(each: _Object, where: str) -> Shape | None:
+    if each.kind in _WITHOUT_AREA:
+        return None
     if each.kind == "bitmap" and each.bitmap is not None:
         column, row = each.bitmap.origin
-        return Shape(each.title, Window(row, column, pixels_from(each.bitmap.data, where=where, packed=True)).paint)
+        pixels = pixels_from(each.bitmap.data, where=where, packed=True)
+        return picture(each.title, Window(row, column, pixels), where=where)
     if each.kind == "rectangle" and len(each.points.exterior) == 2:
         (left, top), (right, bottom) = each.points.exterior  # the last pixels belong to it
-        corners = [left, top, right + 1, top, right + 1, bottom + 1, left, bottom + 1]
-        return polygon(each.title, [corners], where=where)
+        last = (max(left, right) + 1, max(top, bottom) + 1)
+        return box(each.title, (min(left, right), min(top, bottom), *last), where=where)
     if each.kind == "polygon":
         rings = [[v + 0.5 for point in ring for v in point] for ring in (each.points.exterior, *each.points.interior)]
         return polygon(each.title, rings, where=where)
-    raise InputError(
-        f"{where}: a {quoted(each.kind)} of {each.title} covers no pixels, or is damaged; draw it as polygon or bitmap"
-    )
+    raise InputError(f"{where}: a {quoted(each.kind)} of {each.title} cannot be read; draw it as polygon or bitmap")
