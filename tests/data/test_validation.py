@@ -41,8 +41,12 @@ def test_the_only_label_of_a_class_stays() -> None:
     known = {**presence(10), "rare": frozenset({0, 7})}
     assert all("rare" not in draw_validation(known, 4, seed=seed) for seed in range(20))
     one_each = {name: frozenset({number}) for number, name in enumerate("abcd")}
-    with pytest.raises(InputError, match=r"^val: no labeled image can be spared .* 4 images \(a, b, c, \.\.\.\) alone"):
-        draw_validation(one_each, 1, seed=0)
+    images = r"4 images \(a, b, c, \.\.\.\)"
+    with pytest.raises(InputError, match=rf"^val: no labeled image can be spared .* {images} alone show cat, dog, "):
+        draw_validation(one_each, 1, ["cat", "dog"], seed=0)
+    pairs = {name: frozenset({number // 2}) for number, name in enumerate("abcd")}
+    with pytest.raises(InputError, match=r"4 images .* alone show cat, dog;"):
+        draw_validation(pairs, 1, ["cat", "dog"], seed=0, groups={"a": "1", "b": "1", "c": "2", "d": "2"})
 
 
 def drawn_by_loops(known: dict[str, frozenset[int]], count: int, groups: dict[str, str], seed: int) -> list[str]:
@@ -237,6 +241,16 @@ def test_few_labels_and_a_folder_val(write_folder: Folder) -> None:
     source = read(root, val="auto")
     assert (len(source.labeled), len(source.val)) == (11, 0)
     assert any("11 labeled images are too few to hold some out" in note for note in source.notes)
+
+
+def test_a_folder_of_which_nothing_can_be_spared(write_folder: Folder) -> None:
+    root = write_folder({f"{chr(97 + n)}x": (0, 1 + n) for n in range(12)})
+    (root / "classes.txt").write_text("".join(f"class_{n}\n" for n in range(13)))
+    source = read(root, val="auto")
+    assert (len(source.labeled), len(source.val)) == (12, 0)
+    assert any("alone show class_1, class_2, class_3, ...; label more" in note for note in source.notes)
+    with pytest.raises(InputError, match="alone show class_1, class_2"):
+        read(root, val=0.2)
 
 
 def test_the_folder_val_comes_first(write_folder: Folder) -> None:

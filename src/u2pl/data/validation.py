@@ -32,7 +32,12 @@ def number_of(share: float, available: int) -> int:
 
 
 def draw_validation(
-    presence: Mapping[str, frozenset[int]], count: int, *, seed: int, groups: Mapping[str, str] | None = None
+    presence: Mapping[str, frozenset[int]],
+    count: int,
+    classes: Sequence[str] = (),
+    *,
+    seed: int,
+    groups: Mapping[str, str] | None = None,
 ) -> list[str]:
     """About ``count`` names, in whole groups, sorted. They show as many classes as they can.
 
@@ -41,6 +46,7 @@ def draw_validation(
 
     Args:
         presence: classes that each labeled image shows, by its name.
+        classes: their names, for the error.
         groups: the group of each name; None: :func:`runs`.
 
     Raises InputError if every group holds the only label of a class, or if there is one group only.
@@ -70,11 +76,24 @@ def draw_validation(
         covered |= labels[best] > 0
         left -= labels[best]
     if not drawn:
-        holders = Counter(index for classes in presence.values() for index in classes)
-        only = [name for name in sorted(presence) if any(holders[index] == 1 for index in presence[name])]
-        why = f"{some(only)} alone show a class" if only else "all labeled images are of one group"
+        why = _unspared(presence, groups, classes) or "all labeled images are of one group"
         raise InputError(f"val: no labeled image can be spared for validation: {why}; label more, or set data.val=none")
     return sorted(drawn)
+
+
+def _unspared(presence: Mapping[str, frozenset[int]], groups: Mapping[str, str], classes: Sequence[str]) -> str:
+    """Which classes only one group shows, and the images that show them; "" if there is one group only."""
+    holders: dict[int, set[str]] = defaultdict(set)
+    for name, shown in presence.items():
+        for index in shown:
+            holders[index].add(groups[name])
+    single = sorted(index for index, held in holders.items() if len(held) == 1)
+    if len(set(groups.values())) == 1:
+        return ""
+    names = [classes[index] if index < len(classes) else f"class {index}" for index in single]
+    images = [name for name in sorted(presence) if not presence[name].isdisjoint(single)]
+    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{some(images)} alone show{'s' * (len(images) == 1)} {listed}"
 
 
 def runs(names: Iterable[str], count: int) -> dict[str, str]:

@@ -90,7 +90,7 @@ def folder(
         for path in paths
     ]
     pool = Pool(samples, root=root, folders=(root,), image_folder="images")
-    val_names, without_mask, drawn = _validation(pool, val, labeled, seed=seed, groups=groups)
+    val_names, without_mask, drawn = _validation(pool, val, labeled, names, seed=seed, groups=groups)
     held_out = {*val_names, *without_mask}
     train = [name for name in pool.samples if name not in held_out]
     labeled_names = pool.labeled(labeled, among=train, seed=seed, required=tags is None)
@@ -169,7 +169,13 @@ def _class_names(root: Path, masks: dict[Path, Path], *, read: bool) -> tuple[st
 
 
 def _validation(
-    pool: Pool, val: str | Path | float | None, labeled: Labeled, *, seed: int, groups: str | Path | None
+    pool: Pool,
+    val: str | Path | float | None,
+    labeled: Labeled,
+    classes: Sequence[str],
+    *,
+    seed: int,
+    groups: str | Path | None,
 ) -> tuple[list[str], list[str], list[str]]:
     """Names of the validation images, names in the validation folder that have no mask, and notes about a draw."""
     if val is None:
@@ -183,7 +189,7 @@ def _validation(
             return [], [], []
         if pool.find(str(val)) is not None:
             return pool.listed(str(val), key="val", masks=True), [], []
-        return _drawn(pool, val, labeled, seed=seed, groups=groups)
+        return _drawn(pool, val, labeled, classes, seed=seed, groups=groups)
     inside = [name for name in pool.samples if name.startswith(f"{subfolder}/")]
     with_mask = pool.with_mask(inside)
     if not with_mask:
@@ -192,7 +198,13 @@ def _validation(
 
 
 def _drawn(
-    pool: Pool, val: str | Path | float, labeled: Labeled, *, seed: int, groups: str | Path | None
+    pool: Pool,
+    val: str | Path | float,
+    labeled: Labeled,
+    classes: Sequence[str],
+    *,
+    seed: int,
+    groups: str | Path | None,
 ) -> tuple[list[str], list[str], list[str]]:
     """As :func:`_validation`, for a share or a count of the labeled images."""
     candidates = pool.with_mask(pool.samples)
@@ -208,7 +220,12 @@ def _drawn(
     )
     presence = pool.presence(candidates) if len(candidates) <= _COVERED else dict.fromkeys(candidates, frozenset[int]())
     told = None if groups is None else read_groups(_groups_file(pool, groups), candidates)
-    names = draw_validation(presence, count, seed=seed, groups=told)
+    try:
+        names = draw_validation(presence, count, classes, seed=seed, groups=told)
+    except InputError as error:
+        if val != AUTO:
+            raise
+        return [], [], [f"{error}, so no score will be known"]
     note = f"val: {len(names)} of {len(candidates)} labeled images are drawn for validation"
     return names, [], [f"{note}; data.val=none trains on them, too" if val == AUTO else note]
 
