@@ -27,6 +27,7 @@ from u2pl.engine.meter import Meter, diverged
 from u2pl.engine.resume import load_state, save_state
 from u2pl.engine.silence import Silence
 from u2pl.engine.stopping import Deferred, Stopped
+from u2pl.engine.trackers import TensorBoard, Tracker
 from u2pl.methods.base import Method
 from u2pl.structures import Batch, Crops
 
@@ -62,6 +63,7 @@ class Run:
     watchers: list[Watcher] = field(default_factory=list)
     data: Mapping[str, Any] = field(default_factory=dict)  #: what the data are, saved with the state
     say: Callable[[str], None] = lambda line: None  #: called with lines of text
+    tracker: Callable[[Path], Tracker] = TensorBoard  #: makes what draws the curves
     confidence: str = "method.threshold"  #: the key that sets how confident a pseudo-label must be
 
     def __post_init__(self) -> None:
@@ -108,7 +110,7 @@ def fit(
     if note is not None and fabric.is_global_zero:
         run.say(note)
     start, saved = state["step"], state["step"] or None
-    journal = Journal(run.folder, step=start) if fabric.is_global_zero else None
+    journal = Journal(run.folder, step=start, tracker=run.tracker) if fabric.is_global_zero else None
     scores: dict[str, Scores] = {}
     for watcher in run.watchers:
         watcher.begin(run.steps)
@@ -199,11 +201,13 @@ def tensors_of(state: Mapping[str, Any]) -> Iterator[Tensor]:
 @contextmanager
 def closing_of(journal: Journal | None) -> Iterator[None]:
     """Close the journal at the end, whatever happens."""
+    finished = False
     try:
         yield
+        finished = True
     finally:
         if journal is not None:
-            journal.close()
+            journal.close(finished=finished)
 
 
 def is_due(done: int, every: int, steps: int) -> bool:
