@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from hub_server import READS, WRITES, Hub, Repository, running_hub
 from u2pl.config.overrides import load_saved
@@ -247,9 +251,34 @@ def test_what_would_be_pushed_is_a_run_folder(u2pl: Command, run_folder: Path, f
     ):
         assert expected in card
     assert u2pl("report", out, "--out", tmp_path / "report.html").code == 0
+    assert "- `validation.safetensors`: counts" in card
     (run_folder / "README.md").write_text("mine")
     try:
         assert u2pl("push", run_folder, "me/streets", "--out", tmp_path / "own").code == 0
     finally:
         (run_folder / "README.md").unlink()
     assert (tmp_path / "own" / "README.md").read_text() == "mine"
+
+
+def test_the_scores_on_a_card_are_those_of_the_weights(u2pl: Command, run_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    best = {**last, "step": 2, "teacher/miou": 98.7, "teacher/iou/car": 97.6, "student/miou": 99.9}
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(best) + "\n")
+    areas = torch.tensor([[[8, 1, 4, 0], [16, 2, 16, 0]]]).repeat(4, 1, 1)  # IoU 50, 50, 25 and none
+    with safe_open(folder / "validation.safetensors", framework="pt") as before:
+        save_file({"areas": areas}, folder / "validation.safetensors", metadata=before.metadata())
+    cards = {}
+    for weights in ("last", "best"):
+        done = u2pl("push", folder, "me/streets", "--weights", weights, "--out", tmp_path / weights)
+        assert (done.code, done.err) == (0, "")
+        cards[weights] = (tmp_path / weights / "README.md").read_text()
+    assert "mIoU 41.7 % on 2 validation images; 95 % interval 41.7 to 41.7" in cards["last"]
+    assert "| 2 | car | 25.0 |\n| 3 | tree | - |\n" in cards["last"]
+    assert "mIoU 98.7 % on 2 validation images." in cards["best"]
+    assert "| 2 | car | 97.6 |\n" in cards["best"]
+    assert "interval" not in cards["best"]
+    assert "were chosen on the validation images" in cards["best"]
+    assert not (tmp_path / "best" / "validation.safetensors").exists()

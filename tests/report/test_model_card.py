@@ -22,6 +22,7 @@ CARD = ModelCard(
     miou=45.6,
     interval=(40.0, 51.0),
     gain=Gain(2.0, 0.5, 3.0, 8),
+    files=["config.yaml", "last.safetensors"],
     removed=["data.root"],
 )
 
@@ -30,9 +31,11 @@ def test_what_a_card_says() -> None:
     text = CARD.markdown()
     assert "mIoU 45.6 % on 8 validation images; 95 % interval 40.0 to 51.0 (bootstrap over these images).\n" in text
     assert "+2.0 mIoU since its warm-up on labels only; 95 % interval +0.5 to +3.0.\n" in text
-    assert "| sky | 90.0 |\n| car | - |\n" in text
+    assert "| 0 | sky | 90.0 |\n| 1 | car | - |\n" in text
     assert "Not in the validation images, so without a score: car.\n" in text
-    assert "Without paths: `data.root`." in text
+    assert "- `last.safetensors`: the weights at the end of training\n" in text
+    assert "- `config.yaml` is without paths: `data.root`\n" in text
+    assert "The interval covers" in text
     assert "best weights" not in text
     assert "a little too high" in replace(CARD, weights="best").markdown()
 
@@ -54,11 +57,11 @@ def test_without_validation_images_there_is_no_score() -> None:
 def test_names_of_any_kind_stay_text(name: str) -> None:
     text = replace(CARD, iou={name: 1.0, "car": None}).markdown()
     row = next(line for line in text.split("\n") if line.endswith("| 1.0 |"))
-    cell = row.removeprefix("| ").removesuffix(" | 1.0 |")
+    cell = row.removeprefix("| 0 | ").removesuffix(" | 1.0 |")
     assert re.fullmatch(r"(?:\\[!-/:-@\[-`{-~]|[^!-/:-@\[-`{-~])*", cell)  # all that could format has its backslash
     assert cell.isprintable()
     plain = replace(CARD, iou={"name": 1.0, "car": None}).markdown()
-    assert text.replace(row, "") == plain.replace("| name | 1.0 |", "")
+    assert text.replace(row, "") == plain.replace("| 0 | name | 1.0 |", "")
     assert "".join(re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", cell)) == printable(name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from huggingface_hub import constants as hub
 from huggingface_hub import hf_hub_download
@@ -32,9 +32,9 @@ WEIGHTS = ("last", "best")
 _ADDRESS = re.compile(r"hf:/{1,2}([^@]+)(?:@(.+))?")  # a path has one slash where two are written
 
 
-def address(path: Path | str) -> tuple[str, str | None] | None:
+def address(path: PurePath | str) -> tuple[str, str | None] | None:
     """Repository and revision of ``hf://user/name`` or ``hf://user/name@revision``; None for another path."""
-    found = _ADDRESS.fullmatch(path.as_posix() if isinstance(path, Path) else path)
+    found = _ADDRESS.fullmatch(path.as_posix() if isinstance(path, PurePath) else path)
     return None if found is None else (found[1], found[2])
 
 

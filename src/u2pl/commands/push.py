@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
@@ -96,20 +96,20 @@ def contents(run: Path, repository: str, *, weights: str = "last") -> Files:
         raise InputError(f"--weights {weights}: {run} has no {file.name}; leave it out")
     removed = list(keys_with_paths(finished.config))
     note = f"# Without the paths of {', '.join(removed)}.\n" if removed else ""
-    own = run / CARD
     files: dict[str, bytes | Path] = {
-        CARD: own if is_file(own) else card(finished, repository, weights, removed).encode(),
         "config.yaml": (note + without_paths(finished.config).to_yaml()).encode(),
         "metrics.jsonl": run / "metrics.jsonl",
         file.name: file,
     }
     if weights == "last" and is_file(run / AREAS):  # which are of these weights
         files[AREAS] = run / AREAS
-    return files
+    own = run / CARD
+    written = own if is_file(own) else card(finished, repository, weights, files=[*files], removed=removed).encode()
+    return {CARD: written, **files}
 
 
-def card(run: FinishedRun, repository: str, weights: str, removed: Iterable[str]) -> str:
-    """The model card of a run."""
+def card(run: FinishedRun, repository: str, weights: str, *, files: Sequence[str], removed: Sequence[str]) -> str:
+    """The model card of a run. ``files`` are pushed with it, ``removed`` are the keys without their paths."""
     config, described = run.config, run.description["network"]
     network = read_trained(run.folder / f"{weights}{WEIGHTS_SUFFIX}", "cpu").network
     miou, iou, counted = _scores(run, weights)
@@ -137,7 +137,8 @@ def card(run: FinishedRun, repository: str, weights: str, removed: Iterable[str]
         miou=miou,
         interval=run.row().interval if counted else None,
         gain=run.gain_since_warmup() if counted else None,
-        removed=list(removed),
+        files=files,
+        removed=removed,
     ).markdown()
 
 

@@ -12,6 +12,14 @@ from u2pl.engine.bootstrap import Gain
 from u2pl.printable import printable
 
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")  # all of ASCII: in Markdown, a backslash takes its meaning away
+#: What is in the files of a run, by their names without their endings.
+_FILES = {
+    "config": "every setting of the training",
+    "metrics": "losses and scores by step",
+    "last": "the weights at the end of training",
+    "best": "the weights of the best validation",
+    "validation": "counts of pixels for each validation image, without the images",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +35,7 @@ class ModelCard:
     miou: float | None = None  #: None: the run has no validation images
     interval: tuple[float, float] | None = None  #: 95 %, over draws of validation images
     gain: Gain | None = None  #: since the warm-up on labels only
+    files: Sequence[str] = ()  #: that are pushed with the card
     removed: Sequence[str] = ()  #: keys of config.yaml without their paths
 
     def markdown(self) -> str:
@@ -77,8 +86,9 @@ u2pl predict hf://{self.repository} photo.jpg --out masks
                 f"{since.points:+.1f} mIoU since its warm-up on labels only; 95 % interval {since.low:+.1f} to "
                 f"{since.high:+.1f}"
             )
-        rows = [(escaped(name), "-" if value is None else f"{value:.1f}") for name, value in self.iou.items()]
-        return "## Scores\n\n" + "".join(f"{line}.\n\n" for line in lines) + table(("class", "IoU %"), rows)
+        shown = {name: "-" if value is None else f"{value:.1f}" for name, value in self.iou.items()}
+        rows = [(f"{index}", escaped(name), iou) for index, (name, iou) in enumerate(shown.items())]
+        return "## Scores\n\n" + "".join(f"{line}.\n\n" for line in lines) + table(("index", "class", "IoU %"), rows)
 
     def _on_images(self) -> str:
         return f" on {self.counts['validation']} validation images" if "validation" in self.counts else ""
@@ -87,6 +97,7 @@ u2pl predict hf://{self.repository} photo.jpg --out masks
         lines = ["Each pixel gets one of the classes above, also in an image that shows none of them."]
         if self.miou is not None:
             lines.append("The scores are of images from the same data set. Expect less of other places and cameras.")
+        if self.interval is not None:
             lines.append("The interval covers the choice of the images, not another training.")
         if self.weights == "best":
             lines.append("The best weights were chosen on the validation images, so their score is a little too high.")
@@ -95,16 +106,15 @@ u2pl predict hf://{self.repository} photo.jpg --out masks
         return "## Limits\n\n" + "".join(f"- {line}\n" for line in lines)
 
     def _files(self) -> str:
-        removed = f" Without paths: {', '.join(f'`{key}`' for key in self.removed)}." if self.removed else ""
-        return (
-            f"## Files\n\n`{self.weights}.safetensors`: the weights. `metrics.jsonl`: losses and scores by step. "
-            f"`config.yaml`: every setting of the training.{removed}\n"
-        )
+        lines = [f"- `{name}`: {_FILES[name.rpartition('.')[0]]}" for name in self.files]
+        if self.removed:
+            lines.append(f"- `config.yaml` is without paths: {', '.join(f'`{key}`' for key in self.removed)}")
+        return "## Files\n\n" + "".join(f"{line}\n" for line in lines)
 
 
-def table(head: tuple[str, str], rows: Sequence[tuple[str, str]]) -> str:
-    """A table of two columns. Its cells are Markdown."""
-    return "".join(f"| {one} | {two} |\n" for one, two in (head, ("---", "---"), *rows))
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table. Its cells are Markdown."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
 
 
 def escaped(text: str) -> str:
