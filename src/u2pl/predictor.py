@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from u2pl.build.hub import address, fetch_weights
 from u2pl.build.trained import WEIGHTS_SUFFIX, read_trained
 from u2pl.data.classes import Palette
 from u2pl.data.image_files import ImageReader
@@ -147,6 +148,24 @@ class Predictor:
         )
 
     @classmethod
+    def from_hub(
+        cls,
+        repository: str,
+        *,
+        revision: str | None = None,
+        weights: str | None = None,
+        device: str | torch.device = "cpu",
+        overrides: Sequence[str] = (),
+        precision: str = "fp32",
+    ) -> Self:
+        """Load the network of a repository of the Hugging Face Hub, ``user/name``. Runs no code from it.
+
+        Raises InputError like :func:`u2pl.build.hub.fetch_weights`, which explains ``revision`` and ``weights``.
+        """
+        path = fetch_weights(repository, revision=revision, weights=weights)
+        return cls.from_file(path, device=device, overrides=overrides, precision=precision)
+
+    @classmethod
     def load(
         cls,
         path: Path | str,
@@ -156,7 +175,10 @@ class Predictor:
         overrides: Sequence[str] = (),
         precision: str = "fp32",
     ) -> Self:
-        """Call :meth:`from_file` or :meth:`from_run`, depending on the suffix of the path."""
+        """Call :meth:`from_file`, :meth:`from_run`, or :meth:`from_hub` for ``hf://user/name[@revision]``."""
+        if found := address(path):
+            options: dict[str, Any] = {"device": device, "overrides": overrides, "precision": precision}
+            return cls.from_hub(found[0], revision=found[1], weights=None if weights == "last" else weights, **options)
         if Path(path).suffix != WEIGHTS_SUFFIX:
             return cls.from_run(path, weights=weights, device=device, overrides=overrides, precision=precision)
         if weights != "last":

@@ -73,7 +73,7 @@ def test_no_file_holds_a_step_twice_wherever_the_kill_came(tmp_path: Path, saved
     journal = Journal(tmp_path, step=0)
     for step in (1, 2, 3):
         journal.write(step, {"loss": float(step)})
-    journal.writer.flush()
+    journal.sync()
     resumed = Journal(tmp_path, step=saved)
     for step in range(saved + 1, 5):
         resumed.write(step, {"loss": float(step)})
@@ -89,6 +89,6 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(journal.writer, "add_scalar", full)
+    monkeypatch.setattr(journal.tracker.writer, "add_scalar", full)
     with pytest.raises(InputError, match=r"metrics\.jsonl cannot be written \(No space left on device\)"):
         journal.write(1, {"loss": 1.0})

@@ -18,7 +18,7 @@ from u2pl.data.source import DataSource
 from u2pl.engine.machine import precision_of
 
 #: Keys that may change when a run resumes, for example on another machine. No weight depends on them.
-LOADING = ("data.cache", "data.workers", "data.timeout")
+LOADING = ("data.cache", "data.workers", "data.timeout", "train.tracker")
 
 
 class Resolved(NamedTuple):

@@ -19,6 +19,7 @@ from u2pl.cli.distill import distill
 from u2pl.cli.experiments import ablate, assess, compare
 from u2pl.cli.export import export
 from u2pl.cli.formats import export_masks, import_masks
+from u2pl.cli.push import push
 from u2pl.cli.reference import convert_config, keys, presets
 from u2pl.cli.report import report
 from u2pl.cli.splits import splits
@@ -143,7 +144,12 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: RunArgument,
+    run: Annotated[
+        Path,
+        typer.Argument(
+            parser=argument("RUN"), help="A run folder made by `u2pl train`, a .safetensors file, or hf://user/name."
+        ),
+    ],
     inputs: Annotated[
         list[str],
         typer.Argument(help="Images, folders of images, and keys such as evaluation.flip=true."),
@@ -197,7 +203,7 @@ def check(config: ConfigArgument, overrides: Overrides = None, verbose: Verbose 
         raise typer.Exit(2)
 
 
-for command in (assess, suggest, export_masks, import_masks, distill, report, export, compare, ablate):
+for command in (assess, suggest, export_masks, import_masks, distill, report, export, push, compare, ablate):
     app.command()(command)
 
 

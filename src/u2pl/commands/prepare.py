@@ -13,6 +13,7 @@ from u2pl.auto.choices import Choice
 from u2pl.auto.held_out import measured_precision
 from u2pl.auto.resolving import resolved
 from u2pl.build import build_class_share, build_method, build_optimizer, build_rare_classes, build_source
+from u2pl.build.tracker import require_tracker
 from u2pl.commands.checks import check_source, checked_network, fabric_of
 from u2pl.commands.remedies import out_of_memory_is_bad_input
 from u2pl.config.schema import Config
@@ -51,6 +52,7 @@ def prepared(
         source: the data set; None: the one of the configuration.
         begins: whether the training begins; a resumed one has its weights.
     """
+    require_tracker(config.train.tracker)
     fabric = fabric_of(config.train)
     source = build_source(config.data, seed=config.seed) if source is None else source
     config, source, choices = resolved(config, source, fabric)

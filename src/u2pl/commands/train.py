@@ -20,6 +20,7 @@ from u2pl.build import (
     build_inference,
     build_scheduler,
 )
+from u2pl.build.tracker import build_tracker
 from u2pl.build.trained import IMAGE_PRIOR
 from u2pl.commands.checks import crop_sides, with_fitting_workers
 from u2pl.commands.overview import parameters_text, print_overview
@@ -193,6 +194,7 @@ def run_of(
         watchers=list(watchers),
         data=fingerprint(source),
         say=say,
+        tracker=build_tracker(config, say),
         confidence="method.threshold" if config.method.kind.has_threshold else "method.reliability.min_confidence",
     )
 

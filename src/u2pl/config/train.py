@@ -82,3 +82,5 @@ class TrainConfig(Section):
     """steps between saves; 0: only after the last step"""
     log_every: Positive = 10
     """steps between lines in `metrics.jsonl`"""
+    tracker: Literal["tensorboard", "wandb", "mlflow", "none"] = "tensorboard"
+    """where its curves are drawn: `tensorboard`, `wandb` (Weights & Biases), `mlflow` or `none`"""

@@ -66,7 +66,7 @@ def fit(
     if note is not None and fabric.is_global_zero:
         run.say(note)
     start, saved = state["step"], state["step"] or None
-    journal = Journal(run.folder, step=start) if fabric.is_global_zero else None
+    journal = Journal(run.folder, step=start, tracker=run.tracker) if fabric.is_global_zero else None
     scores: dict[str, Scores] = {}
     for watcher in run.watchers:
         watcher.begin(run.steps)
@@ -133,11 +133,13 @@ def tensors_of(state: Mapping[str, Any]) -> Iterator[Tensor]:
 @contextmanager
 def closing_of(journal: Journal | None) -> Iterator[None]:
     """Close the journal at the end, whatever happens."""
+    finished = False
     try:
         yield
+        finished = True
     finally:
         if journal is not None:
-            journal.close()
+            journal.close(finished=finished)
 
 
 def is_due(done: int, every: int, steps: int) -> bool:

@@ -11,6 +11,7 @@ from torch import nn
 
 from u2pl.engine.evaluate import Scores
 from u2pl.engine.silence import Silence
+from u2pl.engine.trackers import TensorBoard, Tracker
 
 
 class Watcher(Protocol):
@@ -40,6 +41,7 @@ class Run:
     watchers: list[Watcher] = field(default_factory=list)
     data: Mapping[str, Any] = field(default_factory=dict)  #: what the data are, saved with the state
     say: Callable[[str], None] = lambda line: None  #: called with lines of text
+    tracker: Callable[[Path], Tracker] = TensorBoard  #: makes what draws the curves
     confidence: str = "method.threshold"  #: the key that sets how confident a pseudo-label must be
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from u2pl.build import (
     build_source,
     image_prior_parameters,
 )
+from u2pl.build.tracker import require_tracker
 from u2pl.commands.checks import checked_network, fabric_of
 from u2pl.commands.run_folder import check_folder
 from u2pl.config.overrides import load_config
@@ -102,6 +103,7 @@ class Planner:
         name = parts[0]
         with naming(name):
             config = load_config(self.source, [*self.overrides, *overrides, f"seed={seed}"])
+            require_tracker(config.train.tracker)
             source = self._checked_source(config)
             model, choices = self._model
             folder = self._folder(tuple(parts))

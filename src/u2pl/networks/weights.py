@@ -85,23 +85,32 @@ def fetch_classifier(encoder: nn.Module, name: str, tag: str | bool) -> dict[str
 def fetching(name: str) -> Iterator[None]:
     """Context of a download of the weights of ``name``; if it fails, the reason is reported in one line.
 
-    Without a network, the hub's client retries for most of a minute. A connection test before the download shortens
-    this to seconds. Without a connection, only weights in the local cache are used.
-
     Raises:
         InputError: if the weights can neither be fetched nor found in the local cache.
+    """
+    with connecting() as reason:
+        try:
+            yield
+        except Exception as error:  # hub, http, timm and safetensors raise different errors
+            why = reason or first_sentence(error)
+            raise InputError(
+                f"network.pretrained: cannot fetch the weights of {name} ({why}); check the network, or give "
+                "network.weights=PATH, or set network.pretrained=false"
+            ) from error
+
+
+@contextmanager
+def connecting() -> Iterator[str | None]:
+    """Context of requests to the hub. Yields why there is no connection; None if there is one.
+
+    Without a network, the hub's client retries for most of a minute. A connection test before the first request
+    shortens this to seconds. Without a connection, the client only uses the local cache.
     """
     offline = hub.HF_HUB_OFFLINE
     reason = None if offline else _why_unreachable()
     hub.HF_HUB_OFFLINE = offline or reason is not None
     try:
-        yield
-    except Exception as error:  # hub, http, timm and safetensors raise different errors
-        why = reason or first_sentence(error)
-        raise InputError(
-            f"network.pretrained: cannot fetch the weights of {name} ({why}); check the network, or give "
-            "network.weights=PATH, or set network.pretrained=false"
-        ) from error
+        yield reason
     finally:
         hub.HF_HUB_OFFLINE = offline
 
