@@ -111,6 +111,8 @@ def between(page: str, number: int) -> None:
         with zipfile.ZipFile("export.zip", "w") as archive:
             archive.write("drafts/annotations.xml", "annotations.xml")
         shutil.copytree("new_images", "set/images")
+        for path in Path("photos", "images").glob("*.jpg"):
+            shutil.copy(path, "set/images")
     elif (page, number) == ("masks.md", 0):
         make_cracks(Path("photos"))
     elif (page, number) == ("paper.md", 0):
@@ -120,7 +122,8 @@ def between(page: str, number: int) -> None:
 
 
 def make_cracks(root: Path) -> None:
-    """Masks of 0 and 255, called ``NAME_mask.png``."""
+    """Masks of 0 and 255, called ``NAME_mask.png``, and no names of classes."""
+    (root / "classes.txt").unlink()
     for path in sorted((root / "masks").rglob("*.png")):
         mask = np.array(Image.open(path))
         Image.fromarray(np.where(mask == 3, 255, 0).astype(np.uint8)).save(path.with_name(f"{path.stem}_mask.png"))
