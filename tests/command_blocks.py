@@ -23,7 +23,8 @@ _COMMAND = re.compile(r"^(?:u2pl|pip|python|export|tensorboard|make|docker) ", r
 #: What makes a training of a moment out of any configuration; it comes last, so it counts.
 SHORT = ("train.steps=4", "train.batch_size=2", "train.crop_size=64", "train.eval_every=2", "data.workers=0")
 _ENDINGS = {
-    **dict.fromkeys(("train", "distill", "assess"), SHORT),
+    **dict.fromkeys(("train", "distill"), SHORT),
+    "assess": (*SHORT, "--folds", "2"),
     **dict.fromkeys(("compare", "ablate"), ("--dry-run",)),
     "demo": ("--steps", "4"),
 }

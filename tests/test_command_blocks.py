@@ -4,9 +4,9 @@ A mark is a comment that readers do not see, just above the block: ``<!-- not ru
 
 The blocks of a page run one after another in a folder with the data that the page assumes, made small from the real
 data sets (``pages_data.py``). Trainings are cut short: ``u2pl train``, ``distill`` and ``assess`` get the keys
-``SHORT``, ``u2pl demo`` gets ``--steps 4``, and ``u2pl compare`` and ``ablate`` get ``--dry-run``. Blocks of Python get
-``image``, ``batch`` and ``steps``, the same keys after ``"data.val=val"``, and the processor in place of ``cuda``.
-``pip`` and ``export`` are parsed only.
+``SHORT``, ``assess`` also ``--folds 2``, ``u2pl demo`` gets ``--steps 4``, and ``u2pl compare`` and ``ablate`` get
+``--dry-run``. Blocks of Python get ``image``, ``batch`` and ``steps``, the same keys after ``"data.val=val"``, and the
+processor in place of ``cuda``. ``pip`` and ``export`` are parsed only.
 """
 
 from __future__ import annotations
