@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 CODE = src tests examples benchmarks
 
-.PHONY: demo test slow check format golden docs bench clean
+.PHONY: demo test slow check format golden docs pictures bench clean
 
 demo: $(VENV)/installed            # trains on drawn street scenes, with and without unlabeled ones (5 minutes)
 	$(BIN)/u2pl demo
@@ -31,6 +31,11 @@ golden: $(VENV)/installed-dev      # records the numbers of tests/golden anew: a
 docs: $(VENV)/installed-docs       # writes docs/reference/keys.md from the schema, and the site into site/
 	$(BIN)/u2pl keys --markdown > docs/reference/keys.md
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+pictures: $(VENV)/installed-dev    # takes docs/pictures/report_*.png anew, with a Chromium (5 minutes)
+	$(BIN)/u2pl demo --out runs/pictures
+	$(BIN)/u2pl report runs/pictures/u2pl runs/pictures/supervised --out runs/pictures/report.html
+	U2PL_REPORT=runs/pictures/report.html $(BIN)/python -m pytest tests/report/test_html_browser.py -k documentation
 
 bench: $(VENV)/installed           # how much a step costs beyond its network passes
 	$(BIN)/python benchmarks/step.py --small

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from u2pl import PseudoLabel, Reliability, load_network
-from u2pl.build.data import build_source
+from u2pl.build import build_source
 from u2pl.config.overrides import load_saved
 from u2pl.data.source import DataSource
 from u2pl.pixels.negative_keys import NegativeKeys
@@ -109,6 +109,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"), help="folder of the pictures")
     parser.add_argument("--scene", type=int, default=4, help=f"which of {SCENES} unlabeled scenes to show")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     config, scene = load_saved(options.run / "config.yaml"), options.scene
     source = build_source(config.data, seed=config.seed)
     image, truth = (torch.stack([getattr(s, kind)() for s in source.unlabeled[:SCENES]]) for kind in ("image", "mask"))

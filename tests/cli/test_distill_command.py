@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save_file
+from spread_runs import masks_in, spread_run
 
 from u2pl.build import build_source
 from u2pl.config.overrides import load_saved
@@ -31,26 +29,13 @@ FAST = ("--scales", "1", "--no-flip")
 
 
 def pseudo_masks(out: Path) -> dict[str, np.ndarray]:
-    folder = out / "pseudo_masks"
-    return {
-        path.relative_to(folder).with_suffix("").as_posix(): np.array(Image.open(path))
-        for path in sorted(folder.rglob("*.png"))
-    }
+    return masks_in(out / "pseudo_masks")
 
 
 @pytest.fixture(scope="module")
 def teacher(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose weights differ enough between classes that views of an image disagree; not to be written to."""
-    run = tmp_path_factory.mktemp("teachers") / "run"
-    shutil.copytree(run_folder, run)
-    path = run / "last.safetensors"
-    with safe_open(path, framework="pt") as file:
-        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    last = max(name for name in state if name.startswith("classifier.") and name.endswith(".weight"))
-    torch.manual_seed(0)
-    state[last].normal_(std=3.0)
-    save_file(state, path, metadata)
-    return run
+    return spread_run(run_folder, tmp_path_factory.mktemp("teachers") / "run", std=3.0)
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import save_file
+from spread_runs import masks_in, spread_run
 
 from u2pl.labelling.looking import LookingPredictor
 from u2pl.predictor import Predictor
@@ -38,26 +38,13 @@ def order(out: Path) -> list[str]:
 
 
 def drafts(out: Path) -> dict[str, np.ndarray]:
-    folder = out / "drafts"
-    return {
-        path.relative_to(folder).with_suffix("").as_posix(): np.array(Image.open(path))
-        for path in sorted(folder.rglob("*.png"))
-    }
+    return masks_in(out / "drafts")
 
 
 @pytest.fixture(scope="module")
 def model(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose weights differ enough between classes that it is unsure of some pixels only; not to be written to."""
-    run = tmp_path_factory.mktemp("models") / "run"
-    shutil.copytree(run_folder, run)
-    path = run / "last.safetensors"
-    with safe_open(path, framework="pt") as file:
-        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    last = max(name for name in state if name.startswith("classifier.") and name.endswith(".weight"))
-    torch.manual_seed(0)
-    state[last].normal_(std=30.0)
-    save_file(state, path, metadata)
-    return run
+    return spread_run(run_folder, tmp_path_factory.mktemp("models") / "run", std=30.0)
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from u2pl.engine.checkpoint import read_description
 from u2pl.engine.resume import saved_value
 from u2pl.errors import InputError
 from u2pl.experiments.comparison import compare
+from u2pl.report.html.kept import KEPT
 
 TINY = (
     *("data.train=8", "data.val=5", "data.labeled=3", "data.height=32", "data.width=48", "data.workers=0"),
@@ -329,7 +330,7 @@ def files_run(root: Path, out: Path) -> None:
     train(load_config("scenes", [*settings, *data]), out, say=lambda line: None)
 
 
-def test_images_that_are_gone_are_a_note_on_the_page(tmp_path: Path) -> None:
+def test_kept_pictures_serve_when_the_images_are_gone(tmp_path: Path) -> None:
     root, out = tmp_path / "set", tmp_path / "run"
     files_run(root, out)
     text = (out / REPORT).read_text()
@@ -340,12 +341,22 @@ def test_images_that_are_gone_are_a_note_on_the_page(tmp_path: Path) -> None:
     assert found.gallery is not None
     assert len(found.gallery.cards) == 3
     assert found.notes[0].startswith("Images that cannot be read: 1. The first: ")
-    shutil.rmtree(root)
+    (root / "images" / "val" / "2.png").unlink()
+    shutil.rmtree(root / "images")
     assert report([out]) == out / REPORT
     text = (out / REPORT).read_text()
-    assert "There is no gallery and no calibration:" in text
-    assert 'id="confusion-title"' in text
-    assert 'class="open"' not in text
+    assert "The pictures are small ones, kept at the end of the training:" in text
+    assert "<img src=x" not in text
+    assert text.count('class="open"') == 4
+    assert 'id="calibration-title"' in text
+    for spoilt in (b"no archive", None):
+        (out / KEPT).unlink() if spoilt is None else (out / KEPT).write_bytes(spoilt)
+        assert report([out]) == out / REPORT
+        text = (out / REPORT).read_text()
+        assert "There is no gallery and no calibration:" in text
+        assert ("is damaged" if spoilt else "gallery.zip is missing") in text
+        assert 'id="confusion-title"' in text
+        assert 'class="open"' not in text
 
 
 def test_a_run_of_an_earlier_version_gets_a_report_too(own: Path) -> None:
@@ -355,6 +366,6 @@ def test_a_run_of_an_earlier_version_gets_a_report_too(own: Path) -> None:
     assert page.run.interval is None
     last = [json.loads(line) for line in (own / "metrics.jsonl").read_text().splitlines()]
     assert page.run.miou == [line["teacher/miou"] for line in last if "teacher/miou" in line][-1]
-    assert page.confusion_of.startswith("Counted over the gallery")
+    assert page.confusion_of == "Counted over 5 images."
     report([own])
     assert "&lt;b&gt;because&lt;/b&gt;" in (own / REPORT).read_text()

@@ -18,6 +18,7 @@ from u2pl.cli.arguments import ConfigArgument, Overrides
 from u2pl.cli.distill import distill
 from u2pl.cli.experiments import ablate, assess, compare
 from u2pl.cli.export import export
+from u2pl.cli.failures import end_with
 from u2pl.cli.formats import export_masks, import_masks
 from u2pl.cli.push import push
 from u2pl.cli.reference import convert_config, keys, presets
@@ -188,10 +189,7 @@ def predict(
         precision=precision,
     )
     say(console, f"{predicted.written} masks and overlays in {out}")
-    if predicted.failed:
-        for line in predicted.failed:
-            complain(f"u2pl: {line}")
-        raise typer.Exit(1)
+    end_with(predicted.failed)
 
 
 @app.command()

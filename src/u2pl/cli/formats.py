@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from u2pl.cli.failures import end_with
 from u2pl.paths import argument, output
-from u2pl.report.printing import complain, say
+from u2pl.report.printing import say
 
 console = Console()
 
@@ -69,10 +70,7 @@ def export_masks(
         precision=precision,
     )
     say(console, f"drafts of {drafted.written} images in {out}")
-    if drafted.failed:
-        for line in drafted.failed:
-            complain(f"u2pl: {line}")
-        raise typer.Exit(1)
+    end_with(drafted.failed)
 
 
 def import_masks(

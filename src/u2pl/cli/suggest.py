@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from u2pl.cli.failures import end_with
 from u2pl.paths import argument, output
-from u2pl.report.printing import complain, say
+from u2pl.report.printing import say
 
 console = Console()
 
@@ -64,7 +65,4 @@ def suggest(
         )
     say(console, f"{len(suggested.paths)} of {suggested.images} images, ranked, in {out / 'suggested.csv'}")
     say(console, f"thumbnails in {out / 'contact_sheet.png'}, masks to correct in {out / 'drafts'}")
-    if suggested.failed:
-        for line in suggested.failed:
-            complain(f"u2pl: {line}")
-        raise typer.Exit(1)
+    end_with(suggested.failed)

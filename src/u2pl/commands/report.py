@@ -20,6 +20,7 @@ from u2pl.report.grid import Grid
 from u2pl.report.html.charts import Chart, Line
 from u2pl.report.html.curves import curves
 from u2pl.report.html.gallery import gallery, preview
+from u2pl.report.html.kept import KEPT, keep, kept
 from u2pl.report.html.measuring import Measured, measure, ranking
 from u2pl.report.html.page import SIGNATURE, Page, Picture, render, require_templates
 from u2pl.report.printing import progress_bar
@@ -64,7 +65,7 @@ def report_training(out: Path, source: DataSource, say: Callable[[str], None]) -
     """Write the report of a run that has just ended. What keeps it from being written is one line, and no error."""
     try:
         refuse_replacing(out / REPORT)
-        write_text_atomically(out / REPORT, render(page_of([read_run(out)], source=source)))
+        write_text_atomically(out / REPORT, render(page_of([read_run(out)], source=source, keeps=True)))
         say(f"report in {out / REPORT}")
     except Exception as error:  # a training that took days does not fail because of its report
         say(f"{REPORT} is not written: {' '.join(str(error).split()) or type(error).__name__}")
@@ -76,7 +77,7 @@ def report_comparison(
     """Write the report of finished runs of a comparison; see :func:`report_training`."""
     try:
         refuse_replacing(out / REPORT)
-        page = page_of(read_runs(runs), table=table)
+        page = page_of(read_runs(runs), table=table, keeps=True)
         title = f"{what} in {out.resolve().name}; shown in detail: {page.run.name}"
         write_text_atomically(out / REPORT, render(replace(page, title=title)))
         say(f"report in {out / REPORT}")
@@ -104,15 +105,17 @@ def page_of(
     images: int | None = None,
     console: Console | None = None,
     table: Grid | None = None,
+    keeps: bool = False,
 ) -> Page:
     """Everything that the report of these runs shows.
 
-    Validation images that are gone, or others than before, leave out the gallery. Raises InputError for weights that
-    cannot be used.
+    If the validation images are gone, or are others than before, the pictures that the training kept are shown. Raises
+    InputError for weights that cannot be used.
 
     Args:
         source: the data set of the run; None: the one of its configuration, as far as it is still there.
         table: of a comparison.
+        keeps: write small pictures into the folder of the run, for a report when its images are gone.
     """
     shown = next((run for run in runs if run.method != "supervised"), runs[0])
     baseline = shown.baseline(runs)
@@ -136,9 +139,24 @@ def page_of(
     try:
         samples = source or validation_of(shown)
     except InputError as error:
-        return replace(page, notes=[f"There is no gallery and no calibration: {error}"])
+        return with_kept_gallery(page, shown, str(error))
     measured = predictions(shown, samples, images=images, console=console)
+    if measured.unreadable and not measured.shots:
+        return with_kept_gallery(page, shown, measured.unreadable[0])
+    if keeps:
+        keep(shown.folder / KEPT, measured)
     return with_gallery(page, measured, len(samples.val)) if samples.val else page
+
+
+def with_kept_gallery(page: Page, run: FinishedRun, why: str) -> Page:
+    """The page with the small pictures that the training kept; with a note if there are none."""
+    try:
+        measured = kept(run.folder / KEPT, len(run.classes))
+    except InputError as error:
+        return replace(page, notes=[f"There is no gallery and no calibration: {why}", str(error)])
+    number = measured.images if run.areas is None else len(run.areas)
+    shown = with_gallery(page, measured, number)
+    return replace(shown, notes=[f"The pictures are small ones, kept at the end of the training: {why}"])
 
 
 def validation_of(run: FinishedRun) -> DataSource:
@@ -178,8 +196,6 @@ def with_gallery(page: Page, measured: Measured, number: int) -> Page:
     shots, notes = measured.shots, []
     if measured.unreadable:
         notes.append(f"Images that cannot be read: {len(measured.unreadable)}. The first: {measured.unreadable[0]}")
-    if not shots:
-        return replace(page, notes=notes)
     part = f"{len(shots)} of {number} validation images, evenly spread from the worst to the best."
     told = part if len(shots) < number else f"All {number} validation images."
     three = {0: "worst", len(shots) // 2: "middle", len(shots) - 1: "best"}
@@ -188,7 +204,7 @@ def with_gallery(page: Page, measured: Measured, number: int) -> Page:
         (Line("measured", [(sure, right) for sure, right, _ in measured.calibration.points()]),),
         "accuracy",
         "confidence",
-        note=f"Pixels of the {len(shots)} images of the gallery.",
+        note=f"Pixels of {measured.images} validation images.",
         square=True,
     )
     return replace(
@@ -200,7 +216,7 @@ def with_gallery(page: Page, measured: Measured, number: int) -> Page:
             for place, kind in three.items()
         ],
         confusion=measured.confusion if page.confusion is None else page.confusion,
-        confusion_of=page.confusion_of if page.confusion is not None else f"Counted over the gallery: {told}",
+        confusion_of=page.confusion_of if page.confusion is not None else f"Counted over {measured.images} images.",
         calibration=chart if chart.lines[0].points else None,
         calibration_error=measured.calibration.error(),
         gallery=gallery(shots, page.palette),

@@ -98,6 +98,7 @@ class Measured:
     confusion: Tensor  #: (C, C) int64, by true class (row) and predicted class
     calibration: Calibration
     unreadable: Sequence[str]  #: why other images are left out, one line each
+    images: int  #: that were predicted and counted, at least as many as the shots
 
 
 def measure(
@@ -147,7 +148,7 @@ def measure(
         whole = Shot(sample.name, score, pixels, truth.numpy(), prediction.mask.numpy(), prediction.entropy.numpy())
         shots.append(whole.resized(SIDE))
         progress(len(shots), total)
-    return Measured(sorted(shots, key=lambda shot: shot.score), confusion, calibration, unreadable)
+    return Measured(sorted(shots, key=lambda shot: shot.score), confusion, calibration, unreadable, len(shots))
 
 
 def evenly(number: int) -> Iterator[int]:
