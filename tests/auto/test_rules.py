@@ -282,6 +282,19 @@ def with_method(config: Config, name: str) -> Config:
         ({}, ("method.name=fixmatch",), {"method.threshold": 0.0, "method.unsupervised_loss.name": "balanced"}),
         (THINGS, ("method.name=unimatch_v2",), {"method.threshold": 0.95, "method.teacher.ema_decay": 0.996}),
         (THINGS, ("network.weights=w.pth", "method.name=weak_u2pl"), {"method.schedule.warmup": 0.4}),
+        (
+            {"shown": 8.8},
+            ("network.weights=w.pth",),
+            {"method.schedule.warmup": 0.1, "method.schedule.ramp": 0.1},
+        ),
+        *(
+            ({"shown": 8.8}, keys, {"method.schedule.warmup": 0.4})
+            for keys in (
+                (),
+                ("network.weights=w.pth", "method.name=weak_u2pl"),
+                ("network.weights=w.pth", "data.name=domain"),
+            )
+        ),
         ({}, ("network.start_from=runs/a",), {"method.schedule.warmup": 0.05, "train.lr": 1e-4}),
         # scenes, to a pretrained encoder, and what no mask tells
         *(
@@ -306,7 +319,7 @@ def with_method(config: Config, name: str) -> Config:
                 **{
                     "method.reliability.min_confidence": 0,
                     "method.weighting.name": "lambda_u",
-                    "method.schedule.warmup": 0.25,
+                    "method.schedule.warmup": 0.1,
                 },
                 **{"method.mixing.name": "cutmix", "method.unsupervised_loss.name": "balanced"},
             },

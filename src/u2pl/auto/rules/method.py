@@ -25,7 +25,10 @@ RIGHT = 0.9  # share of sure pixels that must be right for a threshold: chosen, 
 LEAST_LABELS = 4  # fewer, divided, say nothing
 WARMUP_SURE = 0.1  # long enough to compare with
 WARMUP_AGAIN = 0.05  # of a network that goes on
-WARMUP_PRIOR, RAMP_PRIOR = 0.1, 0.1  # with a prior, pseudo-labels are good early; measured on VOC animals
+WARMUP_EARLY, RAMP_EARLY = (
+    0.1,
+    0.1,
+)  # where pseudo-labels are good early: CamVid 54.7 instead of 53.9, IDD-Lite the same
 EMA_DECAY_UNIMATCH = 0.996
 HORIZON, EMA_DECAY = 0.15, (0.95, 0.999)  # share of the teacher's steps in its average; bounds of the decay
 
@@ -93,8 +96,11 @@ def schedule(config: Config, facts: Facts) -> Choice:
         warmup, longest = WARMUP_SURE, 0.0
         because = "a teacher that is sure of little teaches little"
     elif uses_image_prior(config):
-        warmup, longest = WARMUP_PRIOR, RAMP_PRIOR
+        warmup, longest = WARMUP_EARLY, RAMP_EARLY
         because = "the image prior makes pseudo-labels good early"
+    elif _is_early(config, facts):
+        warmup, longest = WARMUP_EARLY, RAMP_EARLY
+        because = "scenes and a pretrained encoder: pseudo-labels are good early"
     if config.network.start_from is not None:
         warmup = min(warmup, WARMUP_AGAIN)
         because = "the network has learned from labels before"
@@ -102,6 +108,12 @@ def schedule(config: Config, facts: Facts) -> Choice:
     ramp = round(min(longest, 1 - (warmup if set_warmup == AUTO else set_warmup)), 4)
     values = {"method.schedule.warmup": warmup, "method.schedule.ramp": ramp}
     return Choice(values, because, used=_partitions(config))
+
+
+def _is_early(config: Config, facts: Facts) -> bool:
+    """Whether a teacher of these labels soon draws good masks: of scenes of one domain, with a pretrained encoder."""
+    one_domain = config.data.name != "domain" and not config.method.kind.uses_tags
+    return one_domain and kind_of(config) == "cnn" and is_pretrained(config) and shows_scenes(facts)
 
 
 def views(config: Config, facts: Facts) -> Choice:
