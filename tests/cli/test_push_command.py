@@ -95,6 +95,7 @@ def test_a_run_goes_to_the_hub_and_comes_back(
     assert again.stdout.splitlines()[0] == used.stdout.splitlines()[0], again.stderr
 
 
+@pytest.mark.slow
 def test_a_second_push_replaces_the_first_one_and_leaves_what_others_wrote(
     run_folder: Path, hub: Hub, tmp_path: Path
 ) -> None:

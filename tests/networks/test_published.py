@@ -164,6 +164,7 @@ def built(hub: str, cache: Path, *arguments: str) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_weights_are_fetched_once_and_used(hub: str, tmp_path: Path) -> None:
     first = built(hub, tmp_path / "cache", "build")
     torch.manual_seed(5)

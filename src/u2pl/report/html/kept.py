@@ -52,9 +52,8 @@ def keep(path: Path, measured: Measured) -> None:
 
     def write(target: Path) -> None:
         with zipfile.ZipFile(target, "w") as archive:
-            archive.writestr(_LIST, json.dumps(counted))
-            for name, content in files.items():
-                archive.writestr(name, content)
+            for name, content in {_LIST: json.dumps(counted).encode(), **files}.items():
+                archive.writestr(zipfile.ZipInfo(name), content)  # without the time: equal shots give equal files
 
     write_atomically(path, write)
 
