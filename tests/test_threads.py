@@ -100,6 +100,7 @@ def test_threads_that_have_started_before_are_left_alone() -> None:
     assert all(one == everything for one in inside)
 
 
+@pytest.mark.slow
 def test_loader_processes_use_all_cores() -> None:
     for method in ("fork", "spawn"):
         seen, everything = output_of(

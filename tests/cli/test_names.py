@@ -64,6 +64,7 @@ def test_every_command_shows_the_names(
     assert b"a[bold]\xff.png" in os.listdir(os.fsencode(out / "masks" / "train"))
 
 
+@pytest.mark.slow
 def test_compare_shows_the_names(
     u2pl: Command, own_files: Path, yaml: Path, small: tuple[str, ...], tmp_path: Path
 ) -> None:

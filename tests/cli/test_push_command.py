@@ -112,6 +112,7 @@ def test_a_second_push_replaces_the_first_one_and_leaves_what_others_wrote(
     assert set(there.files) == {"README.md", "config.yaml", "best.safetensors", "metrics.jsonl", "LICENSE", "notes.txt"}
 
 
+@pytest.mark.slow
 def test_a_killed_push_leaves_nothing(run_folder: Path, hub: Hub, tmp_path: Path) -> None:
     before = {"last.safetensors": b"old", "README.md": b"old"}
     hub.repositories["me/streets"] = Repository(private=True, files=dict(before))

@@ -222,6 +222,7 @@ def test_a_student_is_a_teacher_in_turn(teacher: Callable[..., Path]) -> None:
         assert np.array_equal(written(second.folder)[sample.name], predictor.mask(sample.image()).numpy())
 
 
+@pytest.mark.slow
 def test_no_unlabeled_image(teacher: Callable[..., Path]) -> None:
     run = teacher("scenes", *SCENES, "data.labeled=8", "method.name=supervised")
     with pytest.raises(InputError, match="its data have no unlabeled image to label"):

@@ -189,6 +189,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cores", ["1", "2"])
 def test_ctrl_c_leaves_whole_files_and_no_process(
     weights: Path, images: list[Path], tmp_path: Path, cores: str

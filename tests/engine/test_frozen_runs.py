@@ -52,7 +52,7 @@ def run(out: Path, tiny: tuple[str, ...], case: str, weights: dict[bool, Path], 
 
 
 @pytest.mark.parametrize(
-    "case", ["whole", "smp stages", *(pytest.param(case, marks=pytest.mark.slow) for case in ("stages", "smp"))]
+    "case", ["whole", *(pytest.param(case, marks=pytest.mark.slow) for case in ("smp stages", "stages", "smp"))]
 )
 def test_a_killed_run_resumes_and_the_frozen_part_is_saved_once(
     tmp_path: Path, tiny_overrides: tuple[str, ...], weights: dict[bool, Path], case: str

@@ -179,6 +179,7 @@ def test_weights_are_fetched_once_and_used(hub: str, tmp_path: Path) -> None:
     assert without.stdout == first.stdout, without.stderr
 
 
+@pytest.mark.slow
 def test_what_a_hub_does_not_have_or_garbles_is_one_reason(hub: str, tmp_path: Path) -> None:
     Hub.checksum = hashlib.sha256(b"another file").hexdigest()
     garbled = built(hub, tmp_path / "cache")
