@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2pl.build.hub import address, fetch_weights
-from u2pl.build.trained import WEIGHTS_SUFFIX, read_trained
+from u2pl.build.trained import WEIGHTS_SUFFIX, read_trained, weights_file
 from u2pl.data.classes import Palette
 from u2pl.data.image_files import ImageReader
 from u2pl.data.readers.pascal_voc import voc_palette
@@ -26,7 +26,6 @@ from u2pl.engine.strips import labels_by_strips
 from u2pl.errors import InputError
 from u2pl.networks.image_classifier import ImageClassifier
 from u2pl.networks.image_encoder import SIDE
-from u2pl.paths import is_file
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -103,16 +102,7 @@ class Predictor:
 
         Raises InputError if the folder does not hold these weights.
         """
-        if weights not in ("last", "best"):
-            raise InputError(f"--weights {weights}: should be last or best")
-        path = Path(run) / f"{weights}{WEIGHTS_SUFFIX}"
-        if not is_file(path):
-            if weights == "best" and is_file(Path(run) / f"last{WEIGHTS_SUFFIX}"):
-                raise InputError(
-                    f"--weights best: {run} has only its last weights, for it had no validation set, or no validation "
-                    "yet; use --weights last"
-                )
-            raise InputError(f"{path} is missing; give a run folder made by `u2pl train` that has saved its weights")
+        path = weights_file(Path(run), weights)
         return cls.from_file(path, device=device, overrides=overrides, precision=precision)
 
     @classmethod

@@ -20,15 +20,13 @@ from huggingface_hub.utils import (
     validate_repo_id,
 )
 
-from u2pl.build.trained import WEIGHTS_SUFFIX
+from u2pl.build.trained import WEIGHTS, WEIGHTS_SUFFIX, check_weights
 from u2pl.engine.checkpoint import read_description
 from u2pl.errors import InputError, quoted
 from u2pl.networks.published import check
 from u2pl.networks.tensor_file import first_sentence
 from u2pl.networks.weights import connecting
 
-#: Weights that a run folder, and so a repository, may hold: of the end of training, and of the best validation.
-WEIGHTS = ("last", "best")
 _ADDRESS = re.compile(r"hf:/{1,2}([^@]+)(?:@(.+))?")  # a path has one slash where two are written
 
 
@@ -48,12 +46,6 @@ def check_repository(repository: str) -> None:
         raise InputError(
             f"{quoted(repository)} is no name of a repository; write user/name, in letters, digits, -, _ and ."
         ) from error
-
-
-def check_weights(weights: str) -> None:
-    """Raise InputError for other weights than those that a run has."""
-    if weights not in WEIGHTS:
-        raise InputError(f"--weights {weights}: should be last or best")
 
 
 def fetch_weights(repository: str, *, revision: str | None = None, weights: str | None = None) -> Path:

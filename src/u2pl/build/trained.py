@@ -23,6 +23,8 @@ from u2pl.paths import is_file
 
 #: Suffix of a file of weights. A run is a folder.
 WEIGHTS_SUFFIX = ".safetensors"
+#: Weights that a run folder may hold: of the end of training, and of the best validation.
+WEIGHTS = ("last", "best")
 #: Prefix of the tensors of the image prior in a file of weights.
 IMAGE_PRIOR = "image_prior"
 _READING = ("bands", "value_range")  # keys of `data` that say how image files become RGB
@@ -36,6 +38,29 @@ class Trained:
     image_prior: ImageClassifier | None  #: on the device of the network
     inference: Inference
     description: dict[str, Any]  #: see :class:`u2pl.build.description.Description`
+
+
+def weights_file(run: Path, weights: str = "last") -> Path:
+    """The file of weights of a run folder. ``weights`` is ``last`` (end of training) or ``best`` (on validation).
+
+    Raises InputError if the folder does not hold it.
+    """
+    check_weights(weights)
+    path = run / f"{weights}{WEIGHTS_SUFFIX}"
+    if is_file(path):
+        return path
+    if weights == "best" and is_file(run / f"last{WEIGHTS_SUFFIX}"):
+        raise InputError(
+            f"--weights best: {run} has only its last weights, for it had no validation set, or no validation yet; use "
+            "--weights last"
+        )
+    raise InputError(f"{path} is missing; give a run folder made by `u2pl train` that has saved its weights")
+
+
+def check_weights(weights: str) -> None:
+    """Raise InputError for other weights than those that a run has."""
+    if weights not in WEIGHTS:
+        raise InputError(f"--weights {weights}: should be last or best")
 
 
 def read_trained(path: Path, device: str | torch.device, overrides: Sequence[str] = ()) -> Trained:

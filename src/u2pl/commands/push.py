@@ -12,8 +12,8 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.utils import RepositoryNotFoundError
 
-from u2pl.build.hub import WEIGHTS, asking_hub, check_repository, check_weights
-from u2pl.build.trained import WEIGHTS_SUFFIX, read_trained
+from u2pl.build.hub import asking_hub, check_repository
+from u2pl.build.trained import WEIGHTS, WEIGHTS_SUFFIX, check_weights, read_trained
 from u2pl.commands.finished_run import FinishedRun, read_run
 from u2pl.commands.overview import parameters_text
 from u2pl.commands.run_folder import AREAS
