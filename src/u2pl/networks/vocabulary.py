@@ -26,7 +26,7 @@ class Vocabulary(nn.Module):
     head_activation: Tensor | None
 
     def __init__(
-        self, weight: Tensor, bias: Tensor, *, head: tuple[Tensor, Tensor, Tensor] | None = None, saved: bool = False
+        self, weight: Tensor, bias: Tensor, *, head: tuple[Tensor, Tensor, int] | None = None, saved: bool = False
     ) -> None:
         """``weight`` (N, M), ``bias`` (N,): N classes. ``head``: (M, K), (M,) and the number of an activation.
 
@@ -36,9 +36,11 @@ class Vocabulary(nn.Module):
         super().__init__()
         self.register_buffer("weight", weight.float(), persistent=saved)
         self.register_buffer("bias", bias.float(), persistent=saved)
-        for name, tensor in zip(("weight", "bias", "activation"), head or (None,) * 3, strict=True):
+        tensors = (None,) * 3 if head is None else (head[0], head[1], torch.tensor(head[2]))
+        for name, tensor in zip(("weight", "bias", "activation"), tensors, strict=True):
             self.register_buffer(f"head_{name}", tensor, persistent=saved)
-        self.activation = None if head is None else list(_ACTIVATIONS.values())[int(head[2])]
+        self.number = None if head is None else head[2]
+        self.activation = None if self.number is None else list(_ACTIVATIONS.values())[self.number]
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], prefix: str) -> Vocabulary | None:
@@ -48,13 +50,14 @@ class Vocabulary(nn.Module):
         if weight is None or bias is None:
             return None
         first, second, third = head
-        whole = None if first is None or second is None or third is None else (first, second, third)
+        whole = None if first is None or second is None or third is None else (first, second, int(third))
         return cls(weight, bias, head=whole, saved=True)
 
     def saved(self) -> Vocabulary:
         """A copy that is part of the state dict."""
-        head = self.head_weight, self.head_bias, self.head_activation
-        return Vocabulary(self.weight, self.bias, head=None if head[0] is None else head, saved=True)  # type: ignore[arg-type]
+        first, second, number = self.head_weight, self.head_bias, self.number
+        head = None if first is None or second is None or number is None else (first, second, number)
+        return Vocabulary(self.weight, self.bias, head=head, saved=True)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, K, h, w) -> (B, N): mean of the probabilities at all positions, which keeps small objects visible."""
@@ -84,7 +87,7 @@ def vocabulary_of(
     return Vocabulary(weight, bias, head=head) if fits else None
 
 
-def _head(beside: Mapping[str, Tensor], encoder: nn.Module | None) -> tuple[Tensor, Tensor, Tensor] | None:
+def _head(beside: Mapping[str, Tensor], encoder: nn.Module | None) -> tuple[Tensor, Tensor, int] | None:
     """An EfficientNet's convolution before its classifier, with its batch normalisation: (M, K), (M,), activation.
 
     Its last activation and epsilon are those of the first layer. None for other networks.
@@ -95,8 +98,4 @@ def _head(beside: Mapping[str, Tensor], encoder: nn.Module | None) -> tuple[Tens
         return None
     weight, gain, shift, mean, variance = (beside[each].float() for each in _HEAD)
     factor = gain / (variance + norm.eps).sqrt()
-    return (
-        factor.unsqueeze(1) * weight.flatten(1),
-        shift - factor * mean,
-        torch.tensor(list(_ACTIVATIONS).index(name)),
-    )
+    return factor.unsqueeze(1) * weight.flatten(1), shift - factor * mean, list(_ACTIVATIONS).index(name)
