@@ -1,4 +1,4 @@
-"""Predict masks of images with the network of a run folder or of a file of weights."""
+"""Predict masks of images with a trained network. :mod:`u2pl.build.loadable` loads it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from u2pl.build.hub import address, fetch_weights
-from u2pl.build.trained import WEIGHTS_SUFFIX, read_trained, weights_file
+from u2pl.build.loadable import Loadable
+from u2pl.build.trained import read_trained
 from u2pl.data.classes import Palette
 from u2pl.data.image_files import ImageReader
 from u2pl.data.readers.pascal_voc import voc_palette
@@ -26,9 +26,6 @@ from u2pl.engine.strips import labels_by_strips
 from u2pl.errors import InputError
 from u2pl.networks.image_classifier import ImageClassifier
 from u2pl.networks.image_encoder import SIDE
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -45,7 +42,7 @@ class Prediction:
     entropy: Tensor  #: (H, W) float32, nats
 
 
-class Predictor:
+class Predictor(Loadable):
     """Segments images with a trained network.
 
     Args:
@@ -87,93 +84,6 @@ class Predictor:
         self.reader = reader
         self.evaluation = {"window": 769, "overlap": 0.33, **(evaluation or {})}
         self.precision = best_precision(on_cpu=self.device.type == "cpu") if precision == "auto" else precision
-
-    @classmethod
-    def from_run(
-        cls,
-        run: Path | str,
-        *,
-        weights: str = "last",
-        device: str | torch.device = "cpu",
-        overrides: Sequence[str] = (),
-        precision: str = "fp32",
-    ) -> Self:
-        """Load the network of a run folder. ``weights`` is ``last`` (end of training) or ``best`` (on validation).
-
-        Raises InputError if the folder does not hold these weights.
-        """
-        path = weights_file(Path(run), weights)
-        return cls.from_file(path, device=device, overrides=overrides, precision=precision)
-
-    @classmethod
-    def from_file(
-        cls,
-        path: Path | str,
-        *,
-        device: str | torch.device = "cpu",
-        overrides: Sequence[str] = (),
-        precision: str = "fp32",
-    ) -> Self:
-        """Load the network of a ``.safetensors`` file from `u2pl train` or `u2pl import-weights`.
-
-        Args:
-            overrides: keys of ``evaluation`` to change, such as ``evaluation.flip=true``, ``data.bands``, and
-                ``data.value_range``.
-
-        Raises InputError if the file is missing or another file.
-        """
-        trained = read_trained(Path(path), device, overrides)
-        description = trained.description
-        return cls(
-            trained.network.to(memory_format=torch.channels_last),  # faster on most devices
-            classes=tuple(description["classes"]),
-            palette=tuple((int(r), int(g), int(b)) for r, g, b in description["palette"]),
-            scale=description["scale"],
-            lookup=tuple(description["lookup"]) if description.get("lookup") else None,
-            inference=trained.inference,
-            image_prior=trained.image_prior,
-            reader=ImageReader(**{key: tuple(value) for key, value in description["images"].items()}),
-            evaluation=description["evaluation"],
-            precision=precision,
-        )
-
-    @classmethod
-    def from_hub(
-        cls,
-        repository: str,
-        *,
-        revision: str | None = None,
-        weights: str | None = None,
-        device: str | torch.device = "cpu",
-        overrides: Sequence[str] = (),
-        precision: str = "fp32",
-    ) -> Self:
-        """Load the network of a repository of the Hugging Face Hub, ``user/name``. Runs no code from it.
-
-        Raises InputError like :func:`u2pl.build.hub.fetch_weights`, which explains ``revision`` and ``weights``.
-        """
-        path = fetch_weights(repository, revision=revision, weights=weights)
-        return cls.from_file(path, device=device, overrides=overrides, precision=precision)
-
-    @classmethod
-    def load(
-        cls,
-        path: Path | str,
-        *,
-        weights: str = "last",
-        device: str | torch.device = "cpu",
-        overrides: Sequence[str] = (),
-        precision: str = "fp32",
-    ) -> Self:
-        """Call :meth:`from_file`, :meth:`from_run`, or :meth:`from_hub` for ``hf://user/name[@revision]``."""
-        if found := address(path):
-            options: dict[str, Any] = {"device": device, "overrides": overrides, "precision": precision}
-            return cls.from_hub(found[0], revision=found[1], weights=None if weights == "last" else weights, **options)
-        if Path(path).suffix != WEIGHTS_SUFFIX:
-            return cls.from_run(path, weights=weights, device=device, overrides=overrides, precision=precision)
-        if weights != "last":
-            raise InputError(f"--weights {weights}: {path} is one file of weights; leave --weights out")
-        return cls.from_file(path, device=device, overrides=overrides, precision=precision)
 
     @property
     def device(self) -> torch.device:
