@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tiny_run import build_tiny
@@ -130,6 +131,51 @@ def test_of_several_supervised_runs_the_one_of_the_same_seed_counts(runs: Path) 
     assert plain.baseline([other, plain, semi]) is None
 
 
+def test_labels_alone_of_other_settings_are_no_baseline(runs: Path) -> None:
+    semi, plain = read_run(runs / "u2pl"), read_run(runs / "supervised")
+    assert semi.config.method.diagnose  # a method's own settings may differ, and what no weight depends on
+
+    def changed(name: str, **values: Any) -> FinishedRun:
+        config = plain.config.with_values({key.replace("__", "."): value for key, value in values.items()})
+        return replace(plain, config=config, name=name)
+
+    elsewhere = changed(
+        "elsewhere", data__workers=1, train__log_every=1, train__accelerator="auto", data__unlabeled="x"
+    )
+    far = changed("far", network__encoder="resnet50", train__steps=12, data__scale=0.5, train__lr=0.5, train__flip=0.1)
+    near = changed("near", train__steps=12, network__encoder="resnet50")
+    assert semi.baseline([far, elsewhere]) is elsewhere
+    assert semi.baseline([semi, far, near]) is None
+    page = page_of([semi, far, near], images=1)
+    assert page.gain_over == "its own warm-up, on labels only"
+    assert [row.gain for row in page.runs] == [None] * 3
+    told = (
+        "near is not compared as labels alone, because other settings differ, too: network.encoder=resnet50 (here "
+        f"{semi.config.network.encoder}), train.steps=12 (here 6)"
+    )
+    assert page.notes[0] == told
+    assert str(semi.not_over([far])).endswith(" and 1 more")
+    assert page_of([semi, plain, far], images=1).notes == []
+
+
+def test_alike_images_of_a_run_are_drawn_together(own: Path) -> None:
+    tensors = load_file(own / AREAS)
+    before = read_run(own)
+    save_file(tensors | {"groups": torch.tensor([0, 1, 1, 2, 0])}, own / AREAS, metadata=metadata(own))
+    run = read_run(own)
+    assert (run.row().interval, run.row().groups) == (None, 3)
+    since = run.gain_since_warmup()
+    assert since is not None
+    assert (since.low, since.groups) == (None, 3)
+    assert before.row().interval is not None
+    assert before.row().groups is None
+
+
+def metadata(folder: Path) -> dict[str, str]:
+    with safe_open(folder / AREAS, framework="pt") as file:
+        return dict(file.metadata())
+
+
 @pytest.mark.parametrize(
     ("method", "points"),
     [
@@ -242,6 +288,8 @@ def test_a_damaged_file_is_one_line_that_names_it(own: Path, name: str, content:
         ({"areas": torch.ones(5, 2, 10)}, None),
         ({"areas": None}, None),
         ({"confusion": torch.ones(4, 4, dtype=torch.long)}, None),
+        ({"groups": torch.ones(4, dtype=torch.long)}, None),
+        ({"groups": torch.ones(5)}, None),
         ({}, "[]"),
         ({}, '{"classes": [], "labeled": [3, ""]}'),
         ({}, '{"labeled": [3], "unlabeled": [5, ""], "val": [5, ""]}'),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tiny_run import KillAt, KilledError
-from u2pl.engine.bootstrap import Gain, gain, interval, miou, verdict
+from u2pl.engine.bootstrap import Gain, gain, group_count, interval, miou, verdict
 from u2pl.engine.evaluate import Scores
 
 Train = Callable[..., Any]
@@ -57,6 +57,43 @@ def test_the_gain_is_the_difference_and_its_interval_that_of_many_draws() -> Non
     assert gain(before, after) == found  # the same draws each time
 
 
+def test_alike_images_are_drawn_together() -> None:
+    before, after = areas(14, 3, seed=7), areas(14, 3, seed=8)
+    numbers = [9, 9, 4, 4, 4, 0, 2, 2, 0, 7, 5, 5, 5, 5]  # of groups of different sizes, in any order
+    members = [[image for image in range(14) if numbers[image] == number] for number in sorted(set(numbers))]
+    loops = []
+    for draw in torch.randint(6, (2000, 6), generator=torch.Generator().manual_seed(0)).tolist():
+        drawn = [image for group in draw for image in members[group]]
+        loops.append((miou_loop(drawn, before.numpy()), miou_loop(drawn, after.numpy())))
+    groups = torch.tensor(numbers)
+    found = gain(before, after, groups)
+    low, high = np.quantile([after - before for before, after in loops], (0.025, 0.975))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert (found.images, found.groups) == (14, 6)
+    assert found.points == gain(before, after).points
+    assert interval(after, groups) == pytest.approx(tuple(np.quantile([after for _, after in loops], (0.025, 0.975))))
+
+
+def test_copies_of_an_image_say_no_more_than_one() -> None:
+    before, after = areas(8, 3, seed=1), areas(8, 3, seed=2)
+    copied = gain(before.repeat(20, 1, 1), after.repeat(20, 1, 1), torch.arange(8).repeat(20))
+    once = gain(before, after)
+    assert (copied.points, copied.low, copied.high) == pytest.approx((once.points, once.low, once.high))
+    assert (copied.images, copied.groups) == (160, 8)
+
+
+def test_groups_of_one_image_are_images_and_few_groups_give_no_interval() -> None:
+    before, after = areas(12, 3, seed=1), areas(12, 3, seed=2)
+    assert gain(before, after, torch.arange(12).flip(0)) == gain(before, after)
+    assert group_count(torch.arange(12)) is group_count(None) is None
+    assert gain(before, after, torch.arange(12) % 5).low is not None
+    few = torch.arange(12) % 4
+    found = gain(before, after, few)
+    assert found == Gain(gain(before, after).points, None, None, 12, 4)
+    assert (found.helps, found.harms) == (False, False)
+    assert found.between() is interval(after, few) is None
+
+
 def test_equal_networks_and_a_single_image() -> None:
     some = areas(7, 3, seed=4)
     assert gain(some, some) == Gain(0.0, 0.0, 0.0, 7)
@@ -72,6 +109,7 @@ def test_equal_networks_and_a_single_image() -> None:
         (Gain(-1.0, -2.2, -0.1, 101), "unlabeled images did harm: -1.0 mIoU", True),
         (Gain(0.4, -0.2, 1.0, 101), "unlabeled images made no clear difference: +0.4 mIoU", False),
         (Gain(0.0, 0.0, 0.0, 9), "unlabeled images made no clear difference: +0.0 mIoU", False),
+        (Gain(3.1, 1.2, 4.8, 101, 12), "unlabeled images helped: +3.1 mIoU", False),
     ],
 )
 def test_what_is_said(found: Gain, begins: str, *, advises: bool) -> None:
@@ -80,6 +118,15 @@ def test_what_is_said(found: Gain, begins: str, *, advises: bool) -> None:
     assert "(480 steps)" in line
     assert f"interval {found.low:+.1f} to {found.high:+.1f} over {found.images} validation images" in line
     assert ("u2pl predict 'runs/a b' --weights best" in line) == advises
+    assert line.endswith(" in 12 groups") == (found.groups == 12)
+
+
+@pytest.mark.parametrize(("groups", "of"), [(4, "4 groups"), (1, "one group")])
+def test_of_few_groups_it_is_not_said_that_unlabeled_images_helped(groups: int, of: str) -> None:
+    assert verdict(Gain(3.1, None, None, 101, groups), folder=Path("run"), warmup=480) == (
+        "unlabeled images: +3.1 mIoU since the warm-up, which saw labels only (480 steps); the 101 validation images "
+        f"are of {of}, too few to say whether that is chance"
+    )
 
 
 def said_by(train: Train, out: Path, *overrides: str, **options: Any) -> tuple[list[str], dict[str, Scores]]:

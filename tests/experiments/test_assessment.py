@@ -20,7 +20,7 @@ from u2pl.config.overrides import load_config
 from u2pl.engine.bootstrap import Gain, gain, whole_miou
 from u2pl.errors import InputError
 from u2pl.experiments import assessment, sizing
-from u2pl.experiments.assessment import Assessment, areas_of, assess
+from u2pl.experiments.assessment import Assessment, areas_of, assess, groups_of
 from u2pl.experiments.folds import classes_shown, folds_of, write_folds
 from u2pl.experiments.sizing import Pace, steps_within
 
@@ -87,6 +87,16 @@ def test_half_of_the_labels_shows_all_classes_and_depends_on_the_seed() -> None:
             assert ("lx" in fold.half) == ("lx" in fold.labeled)
             halves.add((fold.labeled, fold.half))
     assert len(halves) > 4
+
+
+def test_the_groups_of_all_folds_are_in_the_order_of_their_images() -> None:
+    told = dict(zip(shown(9), "aabbccdde", strict=True))
+    folds = folds_of(shown(9), 3, seed=0, groups=told)
+    numbers = groups_of(folds, told).tolist()
+    by_name = dict(zip((name for fold in folds for name in fold.val), numbers, strict=True))
+    assert len(set(numbers)) == len({(told[name], number) for name, number in by_name.items()}) == 5
+    frames = folds_of({f"f{n}": frozenset({0}) for n in range(36)}, 3, seed=0)
+    assert len(set(groups_of(frames, None).tolist())) == 12
 
 
 def test_ignored_pixels_are_no_class_of_a_fold(write_folder: Folder) -> None:
@@ -182,6 +192,12 @@ def result(found: Gain, doubled: float = 2.4) -> Assessment:
             "unlabeled images make no clear difference: +0.4 mIoU, between -0.2 and +1.0; twice the labels would add "
             "little",
         ),
+        (
+            Gain(3.1, None, None, 24, 3),
+            2.4,
+            "unlabeled images: +3.1 mIoU; the 24 labeled images are of 3 groups, too few to say whether that is "
+            "chance, so label more groups; twice the labels would add about 2.4",
+        ),
     ],
 )
 def test_the_sentence(found: Gain, doubled: float, says: str) -> None:
@@ -246,10 +262,17 @@ def test_the_time_decides_the_steps_once(
     paces = [Pace(1.0, 0.0), Pace(2.0, 0.0)]
     monkeypatch.setattr(assessment, "pace_of", lambda *_: paces.pop(0))
     monkeypatch.setattr("u2pl.experiments.sizing._FEWEST", 4)
-    found, printed = run(tmp_path / "out", minutes=0.7)
+    groups = tmp_path / "groups.csv"
+    groups.write_text("image,group\nax,1\nbx,1\ncx,2\ndx,2\nex,3\nfx,3\nval/z,4\n")
+    found, printed = run(tmp_path / "out", f"data.groups={groups}", minutes=0.7)
     assert found.steps == 4
     assert "4 steps for each of 6 runs" in printed
-    again, printed = run(tmp_path / "out", minutes=99)  # nothing is measured again
+    assert (found.gain.groups, found.gain.low) == (4, None)
+    assert all(each.groups == 4 for _, _, each in found.by_class.values())
+    assert (
+        "images are of 4 groups, too few" in json.loads((tmp_path / "out" / "assessment.json").read_text())["sentence"]
+    )
+    again, printed = run(tmp_path / "out", f"data.groups={groups}", minutes=99)  # nothing is measured again
     assert again == found
 
 

@@ -102,6 +102,19 @@ def test_rows_of_the_confusion_are_shares_and_cells_tell_counts() -> None:
     assert "four predicted as four: 700 of 700 pixels" in text
 
 
+def test_of_few_groups_there_is_no_interval() -> None:
+    names = ("one", "two", "three", "four")
+    shown = page(names)
+    few, gain = replace(shown.run, interval=None, groups=4), Gain(1.5, None, None, 9, 4)
+    text = render(replace(shown, run=few, runs=[replace(few, gain=gain)], gain=replace(gain, groups=1)))
+    assert text.count("no interval: 4 groups of images are too few") == 1
+    assert text.count("no interval: one group of images is too few") == 1
+    assert "(4 groups of images are too few)" in text
+    some = render(replace(shown, run=replace(shown.run, groups=12)))
+    assert "95 % interval 20.0 to 26.0, over 12 groups of images" in some
+    assert "95 % interval -2.5 to -0.5: harm" in some
+
+
 def test_what_is_unknown_is_left_out() -> None:
     text = render(Page("bare", RunRow("bare", "about")))
     ids = {attributes["id"] for _, attributes in Tags(text).found if "id" in attributes}

@@ -40,6 +40,15 @@ def test_what_a_card_says() -> None:
     assert "a little too high" in replace(CARD, weights="best").markdown()
 
 
+def test_images_that_are_alike_are_drawn_together() -> None:
+    text = replace(CARD, groups=6).markdown()
+    assert "95 % interval 40.0 to 51.0 (bootstrap over 6 groups of these images).\n" in text
+    few = replace(CARD, groups=3, interval=None, gain=Gain(2.0, None, None, 8, 3)).markdown()
+    assert "mIoU 45.6 % on 8 validation images.\n" in few
+    assert "+2.0 mIoU since its warm-up on labels only; no interval: too few groups of images.\n" in few
+    assert "The interval covers" not in few
+
+
 def test_without_validation_images_there_is_no_score() -> None:
     text = replace(CARD, miou=None, interval=None, gain=None).markdown()
     assert "how good this model is was not measured" in text

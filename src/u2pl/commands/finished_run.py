@@ -20,12 +20,13 @@ from u2pl.config.overrides import load_saved
 from u2pl.config.schema import Config
 from u2pl.data.classes import Palette
 from u2pl.data.readers.pascal_voc import voc_palette
-from u2pl.engine.bootstrap import FEWEST_IMAGES, Gain, gain, interval, whole_miou
+from u2pl.engine.bootstrap import FEWEST_IMAGES, Gain, gain, group_count, interval, whole_miou
 from u2pl.engine.checkpoint import read_description
 from u2pl.engine.resume import has_state, saved_value
 from u2pl.errors import InputError
 from u2pl.paths import is_file, read_text
 from u2pl.pixels.reliability import Reliability
+from u2pl.report.differences import listed, unlike
 from u2pl.report.html.page import RunRow
 
 _GIVE = "give the folder of a finished run, made by `u2pl train`"
@@ -44,6 +45,7 @@ class FinishedRun:
     confusion: Tensor | None  #: (C, C) int64
     data: Mapping[str, Any] | None  #: fingerprint of the data set; None: an earlier version did not save it
     name: str  #: of the folder, or its whole path if other runs have the same name
+    groups: Tensor | None = None  #: (N,) int64, of the validation images; see :func:`u2pl.engine.bootstrap.gain`
 
     @property
     def method(self) -> str:
@@ -89,31 +91,47 @@ class FinishedRun:
             self.name,
             self.about(),
             miou=whole_miou(self.areas),
-            interval=interval(self.areas) if enough else None,
+            interval=interval(self.areas, self.groups) if enough else None,
             images=len(self.areas),
+            groups=group_count(self.groups),
             iou={name: 100 * some / all_of if all_of else None for name, some, all_of in shares},
             gain=self.gain_over(self.baseline(runs)),
         )
 
     def baseline(self, runs: Sequence[FinishedRun]) -> FinishedRun | None:
-        """The supervised run with the same labels, the same validation images, and if possible the same seed."""
-        if self.method == "supervised":
-            return None
-        alike = [run for run in runs if run.method == "supervised" and self._is_alike(run)]
+        """The supervised run with the same labels, validation images and settings, and if possible the same seed.
+
+        The settings that only this run's method uses may differ.
+        """
+        alike = [run for run in self.on_labels_alone(runs) if not unlike(self.config, run.config)]
         return min(alike, key=lambda run: run.config.seed != self.config.seed, default=None)
+
+    def not_over(self, runs: Sequence[FinishedRun]) -> str | None:
+        """Why the gain is not over a supervised run with the same labels and validation images; None: there is none."""
+        found = {run.name: unlike(self.config, run.config) for run in self.on_labels_alone(runs)}
+        if not found:
+            return None
+        name = min(found, key=lambda name: len(found[name]))
+        return f"{name} is not compared as labels alone, because other settings differ, too: {listed(found[name])}"
+
+    def on_labels_alone(self, runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+        """The supervised runs with the same labels and validation images; empty for a supervised run."""
+        if self.method == "supervised":
+            return []
+        return [run for run in runs if run.method == "supervised" and self._is_alike(run)]
 
     def gain_over(self, other: FinishedRun | None) -> Gain | None:
         """What this run is better than the other one; None without one, or with too few images to say."""
         if other is None or self.areas is None or other.areas is None or len(self.areas) < FEWEST_IMAGES:
             return None
-        return gain(other.areas, self.areas)
+        return gain(other.areas, self.areas, self.groups)
 
     def gain_since_warmup(self) -> Gain | None:
         """What the model is better than its student when labels alone had trained it, if that is known."""
         before = self.after_warmup
         if self.areas is None or before is None or before.shape != self.areas.shape:
             return None
-        return gain(before, self.areas) if len(self.areas) >= FEWEST_IMAGES else None
+        return gain(before, self.areas, self.groups) if len(self.areas) >= FEWEST_IMAGES else None
 
     def alphas(self) -> list[tuple[float, float]]:
         """Step and alpha_t at the ends of the training on unlabeled images; empty for a method without it."""
@@ -168,6 +186,7 @@ def read_run(folder: Path) -> FinishedRun:
         counts.get("confusion"),
         data,
         folder.resolve().name,
+        counts.get("groups"),
     )
 
 
@@ -211,6 +230,10 @@ def _counts(path: Path, classes: int) -> tuple[dict[str, Tensor], dict[str, Any]
             raise ValueError("areas of other classes")
         if confusion is not None and confusion.shape != (classes, classes):
             raise ValueError("a confusion matrix of other classes")
+        if (groups := counts.get("groups")) is not None and (
+            groups.shape != areas.shape[:1] or groups.dtype != torch.int64
+        ):
+            raise ValueError("groups of other images")
         for kind in () if data is None else ("labeled", "unlabeled", "val"):
             _count, _digest = data[kind]
         return counts, data

@@ -28,10 +28,12 @@ def print_overview(
     *,
     verbose: bool = False,
 ) -> None:
-    """Print warnings first, then a table of the data and a table of the choices."""
+    """Print warnings first, then what was done with the data, a table of them, and a table of the choices."""
     for kind, lines in (("error", inspection.errors), ("warning", [*inspection.warnings, *frozen_noise(config)])):
         for line in lines:
             say(console, f"{kind}: {line}")
+    for fact in inspection.facts:
+        say(console, fact)
     domains = config.data.name == "domain" and not config.data.upper_bound
     say(console, data_line(inspection, domains=domains))
     show(console, data_table(inspection, classes, domains=domains))

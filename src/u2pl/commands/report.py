@@ -134,6 +134,7 @@ def page_of(
         confusion=shown.confusion,
         confusion_of="Counted over all validation images.",
         choices=shown.choices,
+        notes=[] if baseline is not None else [line for line in [shown.not_over(runs)] if line is not None],
         table=table,
     )
     try:
@@ -153,10 +154,10 @@ def with_kept_gallery(page: Page, run: FinishedRun, why: str) -> Page:
     try:
         measured = kept(run.folder / KEPT, len(run.classes))
     except InputError as error:
-        return replace(page, notes=[f"There is no gallery and no calibration: {why}", str(error)])
+        return replace(page, notes=[*page.notes, f"There is no gallery and no calibration: {why}", str(error)])
     number = measured.images if run.areas is None else len(run.areas)
     shown = with_gallery(page, measured, number)
-    return replace(shown, notes=[f"The pictures are small ones, kept at the end of the training: {why}"])
+    return replace(shown, notes=[*page.notes, f"The pictures are small ones, kept at the end of the training: {why}"])
 
 
 def validation_of(run: FinishedRun) -> DataSource:
@@ -193,7 +194,7 @@ def predictions(run: FinishedRun, source: DataSource, *, images: int | None, con
 
 def with_gallery(page: Page, measured: Measured, number: int) -> Page:
     """The page with what predictions show. ``number`` is that of all validation images."""
-    shots, notes = measured.shots, []
+    shots, notes = measured.shots, [*page.notes]
     if measured.unreadable:
         notes.append(f"Images that cannot be read: {len(measured.unreadable)}. The first: {measured.unreadable[0]}")
     part = f"{len(shots)} of {number} validation images, evenly spread from the worst to the best."

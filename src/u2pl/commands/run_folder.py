@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import save_file
+from torch import Tensor
 
 from u2pl.auto.choices import Choice
 from u2pl.auto.resolving import LOADING
@@ -19,6 +21,7 @@ from u2pl.config.overrides import load_saved
 from u2pl.config.schema import Config
 from u2pl.data.fingerprint import difference
 from u2pl.data.source import DataSource
+from u2pl.engine.bootstrap import group_count
 from u2pl.engine.checkpoint import write_atomically, write_text_atomically
 from u2pl.engine.evaluate import Scores
 from u2pl.engine.resume import CHECKPOINTS, has_state, saved_value
@@ -177,10 +180,16 @@ def network_description(config: Config, source: DataSource) -> dict[str, Any]:
     }
 
 
-def save_areas(out: Path, scores: Mapping[str, Scores], data: Mapping[str, Any]) -> None:
+def groups_of(source: DataSource) -> Tensor | None:
+    """(N,) int64, the numbers of the groups of the validation images; None: each is by itself."""
+    groups = torch.tensor(source.val_groups, dtype=torch.long)
+    return None if group_count(groups) is None else groups
+
+
+def save_areas(out: Path, scores: Mapping[str, Scores], data: Mapping[str, Any], groups: Tensor | None = None) -> None:
     """``validation.safetensors``: how the model at the end does on each validation image, and its confusion matrix.
 
-    ``data``, the fingerprint of the data set, says later which images these are.
+    ``data``, the fingerprint of the data set, says later which images these are, and ``groups`` which are alike.
     """
     found = list(scores.values())[-1] if scores else None
     if found is None or found.areas is None:
@@ -188,6 +197,8 @@ def save_areas(out: Path, scores: Mapping[str, Scores], data: Mapping[str, Any])
     counts = {"areas": found.areas.contiguous()}
     if found.confusion is not None:
         counts["confusion"] = found.confusion.contiguous()
+    if groups is not None:
+        counts["groups"] = groups
     write_atomically(out / AREAS, partial(save_file, counts, metadata={"data": json.dumps(data)}))
 
 

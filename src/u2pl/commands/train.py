@@ -31,6 +31,7 @@ from u2pl.commands.run_folder import (
     check_data,
     check_folder,
     claimed,
+    groups_of,
     make_folder,
     network_description,
     require_state,
@@ -111,7 +112,7 @@ def train(
         own = watchers if fabric.is_global_zero else ()
         scores = trained(parts, out, resume=resume, watchers=own, say=say if fabric.is_global_zero else _silent)
         if fabric.is_global_zero and source.val:
-            save_areas(out, scores, fingerprint(source))
+            save_areas(out, scores, fingerprint(source), groups_of(source))
             save_pictures(out, source)
         if fabric.is_global_zero and config.method.diagnose:
             save_diagnosis(out, source)
@@ -192,6 +193,7 @@ def run_of(
         save_every=train.save_every,
         log_every=train.log_every,
         watchers=list(watchers),
+        groups=groups_of(source),
         data=fingerprint(source),
         say=say,
         tracker=build_tracker(config, say),

@@ -51,7 +51,7 @@ class DataKeys(Section):
     val: Annotated[int | StrictFloat | str | None, A_PATH, AfterValidator(_few)] = None
     """validation images: a subfolder of `images`, a split file, a share or count of the labels; null: by the layout"""
     groups: Annotated[str | None, A_PATH] = None
-    """csv file with the header `image,group`: a drawn `data.val` keeps groups together; null: runs of video frames"""
+    """csv file with the header `image,group`: `data.val` and intervals draw whole groups; null: runs of video frames"""
     classes: Names | None = None
     """names of the classes to keep, in this order; pixels of other classes are ignored; null: all classes"""
     mask_values: Annotated[str | None, Field(max_length=65_536)] = None

@@ -55,6 +55,7 @@ class Inspection:
     """(H, W) of the smallest and the largest of the labeled, target, unlabeled and val images that can be read."""
     errors: tuple[str, ...] = ()  #: problems that make the data set unusable, one line each
     warnings: tuple[str, ...] = ()  #: other problems, one line each
+    facts: tuple[str, ...] = ()  #: what was done that is no problem, one line each
 
     @property
     def problems(self) -> list[str]:
@@ -167,6 +168,7 @@ def _told(tally: _Tally, source: DataSource, *, weak: bool) -> Inspection:
         sizes=sizes,
         errors=tuple(_summed(tally.errors)),
         warnings=tuple(_summed(tally.warnings)),
+        facts=source.facts,
     )
 
 

@@ -69,9 +69,12 @@ class DataSource:
     val: Sequence[Sample]  #: validation reads their masks; may be empty
     palette: tuple[tuple[int, int, int], ...] = field(default=())  #: RGB per class; empty: a default palette is used
     notes: tuple[str, ...] = ()  #: notes of the reader on problems and omissions, one line each
+    facts: tuple[str, ...] = ()  #: what the reader did that is no problem, one line each
     #: What to do if masks show few of the classes, for layouts whose classes are given.
     few_classes: str = ""
     target_labeled: int = 0  #: with two domains: how many of ``labeled``, the last ones, are of the target
     #: The unlabeled samples with masks that a trained network has drawn. Training reads these masks; empty: none.
     pseudo: Sequence[Sample] = ()
     lookup: tuple[int, ...] | None = None  #: raw mask value -> class index or 255; None: masks hold class indices
+    #: Number of the group of each validation image; those of one group are alike. Empty: each image is by itself.
+    val_groups: tuple[int, ...] = ()

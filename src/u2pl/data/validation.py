@@ -97,32 +97,37 @@ def _unspared(presence: Mapping[str, frozenset[int]], groups: Mapping[str, str],
 
 
 def runs(names: Iterable[str], count: int) -> dict[str, str]:
-    """The run of each name. Frames of a sequence have names that differ in their last number only: `0001TP_006690`.
-
-    A sequence is cut into runs of frames that follow each other, so long that about four make up ``count`` images. Any
-    other name is a run of its own.
-    """
-    sequences: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    for name in names:
-        found = _NUMBER.search(Path(name).name)
-        if found is None:
-            sequences[name].append((0, name))
-        else:
-            sequences[f"{name[: -len(Path(name).name)]}{_NUMBER.sub('#', Path(name).name)}"].append(
-                (int(found[1]), name)
-            )
+    """The run of each name. A sequence is cut into runs of frames that follow each other, so long that about four make
+    up ``count`` images. Any other name is a run of its own."""
     length = max(1, round(count / _RUNS))
     return {
         name: f"{sequence}/{place // length}"
-        for sequence, frames in sequences.items()
-        for place, (_, name) in enumerate(sorted(frames))
+        for sequence, frames in sequences(names).items()
+        for place, name in enumerate(frames)
     }
 
 
-def read_groups(path: Path, names: Sequence[str]) -> dict[str, str]:
+def sequences(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names by their sequence, in the order of the frames.
+
+    Frames of a sequence have names that differ in their last number only: `0001TP_006690`. Any other name is a sequence
+    of its own.
+    """
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for name in names:
+        number = _NUMBER.search(Path(name).name)
+        if number is None:
+            found[name].append((0, name))
+        else:
+            found[f"{name[: -len(Path(name).name)]}{_NUMBER.sub('#', Path(name).name)}"].append((int(number[1]), name))
+    return {sequence: [name for _, name in sorted(frames)] for sequence, frames in found.items()}
+
+
+def read_groups(path: Path, names: Sequence[str], *, whole: bool = True) -> dict[str, str]:
     """The group of each image, from a csv file with the header `image,group`.
 
-    Raises InputError if the file names an image that is not there, or leaves one out.
+    Raises InputError for an image in two groups. With ``whole``, also if the file names an image that is not there, or
+    leaves one out.
     """
     give = "give a csv file with the header image,group"
     rows = read_rows(path, give=give, delimiter=lambda head: ";" if ";" in head and "," not in head else ",")
@@ -139,13 +144,15 @@ def read_groups(path: Path, names: Sequence[str]) -> dict[str, str]:
             raise InputError(f"{path}, line {line}: has {len(cells)} columns; write an image and its group")
         stem = cells[0].removesuffix(PurePosixPath(cells[0]).suffix)
         name = known.get(cells[0]) or known.get(PurePosixPath(stem).as_posix())
+        if name is None and not whole:
+            continue
         if name is None and ends[PurePosixPath(stem).name] > 1:
             raise InputError(f"{path}, line {line}: {cells[0]} may be several images; write it with its folder")
         if name is None:
             raise InputError(f"{path}, line {line}: there is no labeled image {cells[0]}; take it off or add its mask")
         if groups.setdefault(name, cells[1]) != cells[1]:
             raise InputError(f"{path}, line {line}: {cells[0]} is already in group {groups[name]}; take one line off")
-    if missing := [name for name in names if name not in groups]:
+    if whole and (missing := [name for name in names if name not in groups]):
         raise InputError(f"{path}: {some(missing)} without a group; add a line for each labeled image")
     return groups
 

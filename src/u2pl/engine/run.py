@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from u2pl.engine.evaluate import Scores
 from u2pl.engine.silence import Silence
@@ -39,6 +39,7 @@ class Run:
     save_every: int = 0
     log_every: int = 10
     watchers: list[Watcher] = field(default_factory=list)
+    groups: Tensor | None = None  #: of the validation images, see :func:`u2pl.engine.bootstrap.gain`
     data: Mapping[str, Any] = field(default_factory=dict)  #: what the data are, saved with the state
     say: Callable[[str], None] = lambda line: None  #: called with lines of text
     tracker: Callable[[Path], Tracker] = TensorBoard  #: makes what draws the curves

@@ -41,7 +41,8 @@ def judge(run: Run, state: Mapping[str, Any], scores: Mapping[str, Scores]) -> N
     """Say whether unlabeled images helped, if the student was scored when labels alone had trained it."""
     after = list(scores.values())[-1].areas if scores else None
     if state["supervised"] is not None and after is not None and len(after) >= FEWEST_IMAGES:
-        run.say(verdict(gain(state["supervised"], after), folder=run.folder, warmup=run.warmup))
+        found = gain(state["supervised"], after, run.groups)
+        run.say(verdict(found, folder=run.folder, warmup=run.warmup))
 
 
 def score_candidates(

@@ -22,15 +22,16 @@ from u2pl.commands.report import report_comparison
 from u2pl.commands.run_folder import AREAS
 from u2pl.config.overrides import load_config
 from u2pl.config.schema import Config
+from u2pl.data.alike import alike
 from u2pl.data.readers.folder import NONE
 from u2pl.data.source import DataSource
 from u2pl.data.validation import read_groups
-from u2pl.engine.bootstrap import FEWEST_IMAGES, Gain, gain, whole_miou
+from u2pl.engine.bootstrap import FEWEST_IMAGES, Gain, gain, too_few, whole_miou
 from u2pl.engine.checkpoint import write_atomically, write_text_atomically
 from u2pl.engine.machine import is_main_process
 from u2pl.errors import InputError
 from u2pl.experiments.assessment_plot import plot_assessment
-from u2pl.experiments.folds import classes_shown, folds_of, write_folds
+from u2pl.experiments.folds import Fold, classes_shown, folds_of, write_folds
 from u2pl.experiments.running import run_trials
 from u2pl.experiments.sizing import pace_of, steps_within
 from u2pl.experiments.trials import Planner, Trial
@@ -59,15 +60,18 @@ class Assessment:
 
     def sentence(self) -> str:
         """What unlabeled images do here, in a sentence."""
-        found, between = self.gain, f"between {self.gain.low:+.1f} and {self.gain.high:+.1f}"
+        found, between = self.gain, self.gain.between(by=" and ")
         more = f"twice the labels would add {f'about {self.doubled:.1f}' if self.doubled >= 0.05 else 'little'}"
-        if found.low > 0:
+        if between is None:
+            why = too_few(found, f"{found.images} labeled images")
+            return f"unlabeled images: {found.points + 0.0:+.1f} mIoU; {why}, so label more groups; {more}"
+        if found.helps:
             most = sorted(self.by_class, key=lambda name: -self.by_class[name][2].points)[:2]
             names = " and ".join(name for name in most if self.by_class[name][2].points > 0)
-            return f"unlabeled images add {found.points:.1f} mIoU, {between}, mostly on {names}; {more}"
-        if found.high < 0:
-            return f"unlabeled images cost {-found.points:.1f} mIoU, {between}: train supervised; {more}"
-        return f"unlabeled images make no clear difference: {found.points + 0.0:+.1f} mIoU, {between}; {more}"
+            return f"unlabeled images add {found.points:.1f} mIoU, between {between}, mostly on {names}; {more}"
+        if found.harms:
+            return f"unlabeled images cost {-found.points:.1f} mIoU, between {between}: train supervised; {more}"
+        return f"unlabeled images make no clear difference: {found.points + 0.0:+.1f} mIoU, between {between}; {more}"
 
 
 def assess(
@@ -121,7 +125,9 @@ def assess(
     if failures:
         raise InputError(f"{len(failures)} of {len(trials)} runs failed: {'; '.join(failures)}")
     labeled = round(sum(len(part.labeled) for part in parts) / folds)
-    result = judged(trials, method=config.method.name, classes=data.classes, steps=steps, labeled=labeled)
+    groups = groups_of(parts, told) if config.data.name == "folder" else None
+    method = config.method.name
+    result = judged(trials, method=method, classes=data.classes, steps=steps, labeled=labeled, groups=groups)
     write_text_atomically(out / RESULT, json.dumps({**asdict(result), "sentence": result.sentence()}, indent=1) + "\n")
     write_atomically(out / PLOT, lambda path: plot_assessment(path, result))
     if is_main_process():
@@ -215,15 +221,28 @@ def planned(planner: Planner, number: int, paths: Mapping[str, Path]) -> list[Tr
     ]
 
 
-def judged(trials: Sequence[Trial], *, method: str, classes: Sequence[str], steps: int, labeled: int) -> Assessment:
-    """Compare the runs over the images of all folds together."""
+def groups_of(folds: Sequence[Fold], told: Mapping[str, str] | None) -> Tensor:
+    """(N,) int64, the numbers of the groups of the images of all folds, as :func:`areas_of` has them."""
+    return torch.tensor(alike([name for fold in folds for name in fold.val], told))
+
+
+def judged(
+    trials: Sequence[Trial],
+    *,
+    method: str,
+    classes: Sequence[str],
+    steps: int,
+    labeled: int,
+    groups: Tensor | None = None,
+) -> Assessment:
+    """Compare the runs over the images of all folds together. Images of one of the ``groups`` are drawn together."""
     half, plain, semi = (areas_of([one for one in trials if one.name == name]) for name in (HALF, LABELS, method))
     scores = [whole_miou(each) for each in (half, plain, semi)]
     by_class = {}
     for index, name in enumerate(classes):
         one, other = plain[:, :, index : index + 1], semi[:, :, index : index + 1]
         if (one[:, 1] + other[:, 1]).sum() > 0:
-            by_class[name] = (whole_miou(one), whole_miou(other), gain(one, other))
+            by_class[name] = (whole_miou(one), whole_miou(other), gain(one, other, groups))
     return Assessment(
         method=method,
         steps=steps,
@@ -232,7 +251,7 @@ def judged(trials: Sequence[Trial], *, method: str, classes: Sequence[str], step
         half=scores[0],
         supervised=scores[1],
         semi=scores[2],
-        gain=gain(plain, semi),
+        gain=gain(plain, semi, groups),
         by_class=by_class,
         doubled=scores[1] - scores[0],
     )

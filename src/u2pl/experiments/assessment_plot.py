@@ -30,12 +30,13 @@ def _gains(axes: Axes, result: Assessment) -> None:
     tidy(axes)
     axes.axvline(0, color=GRAY, linewidth=1)
     for place, (_, found) in zip(places, rows, strict=True):
-        better = found.low > 0
-        color = COLOURS[0] if better else COLOURS[1] if found.high < 0 else GRAY
-        axes.plot((found.low, found.high), (place, place), linewidth=2, color=color)
-        axes.plot(found.points, place, marker="o" if better else "s", color=color)
+        color = COLOURS[0] if found.helps else COLOURS[1] if found.harms else GRAY
+        if found.low is not None and found.high is not None:
+            axes.plot((found.low, found.high), (place, place), linewidth=2, color=color)
+        axes.plot(found.points, place, marker="o" if found.helps else "s", color=color)
     axes.set_yticks(places, [wrapped(name) for name, _ in rows])
-    axes.set_xlabel("points that unlabeled images add, 95 % interval")
+    interval = "too few groups for an interval" if result.gain.low is None else "95 % interval"
+    axes.set_xlabel(f"points that unlabeled images add, {interval}")
 
 
 def _curve(axes: Axes, result: Assessment) -> None:

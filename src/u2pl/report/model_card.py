@@ -34,6 +34,7 @@ class ModelCard:
     iou: Mapping[str, float | None]  #: of each class; None: not in the validation images
     miou: float | None = None  #: None: the run has no validation images
     interval: tuple[float, float] | None = None  #: 95 %, over draws of validation images
+    groups: int | None = None  #: of validation images, that are drawn whole; None: each image is drawn by itself
     gain: Gain | None = None  #: since the warm-up on labels only
     files: Sequence[str] = ()  #: that are pushed with the card
     removed: Sequence[str] = ()  #: keys of config.yaml without their paths
@@ -79,19 +80,20 @@ u2pl predict hf://{self.repository} photo.jpg --out masks
         lines = [f"mIoU {self.miou:.1f} %{self._on_images()}"]
         if self.interval is not None:
             low, high = self.interval
-            lines[0] += f"; 95 % interval {low:.1f} to {high:.1f} (bootstrap over these images)"
+            lines[0] += f"; 95 % interval {low:.1f} to {high:.1f} (bootstrap over {self._drawn()})"
         if self.gain is not None:
-            since = self.gain
-            lines.append(
-                f"{since.points:+.1f} mIoU since its warm-up on labels only; 95 % interval {since.low:+.1f} to "
-                f"{since.high:+.1f}"
-            )
+            between = self.gain.between()
+            sure = "no interval: too few groups of images" if between is None else f"95 % interval {between}"
+            lines.append(f"{self.gain.points:+.1f} mIoU since its warm-up on labels only; {sure}")
         shown = {name: "-" if value is None else f"{value:.1f}" for name, value in self.iou.items()}
         rows = [(f"{index}", escaped(name), iou) for index, (name, iou) in enumerate(shown.items())]
         return "## Scores\n\n" + "".join(f"{line}.\n\n" for line in lines) + table(("index", "class", "IoU %"), rows)
 
     def _on_images(self) -> str:
         return f" on {self.counts['validation']} validation images" if "validation" in self.counts else ""
+
+    def _drawn(self) -> str:
+        return "these images" if self.groups is None else f"{self.groups} groups of these images"
 
     def _limits(self) -> str:
         lines = ["Each pixel gets one of the classes above, also in an image that shows none of them."]

@@ -103,6 +103,8 @@ def domain(
             *(f"target: {note}" for note in target.notes),
             *note,
         ),
+        facts=(*(f"source: {fact}" for fact in source.facts), *(f"target: {fact}" for fact in target.facts)),
+        val_groups=target.val_groups,
         target_labeled=0 if upper_bound else len(own),
         lookup=compose(target.lookup, target_lookup),
     )

@@ -10,11 +10,13 @@ An image without a mask is unlabeled. With ``val="val"`` the images under ``imag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from u2pl.data.alike import alike
 from u2pl.data.classes import keep, read_classes
 from u2pl.data.files import FileSample
 from u2pl.data.image_files import ImageReader
@@ -62,6 +64,7 @@ def folder(
             :func:`u2pl.data.validation.draw_validation`. ``auto``: ``images/val`` if it holds masks, else a fifth of
             the labeled images, if there are twelve. None or ``none`` for no validation.
         groups: csv file of the group of each labeled image, which a drawn ``val`` keeps together; None: runs of frames.
+            With another ``val`` it may name any images. Intervals draw validation images of one group together.
         classes: names of the classes to keep; pixels of the others are ignored.
         mask_values: classes of gray values or colours in the masks, see
             :func:`u2pl.data.mask_values.mask_values`; None: values are class indices.
@@ -90,11 +93,12 @@ def folder(
         for path in paths
     ]
     pool = Pool(samples, root=root, folders=(root,), image_folder="images")
-    val_names, without_mask, drawn = _validation(pool, val, labeled, names, seed=seed, groups=groups)
+    validation = _validation(pool, val, labeled, names, seed=seed, groups=groups)
+    val_names, without_mask = validation.names, validation.without_mask
     held_out = {*val_names, *without_mask}
     train = [name for name in pool.samples if name not in held_out]
     labeled_names = pool.labeled(labeled, among=train, seed=seed, required=tags is None)
-    if drawn:  # perhaps from the images that a split file lists
+    if validation.facts:  # drawn, perhaps from the images that a split file lists
         labeled_names = [name for name in labeled_names if name not in held_out]
     refuse_overlap(labeled_names, val_names, root)
     chosen = set(labeled_names)
@@ -105,7 +109,9 @@ def folder(
         labeled=pool.pick(labeled_names),
         unlabeled=unlabeled,
         val=pool.pick(val_names),
-        notes=(*left_out, *unused, *drawn, *_notes(pool, train, without_mask), *notes),
+        notes=(*left_out, *unused, *validation.notes, *_notes(pool, train, without_mask), *notes),
+        facts=validation.facts,
+        val_groups=alike(val_names, validation.groups or _listed_groups(pool, groups, val_names)),
         lookup=lookup,
         palette=values.palette() if values is not None and lookup is None else (),
     )
@@ -168,6 +174,17 @@ def _class_names(root: Path, masks: dict[Path, Path], *, read: bool) -> tuple[st
     return tuple(f"class_{index}" for index in range(max(values) + 1))
 
 
+@dataclass(frozen=True)
+class _Validation:
+    """The validation images."""
+
+    names: Sequence[str] = ()
+    without_mask: Sequence[str] = ()  #: names in the validation folder that have no mask
+    notes: tuple[str, ...] = ()  #: problems
+    facts: tuple[str, ...] = ()  #: about a draw
+    groups: Mapping[str, str] | None = None  #: that a draw keeps together
+
+
 def _validation(
     pool: Pool,
     val: str | Path | float | None,
@@ -176,25 +193,25 @@ def _validation(
     *,
     seed: int,
     groups: str | Path | None,
-) -> tuple[list[str], list[str], list[str]]:
-    """Names of the validation images, names in the validation folder that have no mask, and notes about a draw."""
+) -> _Validation:
+    """The validation images that ``val`` is."""
     if val is None:
-        return [], [], []
+        return _Validation()
     images = pool.root / "images"
     subfolder = Path(str(val)).as_posix().strip("/")
     if val == AUTO and any(pool.samples[name].has_mask for name in pool.samples if name.startswith("val/")):
         subfolder = "val"
     if subfolder in ("", ".") or not (images / subfolder).is_dir():
         if val == NONE:
-            return [], [], []
+            return _Validation()
         if pool.find(str(val)) is not None:
-            return pool.listed(str(val), key="val", masks=True), [], []
+            return _Validation(pool.listed(str(val), key="val", masks=True))
         return _drawn(pool, val, labeled, classes, seed=seed, groups=groups)
     inside = [name for name in pool.samples if name.startswith(f"{subfolder}/")]
     with_mask = pool.with_mask(inside)
     if not with_mask:
         raise InputError(f"val: {images / subfolder} holds no image with a mask; add masks or leave val out")
-    return with_mask, [name for name in inside if not pool.samples[name].has_mask], []
+    return _Validation(with_mask, [name for name in inside if not pool.samples[name].has_mask])
 
 
 def _drawn(
@@ -205,7 +222,7 @@ def _drawn(
     *,
     seed: int,
     groups: str | Path | None,
-) -> tuple[list[str], list[str], list[str]]:
+) -> _Validation:
     """As :func:`_validation`, for a share or a count of the labeled images."""
     candidates = pool.with_mask(pool.samples)
     if isinstance(labeled, (str, Path)):
@@ -214,7 +231,7 @@ def _drawn(
         candidates = others if len(others) >= LEAST else [name for name in candidates if name in listed]
     if val == AUTO and len(candidates) < ENOUGH:
         few = f"val: {len(candidates)} labeled images are too few to hold some out, so no score will be known"
-        return [], [], [f"{few}; data.val=4 does it all the same"] if candidates else []
+        return _Validation(notes=(f"{few}; data.val=4 does it all the same",) if candidates else ())
     count = (
         max(LEAST, round(SHARE * len(candidates))) if val == AUTO else number_of(_number(pool, val), len(candidates))
     )
@@ -225,9 +242,11 @@ def _drawn(
     except InputError as error:
         if val != AUTO:
             raise
-        return [], [], [f"{error}, so no score will be known"]
-    note = f"val: {len(names)} of {len(candidates)} labeled images are drawn for validation"
-    return names, [], [f"{note}; data.val=none trains on them, too" if val == AUTO else note]
+        return _Validation(notes=(f"{error}, so no score will be known",))
+    fact = f"val: {len(names)} of {len(candidates)} labeled images are drawn for validation"
+    return _Validation(
+        names, facts=(f"{fact}; data.val=none trains on them, too" if val == AUTO else fact,), groups=told
+    )
 
 
 def _number(pool: Pool, val: str | Path | float) -> float:
@@ -245,6 +264,13 @@ def _number(pool: Pool, val: str | Path | float) -> float:
         ) from None
 
 
+def _listed_groups(pool: Pool, groups: str | Path | None, names: Sequence[str]) -> Mapping[str, str] | None:
+    """The groups of validation images that are not drawn; the file may say nothing of them."""
+    if groups is None or not names:
+        return None
+    return read_groups(_groups_file(pool, groups), pool.with_mask(pool.samples), whole=False)
+
+
 def _groups_file(pool: Pool, groups: str | Path) -> Path:
     file = pool.find(groups)
     if file is None:
@@ -252,7 +278,7 @@ def _groups_file(pool: Pool, groups: str | Path) -> Path:
     return file
 
 
-def _notes(pool: Pool, train: list[str], without_mask: list[str]) -> tuple[str, ...]:
+def _notes(pool: Pool, train: Sequence[str], without_mask: Sequence[str]) -> tuple[str, ...]:
     notes = [f"validation image {pool.samples[name].image_path} has no mask; it is not used" for name in without_mask]
     for held_out in ("val", "test"):
         count = sum(name.startswith(f"{held_out}/") for name in train)

@@ -26,8 +26,9 @@ class RunRow:
     name: str
     about: str  #: what was trained on what, one sentence
     miou: float | None = None  #: None: the run has no validation images
-    interval: tuple[float, float] | None = None  #: 95 %, over draws of images
+    interval: tuple[float, float] | None = None  #: 95 %, over draws of images; None: too few of them, or of groups
     images: int = 0  #: validation images
+    groups: int | None = None  #: of these images, that are drawn whole; None: each image is drawn by itself
     iou: Mapping[str, float | None] = field(default_factory=dict)
     gain: Gain | None = None  #: over the supervised run
 
