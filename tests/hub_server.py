@@ -33,6 +33,7 @@ class Hub:
     repositories: dict[str, Repository] = field(default_factory=dict)
     uploads: dict[str, bytes] = field(default_factory=dict)  #: large files by SHA-256, in no commit yet
     asked: list[str] = field(default_factory=list)
+    refuses_commits: bool = False  #: as if the owner had no space left
     stops_at_upload: bool = False  #: an upload of a large file arrives and is never answered
     arrived: Event = field(default_factory=Event)
     ended: Event = field(default_factory=Event)
@@ -77,7 +78,7 @@ class Answers(BaseHTTPRequestHandler):
                 return method(*found.groups())
         return self.answer(404, {"error": "no such page"})
 
-    do_GET = do_HEAD = do_POST = do_PUT = handle_request  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request  # noqa: N815
 
     def repository(self, name: str) -> Repository | None:
         """The repository, if this token may see it."""
@@ -110,6 +111,8 @@ class Answers(BaseHTTPRequestHandler):
     def modes(self, name: str) -> None:
         if self.repository(name) is None:
             return self.missing()
+        if self.hub.refuses_commits:
+            return self.answer(413, {"error": "Storage limit reached"})
         paths = [file["path"] for file in json.loads(self.body)["files"]]
         modes = {path: "lfs" if path.endswith(".safetensors") else "regular" for path in paths}
         return self.answer(

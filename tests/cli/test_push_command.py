@@ -172,6 +172,26 @@ def test_what_the_hub_refuses_is_one_line(run_folder: Path, files: Path, hub: Hu
     assert not out.exists()
 
 
+def test_a_repository_of_a_failed_push_stays_and_is_told_of(
+    u2pl: Command, run_folder: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", WRITES)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    hub.refuses_commits = True
+    failed = "the Hub refuses (413: Storage limit reached); check the name"
+    remains = (
+        f"an empty repository remains: push again to fill it, or delete it in the settings of {hub.url}/me/streets"
+    )
+    first = one_line(u2pl("push", run_folder, "me/streets"))
+    assert first == f"u2pl: me/streets: {failed}; {remains}\n"
+    assert one_line(u2pl("push", run_folder, "me/streets")) == f"u2pl: me/streets: {failed}\n"  # not made by this push
+    monkeypatch.setattr("u2pl.commands.push._files_of", lambda *_, **__: None)  # another process makes it meanwhile
+    assert "me/streets: the Hub refuses (409" in one_line(u2pl("push", run_folder, "me/streets"))
+    assert set(hub.repositories) == {"me/streets"}
+    assert hub.repositories["me/streets"].files.keys() == {".gitattributes"}
+    assert not any(line.startswith("DELETE") or "delete" in line for line in hub.asked)
+
+
 def test_without_a_connection_or_a_token(
     u2pl: Command, run_folder: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -258,7 +258,7 @@ def main() -> None:
 def _how_to_go_on(stopped: Stopped) -> str:
     """The command that goes on after a stop, if something was saved."""
     command = sys.argv[1] if len(sys.argv) > 1 else ""
-    if command not in ("train", "distill", "assess", "suggest", "compare", "ablate", "demo"):
+    if command not in ("train", "distill", "assess", "suggest", "compare", "ablate", "demo", "push"):
         return ""
     line = shlex.join(["u2pl", *sys.argv[1:]])
     line += " --resume" if command == "train" and "--resume" not in sys.argv else ""

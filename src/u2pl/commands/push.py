@@ -6,7 +6,8 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
@@ -44,22 +45,42 @@ def push(run: Path, repository: str, *, weights: str = "last", private: bool = T
         private: whether only its owner sees the repository. One that exists must be so already.
 
     Raises InputError, and pushes nothing, for a run that cannot be pushed, without a token or a connection, and for a
-    repository that holds something else, or is as visible as it should not be.
+    repository that holds something else, or is as visible as it should not be. If the commit fails, a repository that
+    was made for it stays, and the error says so: nothing on the Hub is ever deleted.
     """
     files = contents(run, repository, weights=weights)
     if get_token() is None:
         raise InputError("there is no token for the Hub; log in with `hf auth login`, or set HF_TOKEN")
     hub = HfApi(library_name="u2pl")
-    with asking_hub(repository), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a card without a licence
-        there = _files_of(hub, repository, private=private)
-        address = hub.create_repo(repository, private=private, exist_ok=True)
+        with asking_hub(repository):
+            there = _files_of(hub, repository, private=private)
+            # One that another process makes meanwhile is not taken over: it may be public.
+            address = str(hub.create_repo(repository, private=private, exist_ok=there is not None))
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             *(CommitOperationAdd(name, content) for name, content in files.items()),
-            *(CommitOperationDelete(name) for name in _OWN if name in there and name not in files),
+            *(CommitOperationDelete(name) for name in _OWN if name in (there or ()) and name not in files),
         ]
-        hub.create_commit(repository, operations, commit_message=f"{weights} weights of a training with u2pl")
-    return str(address)
+        with telling_what_remains(address if there is None else None), asking_hub(repository):
+            hub.create_commit(repository, operations, commit_message=f"{weights} weights of a training with u2pl")
+    return address
+
+
+@contextmanager
+def telling_what_remains(made: str | None) -> Iterator[None]:
+    """Context of the commit. If it fails, InputError also says that the repository ``made`` for it is still there.
+
+    Args:
+        made: the address of the repository that this push made; None: it was there before.
+    """
+    try:
+        yield
+    except InputError as error:
+        if made is None:
+            raise
+        remains = f"an empty repository remains: push again to fill it, or delete it in the settings of {made}"
+        raise InputError(f"{error}; {remains}") from error
 
 
 def write_contents(run: Path, repository: str, out: Path, *, weights: str = "last") -> None:
@@ -113,6 +134,7 @@ def card(run: FinishedRun, repository: str, weights: str, *, files: Sequence[str
     config, described = run.config, run.description["network"]
     network = read_trained(run.folder / f"{weights}{WEIGHTS_SUFFIX}", "cpu").network
     miou, iou, counted = _scores(run, weights)
+    at_end = run.row()
     images = [(f"images, {key}", f"{value}") for key, value in run.description.get("images", {}).items()]
     names = {"labeled": "labeled", "unlabeled": "unlabeled", "pseudo-labeled": "pseudo-labeled", "val": "validation"}
     counts = {} if run.data is None else {name: run.data[key][0] for key, name in names.items() if key in run.data}
@@ -135,7 +157,8 @@ def card(run: FinishedRun, repository: str, weights: str, *, files: Sequence[str
         counts=counts,
         iou=iou or dict.fromkeys(run.classes),
         miou=miou,
-        interval=run.row().interval if counted else None,
+        interval=at_end.interval if counted else None,
+        groups=at_end.groups if counted else None,
         gain=run.gain_since_warmup() if counted else None,
         files=files,
         removed=removed,
@@ -153,12 +176,12 @@ def _scores(run: FinishedRun, weights: str) -> tuple[float | None, Mapping[str, 
     return best[f"{network}/miou"], {name: best.get(f"{network}/iou/{name}") for name in run.classes}, False
 
 
-def _files_of(hub: HfApi, repository: str, *, private: bool) -> list[str]:
-    """The files that a repository has; none if it does not exist. Raises InputError if it should not be pushed to."""
+def _files_of(hub: HfApi, repository: str, *, private: bool) -> list[str] | None:
+    """The files that a repository has; None if it does not exist. Raises InputError if it should not be pushed to."""
     try:
         found = hub.model_info(repository)
     except RepositoryNotFoundError:
-        return []
+        return None
     if found.private != private:
         is_so, option = ("private", "--private") if found.private else ("public", "--public")
         raise InputError(f"{repository} is {is_so} on the Hub; push with {option}, or change that there")
