@@ -31,7 +31,7 @@ def test_a_run_knows_and_keeps_the_groups(tmp_path: Path) -> None:
     assert groups.tolist() == [0, 1, 1, 2, 0]
     assert groups_of(NONE) is groups_of(replace(NONE, val_groups=(0, 1, 2))) is None
     before, after = torch.tensor([[3, 3], [9, 9]]).expand(5, 2, 2), torch.tensor([[4, 4], [9, 9]]).expand(5, 2, 2)
-    scores = {"teacher": Scores(50.0, {}, 50.0, after)}
+    scores = {"teacher": Scores(50.0, {}, 50.0, areas=after)}
     save_areas(tmp_path, scores, {}, groups)
     assert torch.equal(load_file(tmp_path / AREAS)["groups"], groups)
     said: list[str] = []

@@ -17,6 +17,7 @@ from u2pl.config.schema import all_keys, section_in
 from u2pl.experiments.ablation import ablate
 from u2pl.experiments.comparison import ALL_LABELS, compare, plan_comparison
 from u2pl.experiments.trials import Planner, Trial
+from u2pl.report.differences import unlike
 
 ACCELERATOR = ("train.accelerator=cpu", "train.precision=fp32", "network.embedding_dim=8")
 
@@ -50,6 +51,9 @@ def test_methods_are_trained_alike(shared: list[str], tmp_path: Path) -> None:
         assert trial.config.network.architecture == "FPN"
         assert trial.config.data.cache is True
     assert trials[-1].name == ALL_LABELS
+    unlike_first = {name: unlike(configs[f"{name}-2-0"], first) for name in ("mean_teacher", "fixmatch", "u2pl")}
+    assert not any(unlike_first.values())  # so the report of each compares it with labels alone
+    assert unlike(configs["larger-2-0"], first) == {"network.encoder": ("resnet34", first.network.encoder)}
     assert [configs[f"u2pl-{labels}-0"].method.schedule.warmup for labels in (2, 4)] == [0.4, 0.25]  # the method's own
 
 

@@ -26,7 +26,7 @@ from u2pl.engine.resume import has_state, saved_value
 from u2pl.errors import InputError
 from u2pl.paths import is_file, read_text
 from u2pl.pixels.reliability import Reliability
-from u2pl.report.differences import listed, unlike
+from u2pl.report.differences import told_unlike, unlike
 from u2pl.report.html.page import RunRow
 
 _GIVE = "give the folder of a finished run, made by `u2pl train`"
@@ -108,11 +108,11 @@ class FinishedRun:
 
     def not_over(self, runs: Sequence[FinishedRun]) -> str | None:
         """Why the gain is not over a supervised run with the same labels and validation images; None: there is none."""
-        found = {run.name: unlike(self.config, run.config) for run in self.on_labels_alone(runs)}
-        if not found:
+        nearest = min(self.on_labels_alone(runs), key=lambda run: len(unlike(self.config, run.config)), default=None)
+        if nearest is None:
             return None
-        name = min(found, key=lambda name: len(found[name]))
-        return f"{name} is not compared as labels alone, because other settings differ, too: {listed(found[name])}"
+        differing = told_unlike(self.config, nearest.config)
+        return f"{nearest.name} is not compared as labels alone, because other settings differ, too: {differing}"
 
     def on_labels_alone(self, runs: Sequence[FinishedRun]) -> list[FinishedRun]:
         """The supervised runs with the same labels and validation images; empty for a supervised run."""

@@ -121,6 +121,7 @@ def page_of(
     baseline = shown.baseline(runs)
     other = baseline or next((run for run in runs if run is not shown), None)
     since = shown.gain_since_warmup() if baseline is None else None
+    other_settings = shown.not_over(runs) if baseline is None else None
     page = Page(
         title=f"Report of {shown.name}",
         run=shown.row(runs),
@@ -134,7 +135,7 @@ def page_of(
         confusion=shown.confusion,
         confusion_of="Counted over all validation images.",
         choices=shown.choices,
-        notes=[] if baseline is not None else [line for line in [shown.not_over(runs)] if line is not None],
+        notes=() if other_settings is None else (other_settings,),
         table=table,
     )
     try:

@@ -53,8 +53,10 @@ def gain(before: Tensor, after: Tensor, groups: Tensor | None = None) -> Gain:
     """
     drawn = _Draws.of(len(before), groups)
     whole = whole_miou(after) - whole_miou(before)
-    found = _bounds(miou(drawn.times, after) - miou(drawn.times, before)) if drawn.enough else (None, None)
-    return Gain(whole, *found, len(before), drawn.groups)
+    low, high = None, None
+    if drawn.enough:
+        low, high = _bounds(miou(drawn.times, after) - miou(drawn.times, before))
+    return Gain(whole, low, high, len(before), drawn.groups)
 
 
 def interval(areas: Tensor, groups: Tensor | None = None) -> tuple[float, float] | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 
 from u2pl.auto.choices import value_text
 from u2pl.auto.resolving import LOADING
+from u2pl.config.data import DataKeys
 from u2pl.config.fields import Section
+from u2pl.config.portable import keys_with_paths
 from u2pl.config.schema import Config, SourceConfig, TargetConfig, all_keys
 from u2pl.config.uses import HELP, uses
 
@@ -40,16 +43,20 @@ def differing(configs: Sequence[Config], keys: Iterable[str]) -> dict[str, list[
 
 def unlike(one: Config, other: Config) -> dict[str, tuple[str, str]]:
     """The values of each key that differs between two runs, and is not a method's own."""
-    domains = {"data.source": SourceConfig, "data.target": TargetConfig}
+    domains: dict[str, type[DataKeys]] = {"data.source": SourceConfig, "data.target": TargetConfig}
     keys = [key for key, _ in all_keys()]
     keys += [f"{part}.{name}" for part, section in domains.items() for name in section.model_fields]
     found = differing([one, other], (key for key in keys if key not in _MAY_DIFFER))
     return {key: (first, second) for key, (first, second) in found.items() if first is not None and second is not None}
 
 
-def listed(found: dict[str, tuple[str, str]]) -> str:
-    """What :func:`unlike` found, in words: the values of the second run, with those of the first."""
-    said = [f"{key}={other} (here {one})" for key, (one, other) in found.items()]
+def told_unlike(one: Config, other: Config) -> str:
+    """What :func:`unlike` finds, in words: the values of the other run, with those of this one; files without paths."""
+    paths = {*keys_with_paths(one), *keys_with_paths(other)}
+    said = []
+    for key, values in unlike(one, other).items():
+        here, there = (PurePath(value).name if key in paths else value for value in values)
+        said.append(f"{key}={there} (here {here})")
     more = f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
     return ", ".join(said[:_SHOWN]) + more
 
