@@ -30,7 +30,7 @@ def neighbours(names: Iterable[str]) -> dict[str, str]:
     """
     found = sequences(names)
     length = max(1, round(sum(map(len, found.values())) / _RUNS))
-    runs = {}
+    runs: dict[str, str] = {}
     for sequence, frames in found.items():
         parts = max(1, round(len(frames) / length))
         runs |= {name: f"{sequence}/{place * parts // len(frames)}" for place, name in enumerate(frames)}
