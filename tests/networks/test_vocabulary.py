@@ -93,7 +93,8 @@ def test_efficientnets_keep_the_layer_before_their_classifier(name: str, tmp_pat
         assert again is not None
         torch.testing.assert_close(again(features), expected)
     counted = network.to("meta").image_encoder()  # a comparison counts parameters there
-    assert counted.vocabulary is not None and counted.vocabulary.head_weight is not None
+    assert counted.vocabulary is not None
+    assert counted.vocabulary.head_weight is not None
 
 
 def test_networks_keep_the_classifier_of_their_weights(tmp_path: Path) -> None:
