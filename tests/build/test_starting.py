@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from u2pl.build.starting import matched, network_keys
+from u2pl.build.starting import matched, named_as_typed, network_keys
 from u2pl.commands.prepare import prepared
 from u2pl.commands.train import train
 from u2pl.config.overrides import load_config
@@ -134,6 +134,12 @@ def test_what_it_cannot_go_on_from(run: Path, write_folder: Folder, tmp_path: Pa
     with pytest.raises(InputError, match=r"^network\.start_from: .* is of another network: .*is \(\d+.*, not"):
         begun(root, run, "network.channels=64")
     with pytest.raises(InputError, match=r"^network\.start_from: .*missing.*last\.safetensors is missing|is missing"):
+        network_keys(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"^--from: .*nothing is missing"), named_as_typed(run):
+        network_keys(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"^--from: .*; leave out your keys of `network`$"), named_as_typed(run):
+        begun(root, run, "network.channels=64")
+    with pytest.raises(InputError, match=r"^network\.start_from"), named_as_typed(run, ["network.start_from=x"]):
         network_keys(tmp_path / "nothing")
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(InputError, match=r"foreign\.safetensors"):

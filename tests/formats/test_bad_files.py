@@ -94,6 +94,14 @@ BAD = [
     ("label-studio", coco([TRIANGLE]), "is no file of Label Studio"),
     ("label-studio", [{"image": "x.png", "label": []}], "there is no image with annotations"),
     ("label-studio", [{"label": []}], "the key 0.data is missing"),
+    ("label-studio", [{"filename": "x.png", "regions": [{"x": 1}]}], "the key 0.data is missing"),
+    ("label-studio", [{**studio({})[0], "data": {"a": "x.png", "c": "y.png"}}], r"task 1: .* several images \(a, c\)"),
+    ("label-studio", [{**studio({})[0], "data": {"a": "x", "b": 3}}], "no value of its data is the address of an image"),
+    (
+        "label-studio",
+        [{"data": {"image": "x.png"}, "annotations": [{"result": [RESULT, {**RESULT, "to_name": "c"}]}]}],
+        r"its areas are on several images \(b, c\); give each a task",
+    ),
     ("label-studio", [{"data": {"image": "x.png"}}], "there is no image with annotations"),
     ("label-studio", [{"data": {"image": "x.png"}, "annotations": [{"result": []}]}], "no image with annotations"),
     ("label-studio", studio({"points": [[0, 0], [9, 9], [0, 9]], "polygonlabels": []}), "has 0 labels"),
@@ -350,7 +358,7 @@ def test_masks_with_values_that_the_legend_lacks(scene: np.ndarray, tmp_path: Pa
         tool = exported({"x.png": scene}, tmp_path / name, name)
         (mask,) = tool.rglob("*.png")
         Image.fromarray(np.full((4, 6) if name == "png" else (4, 6, 3), 77, dtype=np.uint8)).save(mask)
-        with pytest.raises(InputError, match=r"x.png holds (the value 77|values that data.mask_values)"):
+        with pytest.raises(InputError, match=r"x.png holds (the value 77|values that \S+/(classes.csv|labelmap.txt) does)"):
             imported(tool, tmp_path / "set", name)
         mask.write_bytes(b"nothing")
         with pytest.raises(InputError, match=r"x.png is no"):

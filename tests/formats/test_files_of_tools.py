@@ -25,7 +25,7 @@ from pycocotools.coco import COCO
 
 from there_and_back import NAMES, exported, imported, masks, read_masks
 from u2pl.formats import brush_runs, runs
-from u2pl.formats.label_studio import file_of
+from u2pl.formats.label_studio_images import file_of
 from u2pl.formats.pictures_in_json import pixels_from
 from u2pl.formats.shapes import Window, regions
 
@@ -242,6 +242,36 @@ def test_the_last_annotation_of_a_task_counts(tmp_path: Path) -> None:
     tasks[0]["annotations"].insert(0, first)
     (tmp_path / "tasks.json").write_text(json.dumps(tasks))
     np.testing.assert_array_equal(own(tmp_path, tmp_path / "tasks.json", "label-studio"), MASK)
+
+
+INTERFACE = '<View><Image name="left" value="$before"/><Image name="right" value="$after"/></View>'
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "interface"),
+    [
+        ({"photo": "a/x.png", "id": 7, "text": "after rain"}, "image", None),
+        ({"photo": "https://example.org/x.PNG?token=1", "thumb": "y"}, "picture", None),
+        ({"other": "y.png", "img": "x.png"}, "img", None),
+        ({"other": "y.png", "image": "x.png"}, "picture", None),
+        ({"img": "s3://bucket/12"}, "img", None),
+        ({"before": "y.png", "after": "x.png"}, "right", INTERFACE),
+        ({"image": "x.png", "height": "tall", "width": "1.5 m"}, "image", None),
+    ],
+    ids=["one", "address", "named", "usual", "without ending", "interface", "not its size"],
+)
+def test_the_key_of_the_image_is_found(
+    data: dict[str, Any], name: str, interface: str | None, tmp_path: Path
+) -> None:
+    tasks = json.loads((FILES / "label-studio" / "project-3.json").read_text())
+    for each in tasks[0]["annotations"][0]["result"]:
+        each["to_name"] = name
+    (tmp_path / "tasks.json").write_text(json.dumps([{**tasks[0], "data": data}]))
+    if interface is not None:
+        (tmp_path / "labeling.xml").write_text(interface)
+    imported(tmp_path / "tasks.json", tmp_path / "set", "label-studio")
+    ((stem, mask),) = read_masks(tmp_path / "set").items()
+    assert (Path(stem).name, mask.shape) == ("12" if name == "img" and len(data) == 1 else "x", MASK.shape)
 
 
 def test_areas_of_cvat_cover_each_other_by_their_z_order(tmp_path: Path) -> None:

@@ -131,6 +131,8 @@ def test_as_many_classes_as_there_can_be_have_colours_of_their_own(tmp_path: Pat
     lines = (tool / "labelmap.txt").read_text().splitlines()[1:]
     assert len({line.split(":")[1] for line in lines}) == len(lines) == 256  # with those of the background
     assert len(np.unique(np.array(Image.open(tool / "SegmentationClass" / "x.png")).reshape(-1, 3), axis=0)) == 256
+    assert imported(tool, tmp_path / "set", "cvat").classes == tuple(names)
+    np.testing.assert_array_equal(read_masks(tmp_path / "set")["x"], mask)
 
 
 def test_tools_list_images_in_the_order_that_is_given(scene: np.ndarray, tmp_path: Path) -> None:

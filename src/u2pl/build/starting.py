@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,7 +16,19 @@ from u2pl.config.schema import Config
 from u2pl.engine.checkpoint import read_description
 from u2pl.errors import InputError
 
-_KEY = "network.start_from"
+_KEY, _OPTION = "network.start_from", "--from"
+_REMEDY, _REMEDY_OF_OPTION = "`u2pl train --from` takes its network with it", "leave out your keys of `network`"
+
+
+@contextmanager
+def named_as_typed(start: Path | None, overrides: Sequence[str] = ()) -> Iterator[None]:
+    """Errors inside name the option `--from`, if it was given, and not the key that it sets."""
+    try:
+        yield
+    except InputError as error:
+        if start is None or any(each.startswith(f"{_KEY}=") for each in overrides):
+            raise
+        raise InputError(str(error).replace(_KEY, _OPTION).replace(_REMEDY, _REMEDY_OF_OPTION)) from error
 
 
 def start(network: nn.Module, config: Config, classes: Sequence[str]) -> None:
@@ -42,7 +55,7 @@ def start(network: nn.Module, config: Config, classes: Sequence[str]) -> None:
     missing = [name for name in network.state_dict() if name.startswith("encoder.") and name not in before]
     if wrong or missing or not fitting:
         why = wrong[0] if wrong else f"{missing[0]} is missing" if missing else "no tensor has the same name"
-        raise InputError(f"{_KEY}: {path} is of another network: {why}; `u2pl train --from` takes its network with it")
+        raise InputError(f"{_KEY}: {path} is of another network: {why}; {_REMEDY}")
     network.load_state_dict(fitting, strict=False)
 
 

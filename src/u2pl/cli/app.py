@@ -92,7 +92,7 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train a model into a run folder."""
-    from u2pl.build.starting import network_keys
+    from u2pl.build.starting import named_as_typed, network_keys
     from u2pl.commands.run_folder import resume_note
     from u2pl.commands.train import train as run_training
     from u2pl.config.overrides import load_config
@@ -100,21 +100,22 @@ def train(
     from u2pl.report.progress import ProgressBar
 
     console.quiet = not is_main_process()
-    settings = load_config(config, [*(() if start is None else network_keys(start)), *(overrides or ())])
-    folder = out or Path("runs") / f"{Path(config).stem}-{settings.method.name}-{settings.seed}"
-    note = resume_note(folder) if resume else None
-    if note is not None:
-        say(console, note)
-    with ProgressBar(console, title=settings.method.name) as bar:
-        trained = run_training(
-            settings,
-            folder,
-            resume=resume,
-            watchers=(bar,),
-            say=partial(say, console),
-            console=console,
-            verbose=verbose,
-        )
+    with named_as_typed(start, overrides or ()):
+        settings = load_config(config, [*(() if start is None else network_keys(start)), *(overrides or ())])
+        folder = out or Path("runs") / f"{Path(config).stem}-{settings.method.name}-{settings.seed}"
+        note = resume_note(folder) if resume else None
+        if note is not None:
+            say(console, note)
+        with ProgressBar(console, title=settings.method.name) as bar:
+            trained = run_training(
+                settings,
+                folder,
+                resume=resume,
+                watchers=(bar,),
+                say=partial(say, console),
+                console=console,
+                verbose=verbose,
+            )
     _finish(trained.folder, trained.scores)
 
 

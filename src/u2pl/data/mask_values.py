@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -44,6 +44,7 @@ class MaskValues:
     values: tuple[int, ...]  #: ascending
     indices: tuple[int, ...]  #: the class of each value, or IGNORE_INDEX
     colours: bool  #: whether values are colours
+    where: str = field(default="data.mask_values", repr=False, compare=False)  #: the file or key that lists them
 
     def apply(self, raw: npt.NDArray[np.int64], path: Path) -> npt.NDArray[np.uint8]:
         """(H, W) values -> (H, W) uint8 classes. Raises InputError for values that are not listed."""
@@ -54,7 +55,7 @@ class MaskValues:
             found, counts = np.unique(raw[unknown], return_counts=True)
             unlisted = listing(found, counts, self.colours)
             raise InputError(
-                f"mask {path} holds values that data.mask_values does not list: {unlisted}; list them, with the name "
+                f"mask {path} holds values that {self.where} does not list: {unlisted}; list them, with the name "
                 f"{IGNORED} for those that should not train"
             )
         return np.asarray(self.indices, dtype=np.uint8)[place]
@@ -82,7 +83,7 @@ def mask_values(text: str, folders: Sequence[Path] = (), known: Sequence[str] | 
         )
     where = "data.mask_values" if path is None else str(path)
     pairs = _short(text, where) if path is None else _from_csv(path)
-    return _numbered(pairs, where, known)
+    return numbered(pairs, where, known)
 
 
 def read_labelmap(path: Path, *, ignored: str) -> MaskValues:
@@ -91,6 +92,12 @@ def read_labelmap(path: Path, *, ignored: str) -> MaskValues:
     Lines that begin with # are comments. ``ignored`` is a further colour that does not train. Raises InputError that
     names the file and the line.
     """
+    pairs = labelmap_pairs(path)
+    return numbered(pairs if ignored in dict(pairs) else [*pairs, (ignored, IGNORED)], str(path))
+
+
+def labelmap_pairs(path: Path) -> list[tuple[str, str]]:
+    """Each colour of a ``labelmap.txt`` with its name, as :func:`read_labelmap` reads them."""
     lines = read_lines(path, give="give a text file in UTF-8 with lines such as crack:128,0,0::")
     pairs = []
     for number, line in enumerate(lines, start=1):
@@ -102,9 +109,7 @@ def read_labelmap(path: Path, *, ignored: str) -> MaskValues:
                     f"{path}, line {number}: {quoted(line.strip())} is not name:r,g,b:: with numbers to 255"
                 )
             pairs.append(("#" + "".join(f"{int(part):02x}" for part in colour.groups()), name.strip()))
-    if ignored not in dict(pairs):
-        pairs.append((ignored, IGNORED))
-    return _numbered(pairs, str(path), None)
+    return pairs
 
 
 def packed(colours: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -199,8 +204,15 @@ def _value_of(row: Mapping[str, str], path: Path, number: int) -> str:
     return value
 
 
-def _numbered(pairs: Sequence[tuple[str, str]], where: str, known: Sequence[str] | None) -> MaskValues:
-    """Values with names -> values with numbers."""
+def numbered(
+    pairs: Sequence[tuple[str, str]], where: str, known: Sequence[str] | None = None, *, fewest: int = 2
+) -> MaskValues:
+    """Values with names -> values with numbers. Raises InputError, which begins with ``where``, if they do not fit.
+
+    Args:
+        known: the classes in their order; None: in the order of the pairs.
+        fewest: classes that there should be.
+    """
     names = list(dict.fromkeys(name for _, name in pairs if name != IGNORED))
     for name in names:
         check_name(name, where)
@@ -208,8 +220,8 @@ def _numbered(pairs: Sequence[tuple[str, str]], where: str, known: Sequence[str]
         for name in (name for name in names if name not in known):
             raise InputError(f"{where}: {quoted(name)} is not in classes.txt; use one of {', '.join(known)}")
         names = list(known)
-    if len(names) < 2:
-        raise InputError(f"{where}: names fewer than two classes; write {_EXAMPLE}")
+    if len(names) < fewest:
+        raise InputError(f"{where}: names fewer than {('one class', 'two classes')[fewest - 1]}; write {_EXAMPLE}")
     if len(names) > IGNORE_INDEX:
         raise InputError(f"{where}: names {len(names)} classes; at most {IGNORE_INDEX} are possible")
     indices: dict[int, int] = {}
@@ -227,5 +239,5 @@ def _numbered(pairs: Sequence[tuple[str, str]], where: str, known: Sequence[str]
             raise InputError(f"{where}: {text} has two classes; keep one")
     if len(kinds) > 1:
         raise InputError(f"{where}: holds gray values and colours; give one kind, as the masks are")
-    ordered = sorted(indices)
-    return MaskValues(tuple(names), tuple(ordered), tuple(indices[v] for v in ordered), colours=kinds == {True})
+    ascending = tuple(sorted(indices))
+    return MaskValues(tuple(names), ascending, tuple(indices[v] for v in ascending), kinds == {True}, where)

@@ -6,11 +6,10 @@ https://labelstud.io/guide/predictions and https://labelstud.io/guide/export. Po
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from pydantic import Field, RootModel, model_validator
@@ -18,6 +17,7 @@ from pydantic import Field, RootModel, model_validator
 from u2pl.errors import InputError, quoted
 from u2pl.formats import brush_runs, runs
 from u2pl.formats.areas import Mask, Shape, box, ellipse, polygon
+from u2pl.formats.label_studio_images import INTERFACE, USUAL, addresses, file_of, image_of
 from u2pl.formats.reading import Coordinate, Record, Side, is_json, parsed, the_file
 from u2pl.formats.structure import (
     Annotated,
@@ -36,7 +36,6 @@ from u2pl.formats.structure import (
 FILE = "tasks.json"
 #: Where Label Studio finds the images, if its local storage is their folder.
 LOCAL_FILES = "/data/local-files/?d="
-_UPLOAD = re.compile(r"/data/upload/\d+/(?:[0-9a-f]{8}-)?")
 _LABELS = "labels"  # ends the types of results that are areas
 _WITHOUT_AREA = ("keypointlabels", "vectorlabels")
 
@@ -89,7 +88,7 @@ def finish(records: Sequence[bytes], classes: Classes, how: Drawing) -> Files:
         f"  </{kind}Labels>",
         "</View>",
     ]
-    return {FILE: b"[" + b",\n".join(records) + b"]", "labeling.xml": ("\n".join(lines) + "\n").encode()}
+    return {FILE: b"[" + b",\n".join(records) + b"]", INTERFACE: ("\n".join(lines) + "\n").encode()}
 
 
 class _Value(Record):
@@ -115,6 +114,7 @@ class _Value(Record):
 
 class _Result(Record):
     type: str = ""
+    to_name: str = ""
     original_width: Side | None = None
     original_height: Side | None = None
     image_rotation: float = 0
@@ -126,15 +126,10 @@ class _Drawn(Record):
     was_cancelled: bool = False
 
 
-class _Data(Record):
-    image: str = Field(min_length=1)
-    height: Side | None = None
-    width: Side | None = None
-
-
 class _Task(Record):
     row: int | str | None = None  #: of JSON-MIN: the task's number
-    data: _Data
+    id: int | str | None = None
+    data: dict[str, Any]
     annotations: tuple[_Drawn, ...] = ()
     predictions: tuple[_Drawn, ...] = ()
 
@@ -142,13 +137,23 @@ class _Task(Record):
     @classmethod
     def _of_json_min(cls, row: Any) -> Any:
         """A row of JSON-MIN is an annotation: next to the image, lists of areas below the names of their tools."""
-        if not isinstance(row, dict) or "data" in row or not isinstance(row.get("image"), str):
+        if not isinstance(row, dict) or "data" in row:
             return row
         areas = [area for areas in row.values() if isinstance(areas, list) for area in areas if isinstance(area, dict)]
         results = [
             {**area, "type": next((k for k in area if k.endswith(_LABELS)), ""), "value": area} for area in areas
         ]
-        return {"row": row.get("id"), "data": {"image": row["image"]}, "annotations": [{"result": results}]}
+        its_own = "annotation_id" in row or any(each["type"] for each in results)
+        if not isinstance(row.get(USUAL), str) and not (its_own and addresses(row)):
+            return row  # of another tool
+        texts = {key: value for key, value in row.items() if isinstance(value, str)}
+        return {"row": row.get("id"), "id": row.get("id"), "data": texts, "annotations": [{"result": results}]}
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(H, W), if its data say it as u2pl writes it."""
+        height, width = self.data.get("height"), self.data.get("width")
+        return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 class _File(RootModel[list[_Task]]):
@@ -164,11 +169,12 @@ def read(place: Path) -> Annotations:
     rows = parsed(_File, path, "Label Studio (JSON)").root
     tasks = list({number if task.row is None else (task.row,): task for number, task in enumerate(rows)}.values())
     images, drafts, empty = [], 0, 0
-    for task in tasks:
+    for number, task in enumerate(tasks):
         done = [each for each in task.annotations if not each.was_cancelled]
         drawn = done or task.predictions
         if drawn:
-            images.append(_image(task.data, drawn[-1].result, path))
+            where = f"{path}, task {number + 1 if task.id is None else task.id}"
+            images.append(_image(task, drawn[-1].result, path, where))
             drafts += not done
         else:
             empty += 1
@@ -177,26 +183,14 @@ def read(place: Path) -> Annotations:
     return Annotations(images, notes=(*notes, *notes_on(images)))
 
 
-def file_of(image: str) -> str:
-    """The path of an image below the folder of all images, from its address in a task."""
-    try:
-        parts = urlsplit(image)
-    except ValueError:  # no address
-        return image
-    if parts.query.startswith("d="):
-        return unquote(parts.query[2:]).lstrip("/")
-    if found := _UPLOAD.match(parts.path):
-        return unquote(parts.path[found.end() :])
-    return PurePosixPath(unquote(parts.path)).name if parts.scheme else unquote(image).lstrip("/")
-
-
-def _image(data: _Data, results: Sequence[_Result], path: Path) -> Drawn:
-    file = file_of(data.image)
-    where = f"{path}, {file}"
+def _image(task: _Task, results: Sequence[_Result], path: Path, where: str) -> Drawn:
     areas = [each for each in results if each.type.endswith(_LABELS)]
+    drawn_on = {each.to_name for each in areas if each.to_name}
+    file = file_of(image_of(task.data, drawn_on, path.parent, where))
+    where = f"{path}, {file}"
     sizes = {(each.original_height, each.original_width) for each in areas}
-    if data.height and data.width:
-        sizes.add((data.height, data.width))
+    if task.size is not None:
+        sizes.add(task.size)
     if len(sizes) > 1 or any(None in size for size in sizes):
         raise InputError(f"{where}: its original_width and original_height are missing or differ; export it again")
     size = None

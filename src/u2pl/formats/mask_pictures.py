@@ -55,7 +55,7 @@ class MaskFile:
     path: Path
     classes: tuple[str, ...]
     values: MaskValues | None = None  #: None: the file holds class indices
-    unannotated: frozenset[str] = frozenset()  #: names of what has no annotation
+    unannotated: tuple[int, ...] = ()  #: those of ``values`` that have no annotation
 
     @property
     def size(self) -> Size:
@@ -65,7 +65,7 @@ class MaskFile:
 
     def labels(self) -> set[str]:
         """All names of the legend."""
-        return set(self.classes) - self.unannotated
+        return set(self.classes)
 
     def draw(self, size: Size, numbers: Mapping[str, int], fill: int) -> Mask:
         """(H, W) class indices. What has no annotation gets ``fill``; ignored pixels stay so."""
@@ -75,8 +75,8 @@ class MaskFile:
         if raw.shape != size:
             raise InputError(f"mask {self.path} has another size than its header says; replace the file")
         table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
-        table[: len(self.classes)] = [fill if name in self.unannotated else numbers[name] for name in self.classes]
-        return table[indices]
+        table[: len(self.classes)] = [numbers[name] for name in self.classes]
+        return np.where(np.isin(raw, self.unannotated), np.uint8(fill), table[indices])
 
     def _indices(self, raw: npt.NDArray[Any]) -> Mask:
         if self.values is not None:

@@ -7,8 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from u2pl.data.classes import Palette
 from u2pl.data.mask_files import MASK_SUFFIXES
-from u2pl.data.mask_values import IGNORED, read_labelmap
-from u2pl.data.text import read_lines
+from u2pl.data.mask_values import IGNORED, labelmap_pairs, numbered
 from u2pl.errors import InputError
 from u2pl.formats.mask_pictures import MaskFile, colour_png, index_png
 from u2pl.formats.reading import some_files, the_file
@@ -86,21 +85,24 @@ def _legend(classes: Classes) -> dict[str, tuple[int, int, int]]:
 
 def read(place: Path) -> Annotations:
     """Read the masks in ``SegmentationClass``, by the colours in labelmap.txt. Raises InputError without one."""
-    return _read(place, unannotated=frozenset())
+    return _read(place)
 
 
 def read_masks(place: Path) -> Annotations:
     """As :func:`read`, for CVAT's layout: `background` is no annotation, unless the labelmap names ignored pixels."""
-    return _read(place, unannotated=frozenset({_BACKGROUND}))
+    return _read(place, unannotated=_BACKGROUND)
 
 
-def _read(place: Path, *, unannotated: frozenset[str]) -> Annotations:
+def _read(place: Path, *, unannotated: str | None = None) -> Annotations:
     legend = the_file(place, lambda path: path.name == _LABELMAP, _LABELMAP)
     folder = legend.parent / "SegmentationClass"
-    values = read_labelmap(legend, ignored="#" + bytes(_BORDER).hex())
-    if any(line.startswith(f"{IGNORED}:") for line in read_lines(legend, give="give a text file in UTF-8")):
-        unannotated = frozenset()
+    pairs, border = labelmap_pairs(legend), "#" + bytes(_BORDER).hex()
+    if any(name == IGNORED for _, name in pairs):
+        unannotated = None
+    # Without a number for them, 255 classes are possible.
+    kept = [(colour, IGNORED if name == unannotated else name) for colour, name in pairs]
+    values = numbered(kept if border in dict(kept) else [*kept, (border, IGNORED)], str(legend), fewest=1)
+    bare = tuple(int(colour[1:], 16) for colour, name in pairs if name == unannotated)
     masks = some_files(folder, lambda path: path.suffix.lower() in MASK_SUFFIXES, "masks")
-    found = [MaskFile(path.relative_to(folder).as_posix(), path, values.classes, values, unannotated) for path in masks]
-    palette = dict(zip(values.classes, values.palette(), strict=False))
-    return Annotations(found, tuple(name for name in values.classes if name not in unannotated), palette)
+    found = [MaskFile(path.relative_to(folder).as_posix(), path, values.classes, values, bare) for path in masks]
+    return Annotations(found, values.classes, dict(zip(values.classes, values.palette(), strict=False)))
