@@ -264,6 +264,7 @@ def refused(u2pl: Command, *arguments: Any) -> str:
     [
         (("--count", "0"), "--count 0: should be at least 1"),
         (("--count", "-3"), "--count -3: should be at least 1"),
+        (("--seed", str(2**63)), "--seed 9223372036854775808: should be 0 to"),
         (("--strategy", "best"), "--strategy 'best': should be one of expected, entropy, diverse, random"),
         (("--weights", "first"), "--weights first: should be last or best"),
         (("--precision", "fp8"), "--precision fp8"),

@@ -87,6 +87,7 @@ BAD = [
     ("labelme", labelme(points=[[0, 0], [1, 1]]), "a polygon has 2 points"),
     ("labelme", labelme(shape_type="circle", points=[[0, 0]]), "a 'circle' of sky cannot be read"),
     ("labelme", labelme(shape_type="cube"), "a 'cube' of sky cannot be read"),
+    ("labelme", labelme(label="sky\nroad"), r"the class 'sky\\nroad' holds control characters"),
     ("labelme", labelme(points=[[7, 5], [9, 5], [9, 9]]), "an area of sky lies outside of the image, which is 6x4"),
     ("labelme", labelme(shape_type="mask", points=[[6, 0], [6, 0]], mask=PIXEL), "an area of sky lies outside"),
     ("labelme", labelme(shape_type="point", points=[[1, 1]]), "there is no image with annotations"),
@@ -266,6 +267,25 @@ def test_a_class_that_the_list_does_not_have(scene: np.ndarray, tmp_path: Path) 
         imported(tool, tmp_path / "set", "coco", classes=tool / "classes.txt")
 
 
+def test_masks_that_stay_keep_their_classes(scene: np.ndarray, tmp_path: Path) -> None:
+    tool, out = exported({"x.png": scene}, tmp_path / "tool", "coco"), tmp_path / "set"
+    (out / "masks").mkdir(parents=True)
+    mine = out / "masks" / "y.tif"
+    Image.fromarray(scene).save(mine)
+    with pytest.raises(InputError, match=r"y.tif is there, and no classes.txt says .*; add --classes"):
+        imported(tool, out, "coco")
+    assert list(out.rglob("*.*")) == [mine]
+    imported(tool, out, "coco", classes=tool / "classes.txt")
+    (tmp_path / "more.txt").write_text("\n".join([*NAMES, "tree"]))
+    imported(tool, out, "coco", classes=tmp_path / "more.txt", overwrite=True)
+    (tmp_path / "other.txt").write_text("\n".join(NAMES[::-1]))
+    with pytest.raises(InputError, match=r"y.tif has the classes of .*classes.txt, which would get other numbers"):
+        imported(tool, out, "coco", classes=tmp_path / "other.txt", overwrite=True)
+    mine.rename(mine.with_name("x.tif"))
+    with pytest.raises(InputError, match=r"x.tif is another mask of an image"):
+        imported(tool, out, "coco", overwrite=True, classes=tmp_path / "more.txt")
+
+
 def test_images_are_found_by_their_names(scene: np.ndarray, tmp_path: Path) -> None:
     images = tmp_path / "images"
     annotated({"a/x.png": scene, "b/x.png": scene, "b/c/y.png": scene}, images)
@@ -411,5 +431,8 @@ def test_what_cannot_be_exported(scene: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="two images in different folders are called x"):
         exported({"a/x.png": scene, "b/x.png": scene}, tmp_path / "voc", "voc")
     exported({"x.png": scene}, tmp_path / "filled", "png")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="--out .*file: is a file; give a folder"):
+        exported({"x.png": scene}, tmp_path / "file", "coco")
     with pytest.raises(InputError, match="it holds files; choose another folder, or add --overwrite"):
         exported({"x.png": scene}, tmp_path / "filled", "coco")

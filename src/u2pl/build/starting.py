@@ -26,9 +26,14 @@ def named_as_typed(start: Path | None, overrides: Sequence[str] = ()) -> Iterato
     try:
         yield
     except InputError as error:
-        if start is None or any(each.startswith(f"{_KEY}=") for each in overrides):
+        typed = {each.partition("=")[0] for each in overrides}
+        if start is None or _KEY in typed:
             raise
-        raise InputError(str(error).replace(_KEY, _OPTION).replace(_REMEDY, _REMEDY_OF_OPTION)) from error
+        message = str(error).replace(_KEY, _OPTION).replace(_REMEDY, _REMEDY_OF_OPTION)
+        key = message.partition(":")[0]
+        if key.startswith("network.") and key not in {*typed, "network.freeze"}:  # the run has it, not the user
+            message = f"{_OPTION} {start}: {message.rpartition('; ')[0]}; {_REMEDY_OF_OPTION}"
+        raise InputError(message) from error
 
 
 def start(network: nn.Module, config: Config, classes: Sequence[str]) -> None:

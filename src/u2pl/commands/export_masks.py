@@ -161,7 +161,9 @@ def export(
 
 
 def _refuse_filled(out: Path, *, overwrite: bool) -> None:
-    if overwrite or not out.exists():
+    if not out.exists():
         return
-    if not out.is_dir() or any(out.iterdir()):
+    if not out.is_dir():
+        raise InputError(f"--out {out}: is a file; give a folder")
+    if not overwrite and any(out.iterdir()):
         raise InputError(f"--out {out}: it holds files; choose another folder, or add --overwrite")

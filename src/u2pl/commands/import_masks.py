@@ -102,6 +102,7 @@ def _import(
     if background is None:  # else an image without annotation is background
         targets = {stem: image for stem, image in targets.items() if image.labels()}
     _refuse_replacing(out, targets, names, overwrite=overwrite)
+    _refuse_renumbering(out, targets, names, listed=classes is not None)
     colours = dict(zip(names, voc_palette(len(names)), strict=True)) | dict(found.palette)
     palette = distinct(tuple(colours[name] for name in names))
     staging = out / _STAGING
@@ -227,6 +228,30 @@ def _refuse_replacing(out: Path, targets: Mapping[str, Found], names: Sequence[s
             raise InputError(
                 f"--out {out}: {path} exists, and u2pl did not write it; choose another folder, or add --overwrite"
             )
+
+
+def _refuse_renumbering(out: Path, targets: Mapping[str, Found], names: Sequence[str], *, listed: bool) -> None:
+    """Raise InputError if masks that stay there would get other classes, or an image would have two masks.
+
+    ``listed``: a person says which number is which class.
+    """
+    folder, known = out / "masks", out / "classes.txt"
+    there = [] if not folder.is_dir() else files_below(folder, lambda path: path.suffix.lower() in MASK_SUFFIXES)[0]
+    stems = {path: path.relative_to(folder).with_suffix("").as_posix() for path in there}
+    if twin := next((path for path in there if stems[path] in targets and path.suffix != ".png"), None):
+        raise InputError(f"--out {out}: {twin} is another mask of an image that would get one; move it away")
+    staying = next((path for path in there if stems[path] not in targets), None)
+    if staying is None:
+        return
+    if not known.is_file():
+        if not listed:
+            raise InputError(
+                f"--out {out}: {staying} is there, and no classes.txt says which number is which class; add --classes"
+            )
+    elif (before := _listed(known)) != tuple(names[: len(before)]):
+        raise InputError(
+            f"--out {out}: {staying} has the classes of {known}, which would get other numbers; choose another folder"
+        )
 
 
 def _drawn(image: Found, numbers: Mapping[str, int], fill: int, path: Path | None) -> Mask:

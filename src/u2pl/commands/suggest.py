@@ -21,7 +21,7 @@ from u2pl.commands.pseudo_masks import weights_digest
 from u2pl.commands.run_folder import claimed
 from u2pl.commands.segmenting import memory_for, read_ahead
 from u2pl.commands.suggestions import ProposedTags, Sheet, refuse_other_files, write_drafts, write_table
-from u2pl.config.schema import Config
+from u2pl.config.schema import LARGEST_SEED, Config
 from u2pl.data.files import FileSample
 from u2pl.engine.machine import make_fabric
 from u2pl.errors import InputError, quoted
@@ -85,6 +85,8 @@ def suggest(
         raise InputError(f"--count {count}: should be at least 1")
     if strategy not in STRATEGIES:
         raise InputError(f"--strategy {quoted(strategy)}: should be one of {', '.join(STRATEGIES)}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"--seed {quoted(seed)}: should be 0 to {LARGEST_SEED}")
     refuse_other_files(out, tags=tags)
     config = config_of(run)
     if config is not None:

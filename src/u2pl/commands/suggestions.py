@@ -162,7 +162,9 @@ def suggested_images(folder: Path) -> list[Path]:
     column = rows[0][1].index("image")
     images = list(dict.fromkeys(Path(cells[column]).absolute() for _, cells in rows[1:] if len(cells) > column))
     if missing := next((image for image in images if not image.is_file()), None):
-        raise InputError(f"{path} lists {missing}, which is gone; suggest anew")
+        raise InputError(
+            f"{path} lists {missing}, which is gone; suggest anew, or run this in the folder in which you suggested"
+        )
     return images
 
 

@@ -58,6 +58,6 @@ def check_name(name: str, where: object) -> str:
     """The name of a class, if it is one. Raises InputError that begins with ``where`` for a long or unprintable one."""
     if len(name) > _LONGEST_NAME:
         raise InputError(f"{where}: {quoted(name)} is too long for a class; at most {_LONGEST_NAME} are possible")
-    if _CONTROL.search(name) or "\t" in name:
+    if _CONTROL.search(name) or "\t" in name or "\n" in name:
         raise InputError(f"{where}: the class {name!a} holds control characters; write a name that can be printed")
     return name
