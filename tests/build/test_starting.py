@@ -140,7 +140,10 @@ def test_what_it_cannot_go_on_from(run: Path, write_folder: Folder, tmp_path: Pa
     with pytest.raises(InputError, match=r"^--from: .*; leave out your keys of `network`$"), named_as_typed(run):
         begun(root, run, "network.channels=64")
     other = ["network.name=deeplabv3plus"]
-    with pytest.raises(InputError, match=r"^--from .*network\.channels.*out your keys of"), named_as_typed(run, other):
+    with (
+        pytest.raises(InputError, match=r"^--from .*: network\.architecture: .*; leave out your keys of"),
+        named_as_typed(run, other),
+    ):
         begun(root, run, *other)
     with pytest.raises(InputError, match=r"^network\.start_from"), named_as_typed(run, ["network.start_from=x"]):
         network_keys(tmp_path / "nothing")

@@ -97,7 +97,11 @@ BAD = [
     ("label-studio", [{"label": []}], "the key 0.data is missing"),
     ("label-studio", [{"filename": "x.png", "regions": [{"x": 1}]}], "the key 0.data is missing"),
     ("label-studio", [{**studio({})[0], "data": {"a": "x.png", "c": "y.png"}}], r"task 1: .* several images \(a, c\)"),
-    ("label-studio", [{**studio({})[0], "data": {"a": "x", "b": 3}}], "no value of its data is the address of an image"),
+    (
+        "label-studio",
+        [{**studio({})[0], "data": {"a": "x", "b": 3}}],
+        "no value of its data is the address of an image",
+    ),
     (
         "label-studio",
         [{"data": {"image": "x.png"}, "annotations": [{"result": [RESULT, {**RESULT, "to_name": "c"}]}]}],
@@ -378,7 +382,9 @@ def test_masks_with_values_that_the_legend_lacks(scene: np.ndarray, tmp_path: Pa
         tool = exported({"x.png": scene}, tmp_path / name, name)
         (mask,) = tool.rglob("*.png")
         Image.fromarray(np.full((4, 6) if name == "png" else (4, 6, 3), 77, dtype=np.uint8)).save(mask)
-        with pytest.raises(InputError, match=r"x.png holds (the value 77|values that \S+/(classes.csv|labelmap.txt) does)"):
+        with pytest.raises(
+            InputError, match=r"x.png holds (the value 77|values that \S+/(classes.csv|labelmap.txt) does)"
+        ):
             imported(tool, tmp_path / "set", name)
         mask.write_bytes(b"nothing")
         with pytest.raises(InputError, match=r"x.png is no"):
@@ -432,7 +438,7 @@ def test_what_cannot_be_exported(scene: np.ndarray, tmp_path: Path) -> None:
         exported({"a/x.png": scene, "b/x.png": scene}, tmp_path / "voc", "voc")
     exported({"x.png": scene}, tmp_path / "filled", "png")
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="--out .*file: is a file; give a folder"):
+    with pytest.raises(InputError, match=r"--out .*file: is a file; give a folder"):
         exported({"x.png": scene}, tmp_path / "file", "coco")
     with pytest.raises(InputError, match="it holds files; choose another folder, or add --overwrite"):
         exported({"x.png": scene}, tmp_path / "filled", "coco")

@@ -260,9 +260,7 @@ INTERFACE = '<View><Image name="left" value="$before"/><Image name="right" value
     ],
     ids=["one", "address", "named", "usual", "without ending", "interface", "not its size"],
 )
-def test_the_key_of_the_image_is_found(
-    data: dict[str, Any], name: str, interface: str | None, tmp_path: Path
-) -> None:
+def test_the_key_of_the_image_is_found(data: dict[str, Any], name: str, interface: str | None, tmp_path: Path) -> None:
     tasks = json.loads((FILES / "label-studio" / "project-3.json").read_text())
     for each in tasks[0]["annotations"][0]["result"]:
         each["to_name"] = name

@@ -35,9 +35,7 @@ def file_of(image: str) -> str:
 def addresses(data: Mapping[str, Any]) -> dict[str, str]:
     """The values of a task's data that are addresses of images, by their key: by their ending."""
     texts = {key: value for key, value in data.items() if isinstance(value, str)}
-    return {
-        key: text for key, text in texts.items() if PurePosixPath(file_of(text)).suffix.lower() in IMAGE_SUFFIXES
-    }
+    return {key: text for key, text in texts.items() if PurePosixPath(file_of(text)).suffix.lower() in IMAGE_SUFFIXES}
 
 
 def image_of(data: Mapping[str, Any], drawn_on: Collection[str], home: Path, where: str) -> str:
