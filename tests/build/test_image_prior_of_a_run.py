@@ -14,13 +14,17 @@ from torchvision.models import resnet18
 
 from tiny_run import KillAt, KilledError
 from u2pl.build import build_image_prior, build_network, build_source, check_image_prior, image_prior_parameters
+from u2pl.build.starting import network_keys
 from u2pl.commands.checks import fabric_of
 from u2pl.commands.evaluate import score_run
+from u2pl.commands.run_folder import network_description
 from u2pl.commands.train import train
 from u2pl.config.overrides import load_config
 from u2pl.config.schema import Config
+from u2pl.engine.checkpoint import save_weights
 from u2pl.errors import InputError
 from u2pl.networks import deeplabv3plus
+from u2pl.networks.image_classifier import ImageClassifier
 from u2pl.predictor import Predictor, load_network
 
 OBJECTS = ("data.kind=objects", "data.train=20", "data.labeled=6", "data.val=6")
@@ -128,6 +132,30 @@ def test_training_with_a_prior_resumes_exactly_and_says_so(options: tuple[str, .
 
 
 @pytest.mark.slow
+def test_a_resumed_run_keeps_the_prior_of_the_network_that_it_began_with(
+    options: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The encoder is that of another run, which may be gone: the weights of a fresh one would be random."""
+    first = tmp_path / "first.safetensors"
+    before = config(*options)
+    source = build_source(before.data, seed=0)
+    network = build_network(before, num_classes=len(source.classes))
+    save_weights(first, network, network_description(before, source))
+    keys = [key for key in options if not key.startswith("network.weights")]
+    short = ("train.log_every=1", "train.save_every=1", "train.steps=2", "data.val=0")
+    going_on, run = config(*network_keys(first), *keys, *short), tmp_path / "run"
+    with pytest.raises(KilledError):
+        train(going_on, run, say=lambda line: None, watchers=(KillAt(2),))
+    began = load_file(run / "last.safetensors")
+    first.unlink()
+    train(going_on, run, resume=True, say=lambda line: None, reports=False)
+    ended = load_file(run / "last.safetensors")
+    kept = [name for name in ended if name.startswith("image_prior.")]
+    assert kept
+    assert all(torch.equal(began[name], ended[name]) for name in kept)
+
+
+@pytest.mark.slow
 def test_a_run_with_a_prior_predicts_by_it(options: tuple[str, ...], tmp_path: Path) -> None:
     """In the scores of training, of `evaluate` and in masks, unless it is not asked for."""
     chosen = config(*options, "evaluation.image_prior=3", "train.precision=fp32")
@@ -179,5 +207,9 @@ def test_what_sees_an_image_as_a_whole_counts_as_parameters(options: tuple[str, 
     chosen = config(*options)
     network = build_network(chosen, num_classes=7).to("meta")
     assert image_prior_parameters(chosen, network) == sum(parameter.numel() for parameter in resnet18().parameters())
+    nothing = torch.empty(0)
+    prior = ImageClassifier(network.image_encoder(), weight=nothing, bias=nothing, told=nothing)
+    network.vocabulary = None  # a file of weights has it in the image prior
+    assert image_prior_parameters(chosen, network, prior) == sum(each.numel() for each in resnet18().parameters())
     for override in ("evaluation.image_prior=0", "method.image_prior.sharpness=0", "method.name=supervised"):
         assert image_prior_parameters(config(*options, override), network) == 0

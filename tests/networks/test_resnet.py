@@ -104,7 +104,7 @@ def test_dilations(
     ("options", "parts"),
     [
         ({"name": "resnet52"}, ("network.encoder", "resnet50")),
-        ({"name": "vgg"}, ("network.encoder", "resnet18", "resnet101")),
+        ({"name": "tu-tf_efficientnet_lite2"}, ("network.encoder", "resnet18", "resnet101", "network.name=smp")),
         ({"output_stride": 32}, ("network.output_stride", "8 or 16", "32")),
         ({"multi_grid": (1, 2)}, ("network.multi_grid", "3 blocks", "[1, 2]")),
         ({"multi_grid": (1, 2, 0)}, ("network.multi_grid", "positive")),

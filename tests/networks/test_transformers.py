@@ -58,13 +58,15 @@ def one_line(error: pytest.ExceptionInfo[InputError]) -> str:
         lambda: dpt("tu-vit_small_patch14_reg4_dinov2"),
         lambda: dpt("tu-vit_tiny_patch16_224"),
         lambda: dpt("tu-vit_tiny_patch16_224", patch_size=8),
+        lambda: dpt("tu-vit_tiny_patch16_224", class_token=False, global_pool="avg"),
         lambda: dpt("tu-vit_tiny_patch16_dinov3_qkvb"),
         segformer,
     ],
-    ids=["dinov2", "registers", "patch16", "patch8", "dinov3", "segformer"],
+    ids=["dinov2", "registers", "patch16", "patch8", "no class token", "dinov3", "segformer"],
 )
-def test_any_size_one_image_and_a_gradient_for_every_parameter(build: Any) -> None:
+def test_any_size_one_image_and_a_gradient_for_every_parameter(build: Any, recwarn: pytest.WarningsRecorder) -> None:
     network = build()
+    assert not any("prefix tokens" in str(each.message) for each in recwarn)  # an option that users cannot set
     for size, training in (((33, 47), False), ((70, 100), False), ((28, 28), True), ((56, 84), True)):
         output = network.train(training)(torch.rand(1, 3, *size))
         coarse = tuple(-(-side // 4) for side in size)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 from rich.console import Console
+from torch import nn
 
 from u2pl.auto.resolving import as_begun
 from u2pl.build import build_source, image_prior_parameters
@@ -26,6 +27,7 @@ from u2pl.engine.machine import computing_threads, is_main_process
 from u2pl.engine.parameter_count import inference_parameters
 from u2pl.engine.run import Watcher
 from u2pl.errors import InputError
+from u2pl.networks.image_classifier import ImageClassifier
 from u2pl.paths import is_file
 from u2pl.predictor import Predictor
 from u2pl.report.printing import print_line
@@ -102,7 +104,7 @@ def distill(
     if parts is None or teacher is None:
         return Distilled(out, ())
     scores = list(trained.scores.values())[-1] if trained.scores else None
-    student = Model("student", _described(parts.config), scores, _parameters(parts.config, parts))
+    student = Model("student", _described(parts.config), scores, _parameters(parts.config, parts.network))
     return Distilled(out, (teacher, student))
 
 
@@ -163,7 +165,7 @@ def labeled_by_teacher(
         scores = scorer(_alone(parts.config.train), loading, parts.source, predictor.image_prior)(predictor.network)
         say(f"teacher: {scores.miou:.1f} mIoU")
     before = load_saved(run / "config.yaml")
-    parameters = _parameters(before, replace(parts, network=predictor.network))
+    parameters = _parameters(before, predictor.network, predictor.image_prior)
     return parts, Model("teacher", _described(before), scores, parameters)
 
 
@@ -192,9 +194,8 @@ def _described(config: Config) -> str:
     return f"{config.network.name} {config.network.encoder}"
 
 
-def _parameters(config: Config, parts: Parts) -> int:
+def _parameters(config: Config, network: nn.Module, prior: ImageClassifier | None = None) -> int:
     """Parameters in use, with those of an image prior."""
     height, width = crop_sides(config)
-    return inference_parameters(parts.network, height=height, width=width) + image_prior_parameters(
-        config, parts.network
-    )
+    plain = inference_parameters(network, height=height, width=width)
+    return plain + image_prior_parameters(config, network, prior)

@@ -128,7 +128,14 @@ def trained(
     fabric, source, method = parts.fabric, parts.source, parts.method
     fabric.to_device(method)
     config = with_fitting_workers(parts.config, parts.inspection, say)
-    prior = build_image_prior(config, source, parts.network, fabric, say=None if say is _silent else say)
+    prior = build_image_prior(
+        config,
+        source,
+        parts.network,
+        fabric,
+        resumed=out if resume and has_state(out) else None,
+        say=None if say is _silent else say,
+    )
     draw: dict[str, Any] = {
         "semi_supervised": method.semi_supervised,
         "rank": fabric.global_rank,

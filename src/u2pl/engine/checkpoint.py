@@ -134,3 +134,8 @@ def load_weights(path: Path, network: nn.Module, *, beside: str = "") -> dict[st
             own[name] = tensor
     network.load_state_dict(own)
     return others
+
+
+def read_beside(path: Path, part: str) -> dict[str, Tensor]:
+    """The state of a module that :func:`save_weights` saved ``beside`` a network; empty without one."""
+    return {name.partition(".")[2]: tensor for name, tensor in load_file(path).items() if name.startswith(f"{part}.")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import NamedTuple
 
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -88,8 +87,10 @@ def resnet_encoder(
             None: the release's (2, 2, 4) for resnet50 and resnet101 at output stride 8, otherwise all ones.
     """
     if name not in RESNETS:
-        near = get_close_matches(name, RESNETS, n=2, cutoff=0.5) or list(RESNETS)
-        raise InputError(f"network.encoder: no encoder {name!r} for deeplabv3plus; did you mean {' or '.join(near)}?")
+        raise InputError(
+            f"network.encoder: deeplabv3plus has no encoder {name!r}, but {', '.join(RESNETS)}; others need "
+            "network.name=smp"
+        )
     if output_stride not in (8, 16):
         raise InputError(f"network.output_stride: must be 8 or 16, not {output_stride}")
     block, layers, deep = RESNETS[name]

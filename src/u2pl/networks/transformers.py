@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,12 +37,14 @@ def create_dpt(**options: Any) -> nn.Module:
     Raises:
         InputError: if the encoder takes images of only one size.
     """
-    try:
-        model = smp.create_model("dpt", **{"dynamic_img_size": True, **options})
-    except TypeError as error:
-        if "dynamic_img_size" not in str(error):
-            raise
-        model = smp.create_model("dpt", **options)  # not every family has this option, and most of those do not need it
+    with warnings.catch_warnings():  # of no use here: without a class token, the decoder projects the features alone
+        warnings.filterwarnings("ignore", message="Encoder does not have prefix tokens")
+        try:
+            model = smp.create_model("dpt", **{"dynamic_img_size": True, **options})
+        except TypeError as error:
+            if "dynamic_img_size" not in str(error):
+                raise
+            model = smp.create_model("dpt", **options)  # not every family has this option, and most do not need it
     trunk = model.encoder.model
     if getattr(getattr(trunk, "patch_embed", None), "strict_img_size", False):
         raise InputError(

@@ -179,6 +179,10 @@ def test_own_classes_by_their_numbers(devkit):
 def test_few_of_the_classes_of_voc_are_told_with_the_remedy(devkit):
     warnings = inspect(pascal_voc(root=devkit), semi_supervised=True).warnings
     assert any("17 of 21 classes are in no labeled mask" in each and "classes.txt" in each for each in warnings)
+    named = pascal_voc(root=devkit, classes=["background", "aeroplane", "tvmonitor"])
+    warnings = inspect(named, semi_supervised=True).warnings
+    assert any("'tvmonitor' is in no labeled mask" in each for each in warnings)
+    assert not any("classes.txt" in each for each in warnings)  # data.classes names them already
 
 
 @pytest.mark.parametrize("line", ["crack", "crack:1,2", "crack:1,2,300::", ":1,2,3::", "crack:a,b,c"])

@@ -83,7 +83,7 @@ def pascal_voc(
         val=pool.pick(val_names),
         palette=_palette(known, values, names),
         notes=notes,
-        few_classes="" if known != CLASSES else _OWN_CLASSES.format(home=home),
+        few_classes="" if known != CLASSES or classes is not None else _OWN_CLASSES.format(home=home),
         lookup=lookup,
     )
 
