@@ -102,6 +102,30 @@ def test_a_cached_run_and_what_the_api_returns(tmp_path: Path) -> None:
         "looking at images": [(n, 8) for n in range(9)],
         "drafting masks": [(n, 2) for n in range(3)],
     }
+    before = [each.entropy for each in done.ranking.suggestions]
+    told.clear()
+    other = suggestions(
+        run,
+        tmp_path / "out",
+        overrides=["evaluation.flip=true"],
+        count=2,
+        progress=lambda *report: told.append(report),
+    )
+    assert next(report for report in told if report[0] == "looking at images") == ("looking at images", 0, 8)
+    assert [each.entropy for each in other.ranking.suggestions] != before
+
+
+def test_the_run_is_told_how_to_read_other_files(tmp_path: Path) -> None:
+    root = scenes(tmp_path / "set")
+    run = trained("folder", tmp_path / "run", f"data.root={root}", "data.val=val", "method.name=supervised")
+    (tmp_path / "deep").mkdir()
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 4096, (48, 64), dtype=np.uint16)
+        Image.fromarray(pixels).save(tmp_path / "deep" / f"{number}.png")
+    with pytest.raises(InputError, match=r"such as data\.value_range="):
+        suggestions(run, tmp_path / "out", images=tmp_path / "deep")
+    done = suggestions(run, tmp_path / "out", images=tmp_path / "deep", overrides=["data.value_range=[0,4095]"])
+    assert done.images == 2
 
 
 @pytest.mark.slow

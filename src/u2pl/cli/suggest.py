@@ -24,6 +24,10 @@ def suggest(
     out: Annotated[
         Path, typer.Option(parser=output(), help="Folder for suggested.csv, contact_sheet.png and drafts/.")
     ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Keys of the run to change, such as evaluation.flip=true data.value_range=[0,4095]."),
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option(parser=argument("--images"), help="Folder of images. Default: the run's unlabeled images."),
@@ -53,6 +57,7 @@ def suggest(
         suggested = run_suggest(
             run,
             out,
+            overrides=overrides or (),
             images=images,
             count=count,
             strategy=strategy,

@@ -48,6 +48,7 @@ def suggest(
     run: Path,
     out: Path,
     *,
+    overrides: Sequence[str] = (),
     images: Path | None = None,
     count: int = 20,
     strategy: str = "expected",
@@ -71,6 +72,7 @@ def suggest(
 
     Args:
         run: a finished run folder, or a file of weights.
+        overrides: keys such as ``evaluation.flip=true`` or ``data.value_range=[0,4095]``.
         images: a folder of images; None: the unlabeled images of the run's data. Labeled ones are left out.
         strategy: one of ``STRATEGIES``.
         seed: decides between equal images, and draws those of ``random``.
@@ -94,7 +96,7 @@ def suggest(
     allow_pixels(None)
     if device is None:
         device = make_fabric(accelerator="auto", devices=1, nodes=1, precision="fp32").device
-    predictor = LookingPredictor.load(run, weights=weights, device=device, precision=precision)
+    predictor = LookingPredictor.load(run, weights=weights, device=device, overrides=overrides, precision=precision)
     found = candidates(run, config, images, out, classes=predictor.classes, reader=predictor.reader, say=say)
     samples = [*found.unlabeled, *found.labeled]
     failed: list[str] = []
@@ -201,6 +203,7 @@ def _about(weights: Path, predictor: LookingPredictor, samples: Sequence[FileSam
         "format": _FORMAT,
         "weights": weights_digest(weights),
         "precision": predictor.precision,
+        "evaluation": repr(predictor.evaluation),
         "reader": repr(predictor.reader),
         "images": files.hexdigest(),
     }
