@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from u2pl.data.readers.folder import folder
 from u2pl.data.source import DataSource
 from u2pl.data.splits import fingerprint
+from u2pl.data.structure import structure_warnings
 from u2pl.data.validation import draw_validation, number_of, read_groups, runs
 from u2pl.errors import InputError
 
@@ -242,7 +243,8 @@ def test_few_labels_and_a_folder_val(write_folder: Folder) -> None:
     root = write_folder({**dict.fromkeys("abcdefghijk", (0, 1, 2)), "val/x": None})
     source = read(root, val="auto")
     assert (len(source.labeled), len(source.val)) == (11, 0)
-    assert any("11 labeled images are too few to hold some out" in note for note in source.notes)
+    (note,) = (note for note in structure_warnings(source) if "no score will be known" in note)
+    assert "11 labeled images are too few to hold some out" in note
 
 
 def test_a_folder_of_which_nothing_can_be_spared(write_folder: Folder) -> None:

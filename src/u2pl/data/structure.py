@@ -5,12 +5,14 @@ from __future__ import annotations
 from u2pl.data.source import DataSource
 from u2pl.data.splits import some
 
+NO_SCORE = "no score will be known"
+
 
 def structure_warnings(source: DataSource) -> list[str]:
     """Warnings about the lists of a data set; no file is read."""
     notes = list(source.notes)
-    if not source.val:
-        notes.append("there are no validation images, so no score will be known; set data.val")
+    if not source.val and not any(NO_SCORE in note for note in notes):
+        notes.append(f"there are no validation images, so {NO_SCORE}; set data.val")
     return notes
 
 

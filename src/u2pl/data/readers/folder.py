@@ -25,6 +25,7 @@ from u2pl.data.mask_values import mask_values as read_mask_values
 from u2pl.data.pairing import SAME_NAME, Masks
 from u2pl.data.source import DataSource
 from u2pl.data.splits import Labeled, Pool, is_image, refuse_overlap
+from u2pl.data.structure import NO_SCORE
 from u2pl.data.tags import tagged
 from u2pl.data.validation import ENOUGH, LEAST, SHARE, draw_validation, number_of, read_groups
 from u2pl.data.walking import files_below, skipped_notes
@@ -230,7 +231,7 @@ def _drawn(
         others = [name for name in candidates if name not in listed]
         candidates = others if len(others) >= LEAST else [name for name in candidates if name in listed]
     if val == AUTO and len(candidates) < ENOUGH:
-        few = f"val: {len(candidates)} labeled images are too few to hold some out, so no score will be known"
+        few = f"val: {len(candidates)} labeled images are too few to hold some out, so {NO_SCORE}"
         return _Validation(notes=(f"{few}; data.val=4 does it all the same",) if candidates else ())
     count = (
         max(LEAST, round(SHARE * len(candidates))) if val == AUTO else number_of(_number(pool, val), len(candidates))
@@ -242,7 +243,7 @@ def _drawn(
     except InputError as error:
         if val != AUTO:
             raise
-        return _Validation(notes=(f"{error}, so no score will be known",))
+        return _Validation(notes=(f"{error}, so {NO_SCORE}",))
     fact = f"val: {len(names)} of {len(candidates)} labeled images are drawn for validation"
     return _Validation(
         names, facts=(f"{fact}; data.val=none trains on them, too" if val == AUTO else fact,), groups=told
