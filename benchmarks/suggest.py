@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--start", type=int, default=23)
     parser.add_argument("--add", type=int, default=23)
     parser.add_argument("--seeds", default="0,1")
-    parser.add_argument("--strategies", default="random,expected,entropy,diverse")
+    parser.add_argument("--strategies", default="random,typical,expected,diverse,entropy")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_intermixed_args(arguments)
     strategies = options.strategies.split(",")

@@ -116,7 +116,7 @@ def test_all_images_of_a_folder_with_their_drafts(u2pl: Command, model: Path, po
         assert sheet.size == (5 * 262 - 6, 2 * 80 - 6)
 
 
-@pytest.mark.parametrize("strategy", ["expected", "diverse", "entropy", "random"])
+@pytest.mark.parametrize("strategy", ["typical", "expected", "diverse", "entropy", "random"])
 def test_a_command_again_writes_the_same(u2pl: Command, model: Path, pool: Path, tmp_path: Path, strategy: str) -> None:
     arguments = (model, "--images", pool, "--count", 3, "--strategy", strategy, "--seed", 4)
     suggested(u2pl, *arguments, "--out", tmp_path / "a")
@@ -132,12 +132,12 @@ def test_a_command_again_writes_the_same(u2pl: Command, model: Path, pool: Path,
 
 def test_strategies_differ_and_earlier_drafts_go(u2pl: Command, model: Path, pool: Path, tmp_path: Path) -> None:
     orders = {}
-    for strategy in ("expected", "diverse", "entropy", "random"):
+    for strategy in ("typical", "expected", "diverse", "entropy", "random"):
         suggested(u2pl, model, "--images", pool, "--count", 4, "--strategy", strategy, "--out", tmp_path)
         orders[strategy] = tuple(order(tmp_path))
         names = {Path(path).relative_to(pool).with_suffix("").as_posix() for path in orders[strategy]}
         assert set(drafts(tmp_path)) == names
-    assert len(set(orders.values())) == 4
+    assert len(set(orders.values())) == 5
     entropies = [float(row["entropy"]) for row in table(tmp_path)]
     suggested(u2pl, model, "--images", pool, "--count", 8, "--strategy", "entropy", "--out", tmp_path)
     entropies = [float(row["entropy"]) for row in table(tmp_path)]
@@ -147,7 +147,7 @@ def test_strategies_differ_and_earlier_drafts_go(u2pl: Command, model: Path, poo
     assert set(order(tmp_path)) != first
 
 
-@pytest.mark.parametrize("strategy", ["expected", "diverse"])
+@pytest.mark.parametrize("strategy", ["typical", "diverse"])
 def test_a_twin_comes_last(u2pl: Command, model: Path, pool: Path, tmp_path: Path, strategy: str) -> None:
     suggested(u2pl, model, "--images", pool, "--strategy", strategy, "--out", tmp_path)
     last = table(tmp_path)[-1]
@@ -265,7 +265,7 @@ def refused(u2pl: Command, *arguments: Any) -> str:
         (("--count", "0"), "--count 0: should be at least 1"),
         (("--count", "-3"), "--count -3: should be at least 1"),
         (("--seed", str(2**63)), "--seed 9223372036854775808: should be 0 to"),
-        (("--strategy", "best"), "--strategy 'best': should be one of expected, entropy, diverse, random"),
+        (("--strategy", "best"), "--strategy 'best': should be one of typical, expected, diverse, entropy, random"),
         (("--weights", "first"), "--weights first: should be last or best"),
         (("--precision", "fp8"), "--precision fp8"),
         (("--images", "nowhere"), "--images nowhere: is missing; give a folder of images"),

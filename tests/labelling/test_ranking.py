@@ -13,9 +13,11 @@ from u2pl.labelling.ranking import (
     BINS,
     FARTHEST,
     NOTHING,
+    Chosen,
     alike,
     class_entropy_histogram,
     core_set,
+    covering,
     entropy_edges,
     first_unreliable,
     rarity,
@@ -141,10 +143,12 @@ def test_the_scale_of_features_does_not_count() -> None:
         assert float((small @ small.T - torch.eye(9)).abs().mean()) < 0.5
 
 
-def loop(
-    rows: Tensor, value: Tensor, count: int, centres: Tensor | None, *, diverse: bool
-) -> tuple[list[int], list[int]]:
+def loop(rows: Tensor, value: Tensor, count: int, centres: Tensor | None, *, by: str) -> tuple[list[int], list[int]]:
     """Greedy, by all distances anew each time; for values without ties."""
+
+    def closest_of(row: Tensor, others: dict[int, Tensor]) -> float:
+        return min([FARTHEST, *(math.dist(row.tolist(), other.tolist()) for other in others.values())])
+
     chosen: list[int] = []
     nearest: list[int] = []
     while len(chosen) < min(count, len(rows)):
@@ -156,8 +160,13 @@ def loop(
             others |= {each: rows[each] for each in chosen}
             away = {name: math.dist(rows[place].tolist(), other.tolist()) for name, other in others.items()}
             closest = min(away, key=lambda name: away[name]) if away else NOTHING
-            distance = min(FARTHEST, *away.values()) if away else FARTHEST
-            gain = float(value[place]) * (distance if diverse else 1.0)
+            distance = closest_of(rows[place], others)
+            gain = float(value[place]) * (distance if by == "distance" else 1.0)
+            if by == "covered":
+                gain = 0.0
+                for row, worth in zip(rows, value.tolist(), strict=True):
+                    nearer = closest_of(row, others) - math.dist(row.tolist(), rows[place].tolist()) - 1e-3
+                    gain += worth * max(0.0, nearer) / len(rows)
             if gain > most:
                 best, where, most = place, closest, gain
         chosen.append(best)
@@ -165,22 +174,26 @@ def loop(
     return chosen, nearest
 
 
-@pytest.mark.parametrize("diverse", [True, False])
+@pytest.mark.parametrize("by", ["distance", "value", "covered"])
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_choice_is_that_of_a_loop(seed: int, centred: bool, diverse: bool) -> None:
+def test_the_choice_is_that_of_a_loop(seed: int, centred: bool, by: str) -> None:
+    def choose(count: int) -> Chosen:
+        if by == "covered":
+            return covering(rows[:number], value, count, centres=centres, seed=seed)
+        return core_set(rows[:number], value, count, centres=centres, diverse=by == "distance", seed=seed)
+
     draw = torch.Generator().manual_seed(seed)
     number = random.Random(seed).randint(1, 14)
     rows = alike(torch.randn(number + 3, 5, generator=draw))
     value = torch.rand(number, generator=draw) + 0.1
     centres = rows[number:] if centred else None
-    found = core_set(rows[:number], value, 20, centres=centres, diverse=diverse, seed=seed)
-    place, nearest = loop(rows[:number], value, 20, centres, diverse=diverse)
+    found = choose(20)
+    place, nearest = loop(rows[:number], value, 20, centres, by=by)
     assert found.place == place
     assert sorted(place) == list(range(number))  # count = all
     assert found.nearest == nearest
-    few = core_set(rows[:number], value, 3, centres=centres, diverse=diverse, seed=seed)
-    assert few.place == place[:3]
+    assert choose(3).place == place[:3]
 
 
 def test_many_rows_are_compared_in_parts() -> None:
@@ -199,8 +212,9 @@ def test_the_same_image_twice_waits_for_the_others() -> None:
     rows = alike(torch.cat([embedding, embedding[:3]]))  # places 6, 7, 8 are twins of 0, 1, 2
     value = torch.tensor([9.0, 8.0, 7.0, 0.1, 0.1, 0.1, 9.0, 8.0, 7.0])
     for values in (value, torch.ones(9)):
-        first = core_set(rows, values, 6).place
-        assert len({place % 6 for place in first}) == 6
+        for choose in (core_set, covering):
+            assert len({place % 6 for place in choose(rows, values, 6).place}) == 6
+    assert covering(rows, value, 9).score[6:] == [0.0] * 3
     assert sorted(place % 6 for place in core_set(rows, value, 2, diverse=False).place) == [0, 0]
 
 
@@ -209,9 +223,25 @@ def test_without_an_unreliable_pixel_the_farthest_is_chosen() -> None:
     nothing, one = core_set(rows, torch.zeros(7), 7, seed=3), core_set(rows, torch.ones(7), 7, seed=3)
     assert nothing.place == one.place
     assert nothing.score == [0.0] * 7
-    some = core_set(rows, torch.tensor([0.0, 0, 0, 2, 0, 0, 0]), 7)
-    assert some.place[0] == 3
-    assert sorted(some.place) == list(range(7))
+    assert covering(rows, torch.zeros(7), 7, seed=3) == nothing
+    for choose in (core_set, covering):
+        some = choose(rows, torch.tensor([0.0, 0, 0, 2, 0, 0, 0]), 7)
+        assert some.place[0] == 3
+        assert sorted(some.place) == list(range(7))
+
+
+def test_some_of_many_rows_stand_for_all() -> None:
+    """Six groups of like rows: one of each is chosen, the largest group first."""
+    draw = torch.Generator().manual_seed(0)
+    sizes = [2600, 1900, 1400, 1000, 600, 300]
+    group = torch.repeat_interleave(torch.arange(6), torch.tensor(sizes))
+    rows = torch.nn.functional.normalize(
+        torch.randn(6, 16, generator=draw)[group] + 0.1 * torch.randn(7800, 16, generator=draw), dim=1
+    )
+    found = covering(rows.half(), torch.ones(7800), 6)
+    assert sorted(group[found.place].tolist()) == list(range(6))
+    assert int(group[found.place[0]]) in (0, 1, 2)
+    assert found.score == sorted(found.score, reverse=True)
 
 
 def test_equal_images_are_in_an_order_of_the_seed() -> None:
@@ -224,4 +254,5 @@ def test_equal_images_are_in_an_order_of_the_seed() -> None:
 
 def test_one_image_and_none() -> None:
     assert core_set(alike(torch.randn(1, 3)), torch.ones(1), 5) == ([0], [FARTHEST], [NOTHING])
-    assert core_set(torch.empty(0, 3), torch.ones(0), 5) == ([], [], [])
+    for choose in (core_set, covering):
+        assert choose(torch.empty(0, 3), torch.ones(0), 5) == ([], [], [])

@@ -43,7 +43,7 @@ PLACES = [5, 0, 3, 9, 4, 11, 12, 2]
 
 @pytest.mark.parametrize("alpha", [0.2, 0.6])
 @pytest.mark.parametrize("labeled", [(), (11, 12)])
-@pytest.mark.parametrize("strategy", ["expected", "entropy", "diverse"])
+@pytest.mark.parametrize("strategy", ["typical", "expected", "entropy", "diverse"])
 def test_the_ranking_is_that_of_loops(strategy: str, labeled: tuple[int, ...], alpha: float, tmp_path: Path) -> None:
     images = seen(PLACES)
     ranking = rank(looks_at(images, tmp_path), 99, labeled=labeled, strategy=strategy, alpha=alpha)
@@ -58,19 +58,38 @@ def test_the_ranking_is_that_of_loops(strategy: str, labeled: tuple[int, ...], a
     rows = torch.stack([images[place][2] for place in sorted(images)]).double()
     rows = (rows - rows.mean(dim=0)) / (rows.std(dim=0, correction=0) + 1e-3)
     row = dict(zip(sorted(images), (rows / rows.norm(dim=1, keepdim=True)).tolist(), strict=True))
-    before: list[int] = list(labeled)
-    for number, each in enumerate(ranking.suggestions):
-        label, entropy, _ = images[each.place]
+
+    def areas(place: int) -> tuple[float, float]:
+        label, entropy, _ = images[place]
         unreliable, weighted = 0.0, 0.0
         for y in range(SIDE):
             for x in range(SIDE):
                 if float(entropy[y, x]) >= ranking.gamma:
                     unreliable += 1 / SIDE**2
                     weighted += plain[int(label[y, x])] / mean / SIDE**2
+        return unreliable, weighted
+
+    def covered(place: int, before: list[int], *, weighted: bool) -> float:
+        gain = 0.0
+        for other in free:
+            reach = min(2.0, *(math.dist(row[other], row[known]) for known in before), 2.0)
+            nearer = max(0.0, reach - math.dist(row[other], row[place]) - 1e-3)
+            gain += (areas(other)[1] if weighted else 1.0) * nearer / len(free)
+        return gain
+
+    before: list[int] = list(labeled)
+    for number, each in enumerate(ranking.suggestions):
+        label, entropy, _ = images[each.place]
+        unreliable, _ = areas(each.place)
         distance = {place: math.dist(row[each.place], row[place]) for place in before}
         closest = min(2.0, *distance.values(), 2.0)
-        value = {"expected": weighted * closest, "entropy": float(entropy.mean()), "diverse": closest}[strategy]
-        assert each.score == pytest.approx(value, rel=0.01, abs=1e-3)
+        value = {
+            "typical": covered(each.place, before, weighted=False),
+            "expected": covered(each.place, before, weighted=True),
+            "entropy": float(entropy.mean()),
+            "diverse": closest,
+        }[strategy]
+        assert each.score == pytest.approx(value, rel=0.01, abs=2e-3)
         assert each.unreliable == pytest.approx(unreliable, rel=0.01, abs=1e-4)
         assert each.entropy == pytest.approx(float(entropy.mean()), rel=1e-5)
         assert each.nearest == (min(distance, key=lambda place: distance[place]) if distance else None)
@@ -101,7 +120,7 @@ def test_random_is_of_the_seed(tmp_path: Path) -> None:
     assert sorted(orders[0]) == sorted(orders[2]) == sorted(PLACES)
 
 
-@pytest.mark.parametrize("strategy", ["expected", "diverse"])
+@pytest.mark.parametrize("strategy", ["typical", "expected", "diverse"])
 def test_a_twin_of_a_labeled_or_suggested_image_waits(strategy: str, tmp_path: Path) -> None:
     images = seen([1, 2, 3, 4, 5])
     images |= {11: images[1], 12: images[2], 20: images[3]}

@@ -36,10 +36,10 @@ def suggest(
     strategy: Annotated[
         str,
         typer.Option(
-            help="`expected`: much of the image is unsure, and it differs from others; `entropy`: the image is unsure; "
-            "`diverse`: it differs; `random`."
+            help="`typical`: it resembles many images that resemble no labeled one; `expected`: the same, where the "
+            "model is unsure; `diverse`: it resembles none; `entropy`: the model is unsure of it; `random`."
         ),
-    ] = "expected",
+    ] = "typical",
     seed: Annotated[int, typer.Option(help="Decides between equal images, and draws those of `random`.")] = 0,
     tags: Annotated[
         bool, typer.Option("--tags", help="Also propose tags.csv, a csv for data.tags to correct by hand.")

@@ -51,7 +51,7 @@ def suggest(
     overrides: Sequence[str] = (),
     images: Path | None = None,
     count: int = 20,
-    strategy: str = "expected",
+    strategy: str = "typical",
     seed: int = 0,
     tags: bool = False,
     weights: str = "last",
@@ -62,9 +62,9 @@ def suggest(
 ) -> Suggested:
     """Rank unlabeled images by how much their labels are expected to help, and write drafts of the first ``count``.
 
-    An image gets a high rank if the model is unsure of much of it, above all where it predicts rare classes, and if it
-    differs from labeled images and from those of higher rank; see :mod:`u2pl.labelling.ranking`. The network sees each
-    image once, and suggested ones again for their drafts. ``out/looks.bin`` keeps about two thousand numbers of an
+    An image gets a high rank if it resembles many images that resemble neither a labeled one nor one of higher rank;
+    other values of ``strategy`` have other reasons, see :data:`u2pl.labelling.strategies.Strategy`. The network sees
+    each image once, and suggested ones again for their drafts. ``out/looks.bin`` keeps about two thousand numbers of an
     image: a command that was stopped goes on, and one with another ``count`` or ``strategy`` only ranks anew.
 
     ``out`` gets ``suggested.csv``, ``contact_sheet.png`` with the first hundred, masks in ``drafts`` (class indices;

@@ -1,14 +1,16 @@
 """The order in which labels of images are expected to help. Pure functions on tensors.
 
-An image is worth its label if the network is unsure of much of it, above all where it sees rare classes, and if it
-differs from the images that are labeled or chosen already. What is unsure is U2PL's partition by entropy (Wang et al.
-2022, arXiv 2203.03884, section 3.3). The choice is the greedy k-centre algorithm of the core-set approach (Sener and
-Savarese 2018, arXiv 1708.00489, algorithm 1), with distances that are multiplied by what an image is worth.
+An image is worth its label if it resembles many images that resemble none with a label; if the network is unsure of
+much of it, above all where it sees rare classes; and if it differs from those that are labeled or chosen already. What
+is unsure is U2PL's partition by entropy (Wang et al. 2022, arXiv 2203.03884, section 3.3). The choice is the greedy
+algorithm for facility location (Nemhauser et al. 1978), or that for the k-centre problem (Sener and Savarese 2018,
+arXiv 1708.00489, algorithm 1).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,6 +24,8 @@ FARTHEST = 2.0
 _RAREST = 1e-3  # a share of pixels; rarer classes, often a few wrong pixels, weigh no more than one of this share
 _SMALL = 1e-3  # keeps almost constant features from being amplified
 _ROWS = 1024  # compared at a time
+_DRAWN = 2000  # rows that stand for all rows
+_EQUAL = 1e-3  # rows this close to each other are equal
 
 
 def entropy_edges(num_classes: int, bins: int = BINS) -> Tensor:
@@ -151,6 +155,36 @@ def core_set(
         seed: decides between equal rows.
     """
     value = value.float()
+    return _greedy(rows, lambda distance: value * distance if diverse else value, count, centres=centres, seed=seed)
+
+
+def covering(rows: Tensor, value: Tensor, count: int, *, centres: Tensor | None = None, seed: int = 0) -> Chosen:
+    """Choose ``count`` rows greedily by what they cover: the greedy algorithm for facility location.
+
+    A row's score is the mean over all rows of ``value * (distance - away)``, where that is positive: ``distance`` is to
+    the closest row that is a centre or chosen, ``away`` to the row that is scored. So a row that resembles nothing
+    scores low; with :func:`core_set` it scores high. Where nothing more can be covered, the farthest row is chosen.
+    From more than 2 000 rows, ``seed`` draws 2 000 over which the mean is.
+
+    Args: as for :func:`core_set`.
+    """
+    drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:_DRAWN].sort().values
+    others, weight = rows[drawn].float(), value[drawn].float() / max(1, len(drawn))
+    square = others.square().sum(dim=1)
+
+    def gain(distance: Tensor) -> Tensor:
+        covered = torch.empty(len(rows))
+        for start in range(0, len(rows), _ROWS):
+            part = rows[start : start + _ROWS].float()
+            away = (part.square().sum(dim=1, keepdim=True) + square - 2 * part @ others.T).clamp(min=0).sqrt()
+            covered[start : start + _ROWS] = (distance[drawn] - away - _EQUAL).clamp(min=0) @ weight
+        return covered
+
+    return _greedy(rows, gain, count, centres=centres, seed=seed)
+
+
+def _greedy(rows: Tensor, gain: Callable[[Tensor], Tensor], count: int, *, centres: Tensor | None, seed: int) -> Chosen:
+    """Choose rows by the gain (N,) for their distances (N,) to the closest row that is a centre or chosen."""
     distance = torch.full((len(rows),), FARTHEST)
     nearest = torch.full((len(rows),), NOTHING)
     turn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
@@ -159,9 +193,9 @@ def core_set(
         _approach(distance, nearest, rows, centres, -1 - torch.arange(len(centres)))
     chosen = Chosen([], [], [])
     for _ in range(min(count, len(rows))):
-        gain = (value * distance if diverse else value).masked_fill(~left, -1.0)
-        best = _first(gain, turn) if gain.max() > 0 else _first(distance.masked_fill(~left, -1.0), turn)
-        for entries, entry in zip(chosen, (best, float(gain[best]), int(nearest[best])), strict=True):
+        scores = gain(distance).masked_fill(~left, -1.0)
+        best = _first(scores if scores.max() > 0 else distance.masked_fill(~left, -1.0), turn)
+        for entries, entry in zip(chosen, (best, max(0.0, float(scores[best])), int(nearest[best])), strict=True):
             entries.append(entry)  # type: ignore[attr-defined]
         left[best] = False
         _approach(distance, nearest, rows, rows[best : best + 1], torch.tensor([best]))

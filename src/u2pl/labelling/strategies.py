@@ -14,6 +14,7 @@ from u2pl.labelling.ranking import (
     NOTHING,
     alike,
     core_set,
+    covering,
     entropy_edges,
     first_unreliable,
     rarity,
@@ -21,8 +22,10 @@ from u2pl.labelling.ranking import (
     unreliable_area,
 )
 
-#: ``expected``: unreliable area times diversity; ``entropy``: mean entropy; ``diverse``: diversity; ``random``.
-Strategy = Literal["expected", "entropy", "diverse", "random"]
+#: ``typical``: resembles many images that resemble no labeled one (for few labels, as in Hacohen et al. 2022, arXiv
+#: 2202.02794); ``expected``: the same, and each of these counts by its unreliable area; ``diverse``: resembles none;
+#: ``entropy``: mean entropy; ``random``.
+Strategy = Literal["typical", "expected", "diverse", "entropy", "random"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 _SHOWN = 0.01  # share of an image's pixels; smaller areas of a class are often wrong
@@ -53,7 +56,7 @@ def rank(
     count: int,
     *,
     labeled: Sequence[int] = (),
-    strategy: str = "expected",
+    strategy: str = "typical",
     alpha: float = 0.2,
     seed: int = 0,
 ) -> Ranking:
@@ -80,16 +83,15 @@ def rank(
     own, others = rows[free], rows[centres]
     del rows  # it is large
     entropy = looks.entropy()
-    draw = torch.rand(len(free), generator=torch.Generator().manual_seed(seed))
-    value = {"expected": weighted[free], "entropy": entropy[free], "random": draw}.get(strategy, torch.ones(len(free)))
-    chosen = core_set(
-        own,
-        value,
-        count,
-        centres=others,
-        diverse=strategy in ("expected", "diverse"),
-        seed=seed,
-    )
+    if strategy in ("typical", "expected"):
+        worth = weighted[free] if strategy == "expected" else torch.ones(len(free))
+        chosen = covering(own, worth, count, centres=others, seed=seed)
+    elif strategy == "diverse":
+        chosen = core_set(own, torch.ones(len(free)), count, centres=others, seed=seed)
+    else:
+        draw = torch.rand(len(free), generator=torch.Generator().manual_seed(seed))
+        value = draw if strategy == "random" else entropy[free]
+        chosen = core_set(own, value, count, centres=others, diverse=False, seed=seed)
 
     def number(place: int) -> int | None:
         if place == NOTHING:
