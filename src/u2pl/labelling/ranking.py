@@ -24,6 +24,7 @@ FARTHEST = 2.0
 _RAREST = 1e-3  # a share of pixels; rarer classes, often a few wrong pixels, weigh no more than one of this share
 _SMALL = 1e-3  # keeps almost constant features from being amplified
 _ROWS = 1024  # compared at a time
+_AGAIN = 64  # gains computed anew at a time
 _DRAWN = 2000  # rows that stand for all rows
 _EQUAL = 1e-3  # rows this close to each other are equal
 
@@ -130,6 +131,8 @@ class Chosen(NamedTuple):
 
 #: There was no centre and no chosen row.
 NOTHING = -(2**62)
+#: Distances (N,) of rows to the closest one that is a centre or chosen, and places (P,) of rows -> their gains (P,).
+Gain = Callable[[Tensor, Tensor], Tensor]
 
 
 def core_set(
@@ -155,7 +158,11 @@ def core_set(
         seed: decides between equal rows.
     """
     value = value.float()
-    return _greedy(rows, lambda distance: value * distance if diverse else value, count, centres=centres, seed=seed)
+
+    def gain(distance: Tensor, places: Tensor) -> Tensor:
+        return value[places] * distance[places] if diverse else value[places]
+
+    return _greedy(rows, gain, count, centres=centres, seed=seed)
 
 
 def covering(rows: Tensor, value: Tensor, count: int, *, centres: Tensor | None = None, seed: int = 0) -> Chosen:
@@ -172,10 +179,10 @@ def covering(rows: Tensor, value: Tensor, count: int, *, centres: Tensor | None 
     others, weight = rows[drawn].float(), value[drawn].float() / max(1, len(drawn))
     square = others.square().sum(dim=1)
 
-    def gain(distance: Tensor) -> Tensor:
-        covered = torch.empty(len(rows))
-        for start in range(0, len(rows), _ROWS):
-            part = rows[start : start + _ROWS].float()
+    def gain(distance: Tensor, places: Tensor) -> Tensor:
+        covered = torch.empty(len(places))
+        for start in range(0, len(places), _ROWS):
+            part = rows[places[start : start + _ROWS]].float()
             away = (part.square().sum(dim=1, keepdim=True) + square - 2 * part @ others.T).clamp(min=0).sqrt()
             covered[start : start + _ROWS] = (distance[drawn] - away - _EQUAL).clamp(min=0) @ weight
         return covered
@@ -183,8 +190,8 @@ def covering(rows: Tensor, value: Tensor, count: int, *, centres: Tensor | None 
     return _greedy(rows, gain, count, centres=centres, seed=seed)
 
 
-def _greedy(rows: Tensor, gain: Callable[[Tensor], Tensor], count: int, *, centres: Tensor | None, seed: int) -> Chosen:
-    """Choose rows by the gain (N,) for their distances (N,) to the closest row that is a centre or chosen."""
+def _greedy(rows: Tensor, gain: Gain, count: int, *, centres: Tensor | None, seed: int) -> Chosen:
+    """Choose rows by their gain, which never rises from choice to choice; so most need not be computed each time."""
     distance = torch.full((len(rows),), FARTHEST)
     nearest = torch.full((len(rows),), NOTHING)
     turn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
@@ -192,8 +199,14 @@ def _greedy(rows: Tensor, gain: Callable[[Tensor], Tensor], count: int, *, centr
     if centres is not None and len(centres):
         _approach(distance, nearest, rows, centres, -1 - torch.arange(len(centres)))
     chosen = Chosen([], [], [])
+    bound = gain(distance, torch.arange(len(rows)))  # at least the gain
     for _ in range(min(count, len(rows))):
-        scores = gain(distance).masked_fill(~left, -1.0)
+        scores, stale = torch.full((len(rows),), -1.0), bound.masked_fill(~left, -1.0)
+        while stale.max() >= max(0.0, float(scores.max())):
+            places = stale.topk(min(_AGAIN, len(rows))).indices
+            places = places[stale[places] >= 0]
+            scores[places] = bound[places] = gain(distance, places)
+            stale[places] = -1.0
         best = _first(scores if scores.max() > 0 else distance.masked_fill(~left, -1.0), turn)
         for entries, entry in zip(chosen, (best, max(0.0, float(scores[best])), int(nearest[best])), strict=True):
             entries.append(entry)  # type: ignore[attr-defined]
