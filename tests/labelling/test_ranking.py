@@ -165,7 +165,7 @@ def loop(rows: Tensor, value: Tensor, count: int, centres: Tensor | None, *, by:
             if by == "covered":
                 gain = 0.0
                 for row, worth in zip(rows, value.tolist(), strict=True):
-                    nearer = closest_of(row, others) - math.dist(row.tolist(), rows[place].tolist()) - 1e-3
+                    nearer = closest_of(row, others) - math.dist(row.tolist(), rows[place].tolist())
                     gain += worth * max(0.0, nearer) / len(rows)
             if gain > most:
                 best, where, most = place, closest, gain
@@ -216,6 +216,13 @@ def test_the_same_image_twice_waits_for_the_others() -> None:
             assert len({place % 6 for place in choose(rows, values, 6).place}) == 6
     assert covering(rows, value, 9).score[6:] == [0.0] * 3
     assert sorted(place % 6 for place in core_set(rows, value, 2, diverse=False).place) == [0, 0]
+
+
+def test_the_twin_of_a_covered_image_covers_nothing() -> None:
+    rows = alike(torch.randn(40, 1280, generator=torch.Generator().manual_seed(2))).repeat(2, 1)
+    found = covering(rows, torch.ones(80), 80)
+    assert sorted(place % 40 for place in found.place[:40]) == list(range(40))
+    assert found.score[40:] == [0.0] * 40
 
 
 def test_without_an_unreliable_pixel_the_farthest_is_chosen() -> None:

@@ -73,7 +73,7 @@ def test_the_ranking_is_that_of_loops(strategy: str, labeled: tuple[int, ...], a
         gain = 0.0
         for other in free:
             reach = min(2.0, *(math.dist(row[other], row[known]) for known in before), 2.0)
-            nearer = max(0.0, reach - math.dist(row[other], row[place]) - 1e-3)
+            nearer = max(0.0, reach - math.dist(row[other], row[place]))
             gain += (areas(other)[1] if weighted else 1.0) * nearer / len(free)
         return gain
 

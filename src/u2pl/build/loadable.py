@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,8 @@ from torch import nn
 
 from u2pl.build.hub import address, fetch_weights
 from u2pl.build.trained import WEIGHTS_SUFFIX, read_trained, weights_file
-from u2pl.data.classes import Palette
 from u2pl.data.image_files import ImageReader
-from u2pl.engine.inference import Inference
 from u2pl.errors import InputError
-from u2pl.networks.image_classifier import ImageClassifier
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,20 +24,7 @@ class Loadable:
 
     if TYPE_CHECKING:
 
-        def __init__(
-            self,
-            network: nn.Module,
-            *,
-            classes: tuple[str, ...],
-            palette: Palette = (),
-            scale: float = 1.0,
-            lookup: tuple[int, ...] | None = None,
-            inference: Inference = ...,
-            image_prior: ImageClassifier | None = None,
-            reader: ImageReader = ...,
-            evaluation: Mapping[str, Any] | None = None,
-            precision: str = "fp32",
-        ) -> None: ...
+        def __init__(self, network: nn.Module, **about: Any) -> None: ...
 
     @classmethod
     def from_run(

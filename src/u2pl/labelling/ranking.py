@@ -26,7 +26,6 @@ _SMALL = 1e-3  # keeps almost constant features from being amplified
 _ROWS = 1024  # compared at a time
 _AGAIN = 64  # gains computed anew at a time
 _DRAWN = 2000  # rows that stand for all rows
-_EQUAL = 1e-3  # rows this close to each other are equal
 
 
 def entropy_edges(num_classes: int, bins: int = BINS) -> Tensor:
@@ -184,7 +183,7 @@ def covering(rows: Tensor, value: Tensor, count: int, *, centres: Tensor | None 
         for start in range(0, len(places), _ROWS):
             part = rows[places[start : start + _ROWS]].float()
             away = (part.square().sum(dim=1, keepdim=True) + square - 2 * part @ others.T).clamp(min=0).sqrt()
-            covered[start : start + _ROWS] = (distance[drawn] - away - _EQUAL).clamp(min=0) @ weight
+            covered[start : start + _ROWS] = (distance[drawn] - away).clamp(min=0) @ weight
         return covered
 
     return _greedy(rows, gain, count, centres=centres, seed=seed)
